@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import TargetError
 
+Rows: TypeAlias = slice | NDArray[np.bool_] | NDArray[np.integer[Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class ClassIndices:
@@ -32,6 +34,20 @@ class ClassIndices:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getitem__(self, rows: Rows) -> ClassIndices:
+        """The same targets for some of the rows."""
+        return ClassIndices(self.indices[rows])
+
+    def dense(self, n_classes: int) -> NDArray[np.float64]:
+        """The target mass as rows (N, C); indices must be in range."""
+        mass = np.zeros((len(self), n_classes))
+        mass[np.arange(len(self)), self.indices] = 1
+        return mass
+
+    def class_mass(self, n_classes: int, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each class' mass summed over weighted rows, (C,)."""
+        return np.bincount(self.indices, weight, n_classes).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +67,18 @@ class ClassRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitem__(self, rows: Rows) -> ClassRows:
+        """The same targets for some of the rows."""
+        return ClassRows(self.rows[rows])
+
+    def dense(self, n_classes: int) -> NDArray[np.float64]:
+        """The target mass as rows (N, C)."""
+        return np.asarray(self.rows, dtype=np.float64)
+
+    def class_mass(self, n_classes: int, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each class' mass summed over weighted rows, (C,)."""
+        return np.asarray(weight @ self.rows, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +116,23 @@ class ClassMixture:
     def __len__(self) -> int:
         return len(self.first)
 
+    def __getitem__(self, rows: Rows) -> ClassMixture:
+        """The same targets for some of the rows."""
+        return ClassMixture(self.first[rows], self.second[rows], self.share[rows])
+
+    def dense(self, n_classes: int) -> NDArray[np.float64]:
+        """The target mass as rows (N, C); indices must be in range."""
+        mass = np.zeros((len(self), n_classes))
+        row = np.arange(len(self))
+        mass[row, self.first] = self.share
+        mass[row, self.second] += 1 - self.share  # the two classes may be the same
+        return mass
+
+    def class_mass(self, n_classes: int, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each class' mass summed over weighted rows, (C,)."""
+        first = np.bincount(self.first, weight * self.share, n_classes)
+        return np.asarray(first + np.bincount(self.second, weight * (1 - self.share), n_classes))
+
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
@@ -105,9 +150,23 @@ class LabelRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, rows: Rows) -> LabelRows:
+        """The same targets for some of the rows."""
+        return LabelRows(self.rows[rows])
+
 
 ClassTargets: TypeAlias = ClassIndices | ClassRows | ClassMixture
 Targets: TypeAlias = ClassTargets | LabelRows
+
+
+def counted_rows(
+    targets: Targets, row_weight: NDArray[np.float64] | None = None, ignore_index: int | None = None
+) -> NDArray[np.bool_]:
+    """Which rows count, (N,): those of non-zero weight whose class index is not the ignored one."""
+    counts = np.ones(len(targets), dtype=bool) if row_weight is None else row_weight != 0
+    if ignore_index is not None and isinstance(targets, ClassIndices):
+        counts &= targets.indices != ignore_index
+    return counts
 
 
 def as_class_targets(targets: ArrayLike | Targets) -> ClassTargets:
@@ -139,9 +198,7 @@ def as_class_targets(targets: ArrayLike | Targets) -> ClassTargets:
         )
     if array.ndim == 2:
         return ClassRows(array)
-    raise TargetError(
-        f"targets have shape {array.shape}; expected class indices (N,) or one-hot/soft rows (N, C)"
-    )
+    raise TargetError(f"targets have shape {array.shape}; expected class indices (N,) or one-hot/soft rows (N, C)")
 
 
 def as_label_targets(targets: ArrayLike | Targets) -> LabelRows:

@@ -93,9 +93,7 @@ class Kernels(Protocol):
     ) -> None:
         """The diagonal of each row's Hessian."""
 
-    def softmax_probabilities(
-        self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array
-    ) -> None:
+    def softmax_probabilities(self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
         """Softmax of each row, or its logarithm."""
 
     def sigmoid_targets(
@@ -144,9 +142,7 @@ class Kernels(Protocol):
     ) -> None:
         """The diagonal of each row's Hessian."""
 
-    def sigmoid_probabilities(
-        self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array
-    ) -> None:
+    def sigmoid_probabilities(self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
         """Sigmoid of each logit, or its logarithm."""
 
     def csr_product(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:

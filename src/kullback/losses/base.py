@@ -1,0 +1,511 @@
+"""The loss contract: what every loss offers, and the one place where calls are checked and reduced.
+
+A loss is an immutable value: a frozen dataclass whose fields are its settings, hashable, comparable, and spelled by
+``str``. Subclasses supply the mathematics of one loss; this module supplies everything that is the same for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kullback.errors import InfiniteLossWarning, InputError, ShapeError
+from kullback.kernels.recipe import Evaluation, TargetSummary
+from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice, denominator_of, empty_value
+from kullback.targets import ClassIndices, Targets
+
+Array: TypeAlias = NDArray[Any]
+Float: TypeAlias = NDArray[np.float64]
+
+
+class Loss(ABC):
+    """A classification loss over raw scores (logits), in nats.
+
+    Attributes:
+        name: the spelling's name, e.g. ``"cross_entropy"``.
+        target_form: ``"classes"`` (mutually exclusive) or ``"labels"`` (independent).
+        link: ``"softmax"`` or ``"sigmoid"``, the map from logits to probabilities.
+    """
+
+    name: ClassVar[str]
+    target_form: ClassVar[Literal["classes", "labels"]]
+    link: ClassVar[str]
+
+    # ------------------------------------------------------------ what the loss is
+
+    @property
+    @abstractmethod
+    def convex(self) -> bool:
+        """Whether the loss is convex in the logits."""
+
+    @property
+    @abstractmethod
+    def proper(self) -> bool:
+        """Whether the true distribution is its minimiser, so that its probabilities need no recovery."""
+
+    @property
+    @abstractmethod
+    def bounded_gradient(self) -> bool:
+        """Whether no single example can pull with unbounded force."""
+
+    @property
+    @abstractmethod
+    def ceiling(self) -> float:
+        """The least upper bound of one example's loss, in nats."""
+
+    @abstractmethod
+    def initial_value(self, n_classes: int) -> float:
+        """The mean loss of a model that has learnt nothing (all logits equal), in nats."""
+
+    @abstractmethod
+    def floor(
+        self,
+        targets: ArrayLike | Targets,
+        *,
+        n_classes: int | None = None,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+    ) -> Any:
+        """The lowest loss any logits could reach on these targets, in nats."""
+
+    @abstractmethod
+    def best_constant(
+        self, targets: ArrayLike | Targets, *, n_classes: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> Float:
+        """The one row of logits (C,) that minimises the mean loss on these targets: the optimal bias-only model."""
+
+    @abstractmethod
+    def elicited(self, p: ArrayLike) -> Float:
+        """The distribution this loss' minimiser reports when the truth is `p`: (C,) or (N, C)."""
+
+    @abstractmethod
+    def recover(self, q: ArrayLike) -> Float:
+        """The truth behind a reported distribution `q`: the inverse of `elicited`, (C,) or (N, C)."""
+
+    @abstractmethod
+    def probabilities(self, logits: ArrayLike) -> Array:
+        """What the model reports, (N, C): the link applied to the logits. See `recover` for the data's own."""
+
+    @abstractmethod
+    def log_probabilities(self, logits: ArrayLike) -> Array:
+        """The logarithm of `probabilities`, (N, C), computed without rounding a probability first."""
+
+    @abstractmethod
+    def decide(self, logits: ArrayLike) -> NDArray[np.int64]:
+        """The decision the loss was trained for: a class index (N,), or 0/1 per label (N, C)."""
+
+    # ------------------------------------------------------------ what a subclass computes
+
+    @abstractmethod
+    def _targets(self, targets: ArrayLike | Targets) -> Targets: ...
+
+    @abstractmethod
+    def _summary(self, targets: Any, n_classes: int, row_weight: Float | None) -> TargetSummary: ...
+
+    def _row_weight(self, targets: Any, sample_weight: Float | None) -> Float | None:
+        """What each row's loss is multiplied by; a loss may add its own factor to the sample weight."""
+        return sample_weight
+
+    @abstractmethod
+    def _evaluate(
+        self,
+        logits: Array,
+        targets: Any,
+        *,
+        row_weight: Float | None,
+        scale: float,
+        per_example: Array | None,
+        gradient: Array | None,
+    ) -> Evaluation: ...
+
+    @abstractmethod
+    def _hessian_product(
+        self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None: ...
+
+    @abstractmethod
+    def _hessian_diagonal(
+        self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None: ...
+
+    # ------------------------------------------------------------ calls
+
+    def __call__(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike | Targets,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+    ) -> Any:
+        """The loss of a batch, in nats.
+
+        Args:
+            logits: (N, C) raw scores, float32 or float64.
+            targets: one of the forms of `kullback.targets`, raw or wrapped.
+            sample_weight: (N,) non-negative; a row of weight 0 is never looked at.
+            reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the (N,) per-example losses.
+            denominator: what the mean divides by: ``"weights"``, the sum of sample × class weights of the counted
+                rows, or ``"examples"``, their number.
+            empty: what the mean over no counted row is: ``"error"``, ``"nan"`` or ``"zero"``.
+
+        Returns:
+            A float, or a float64 array (N,) for ``reduction="none"``.
+
+        Raises:
+            TargetError: naming the row, the value and the valid range.
+            ShapeError: if logits, targets or weights do not match.
+            InputError: for an unknown option, or an empty batch with ``empty="error"``.
+        """
+        array = as_logits(logits)
+        batch = Batch(self, array.shape, targets, sample_weight, reduction, denominator, empty)
+        losses = np.empty(len(array)) if reduction == "none" else None
+        total = self._run(array, batch, losses, None)
+        return batch.value(total) if losses is None else losses
+
+    def per_example(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike | Targets,
+        *,
+        sample_weight: ArrayLike | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Each row's loss times its sample weight, (N,) in nats; exactly 0 for rows that do not count.
+
+        Args:
+            logits: (N, C).
+            targets: N targets.
+            sample_weight: (N,) or None.
+            out: optional (N,) float array to write into.
+
+        Raises:
+            TargetError, ShapeError: as for calling the loss.
+        """
+        array = as_logits(logits)
+        batch = Batch(self, array.shape, targets, sample_weight, "none")
+        losses = np.empty(len(array)) if out is None else out
+        if losses.shape != (len(array),) or losses.dtype not in (np.float32, np.float64):
+            raise ShapeError(
+                f"out has shape {losses.shape} and dtype {losses.dtype}; expected ({len(array)},) float32 or float64"
+            )
+        self._run(array, batch, losses, None)
+        return losses
+
+    def value_and_gradient(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike | Targets,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+        out: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """The loss and its gradient in one pass over the logits.
+
+        Args:
+            logits: (N, C).
+            targets: N targets.
+            sample_weight: (N,) or None.
+            reduction: as for calling the loss; with ``"none"`` row i of the gradient belongs to loss i.
+            denominator: as for calling the loss.
+            empty: as for calling the loss; the gradient of an empty batch is zero.
+            out: optional (N, C) array of the logits' dtype for the gradient; the logits' own array is allowed.
+                Its contents are undefined if an error is raised.
+
+        Returns:
+            The value (a float, or (N,) for ``"none"``) and the gradient (N, C).
+
+        Raises:
+            TargetError, ShapeError, InputError: as for calling the loss.
+        """
+        array = as_logits(logits)
+        batch = Batch(self, array.shape, targets, sample_weight, reduction, denominator, empty)
+        gradient = _output(array, out)
+        losses = np.empty(len(array)) if reduction == "none" else None
+        total = self._run(array, batch, losses, gradient)
+        return (batch.value(total) if losses is None else losses), gradient
+
+    def hessian_product(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike | Targets,
+        direction: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+        out: Array | None = None,
+    ) -> Array:
+        """The Hessian times a direction, (N, C); rows do not interact.
+
+        Args:
+            logits: (N, C).
+            targets: N targets.
+            direction: (N, C).
+            sample_weight: (N,) or None.
+            reduction: ``"mean"``, ``"sum"`` or ``"none"`` (the last two are the same here).
+            denominator: as for calling the loss.
+            empty: as for calling the loss; the product over an empty batch is zero.
+            out: optional (N, C) array to write into.
+
+        Raises:
+            TargetError, ShapeError, InputError: as for calling the loss.
+        """
+        array = as_logits(logits)
+        batch = Batch(self, array.shape, targets, sample_weight, reduction, denominator, empty)
+        along = np.asarray(direction, dtype=array.dtype)
+        if along.shape != array.shape:
+            raise ShapeError(f"direction has shape {along.shape}, the logits {array.shape}; they must match")
+        result = _output(array, out)
+        self._hessian_product(array, batch.targets, along, row_weight=batch.row_weight, scale=batch.scale, out=result)
+        return result
+
+    def hessian_diagonal(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike | Targets,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+        out: Array | None = None,
+    ) -> Array:
+        """The second derivative in each logit alone, (N, C); arguments as for `hessian_product`."""
+        array = as_logits(logits)
+        batch = Batch(self, array.shape, targets, sample_weight, reduction, denominator, empty)
+        result = _output(array, out)
+        self._hessian_diagonal(array, batch.targets, row_weight=batch.row_weight, scale=batch.scale, out=result)
+        return result
+
+    def _run(self, logits: Array, batch: Batch, per_example: Array | None, gradient: Array | None) -> float:
+        evaluation = self._evaluate(
+            logits,
+            batch.targets,
+            row_weight=batch.row_weight,
+            scale=batch.scale,
+            per_example=per_example,
+            gradient=gradient,
+        )
+        if evaluation.infinite_row >= 0:
+            warnings.warn(
+                f"row {evaluation.infinite_row}: the loss is +inf, because an infinite logit leaves no probability "
+                "for a class that holds target mass",
+                InfiniteLossWarning,
+                stacklevel=3,
+            )
+        return evaluation.total
+
+    # ------------------------------------------------------------ spelling
+
+    def __str__(self) -> str:
+        settings = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value != field.default:
+                shown = list(value) if isinstance(value, tuple) else value
+                settings.append(f"{field.name}={shown!r}")
+        return f"{self.name}({', '.join(settings)})" if settings else self.name
+
+
+class Batch:
+    """One checked call: targets, weights, and the factor the reduction puts on every row.
+
+    Attributes:
+        targets: wrapped targets of N rows.
+        row_weight: (N,) what the kernels multiply each row by, or None for all ones.
+        divisor: what the summed loss is divided by.
+        scale: its inverse; 0 where no row counts.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        shape: tuple[int, int],
+        targets: ArrayLike | Targets,
+        sample_weight: ArrayLike | None,
+        reduction: Reduction,
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+    ) -> None:
+        check_choice("reduction", reduction, Reduction)
+        check_choice("denominator", denominator, Denominator)
+        check_choice("empty", empty, Empty)
+        n, n_classes = shape
+        self.targets = loss._targets(targets)
+        if len(self.targets) != n:
+            raise ShapeError(f"{n} rows of logits but {len(self.targets)} targets")
+        weight = as_sample_weight(sample_weight, n)
+        summary = loss._summary(self.targets, n_classes, weight)
+        self.row_weight = loss._row_weight(self.targets, weight)
+        self.divisor = denominator_of(summary, denominator) if reduction == "mean" else 1.0
+        self._empty: Empty = empty
+        self._nothing = reduction == "mean" and (summary.counted == 0 or self.divisor == 0)
+        if self._nothing:
+            empty_value(empty)  # raises before anything is computed, if that is the choice
+        self.scale = 0.0 if self._nothing else 1.0 / self.divisor
+
+    def value(self, total: float) -> float:
+        """The reduced value of a summed loss."""
+        return empty_value(self._empty) if self._nothing else total / self.divisor
+
+
+def _output(logits: Array, out: Array | None) -> Array:
+    """A fresh array like the logits, or the caller's own, checked."""
+    if out is None:
+        return np.empty(logits.shape, dtype=logits.dtype)
+    if out.shape != logits.shape or out.dtype != logits.dtype or not out.flags.writeable:
+        raise ShapeError(
+            f"out has shape {out.shape} and dtype {out.dtype}; expected a writeable array of shape "
+            f"{logits.shape} and dtype {logits.dtype}, the logits' own"
+        )
+    return out
+
+
+def as_logits(logits: ArrayLike) -> Array:
+    """Logits as an (N, C) array of float32 or float64: half precision becomes float32, integers float64.
+
+    Raises:
+        ShapeError: unless there are two dimensions.
+        InputError: for anything but real numbers.
+    """
+    array = np.asarray(logits)
+    if array.ndim != 2:
+        raise ShapeError(f"logits have shape {array.shape}, expected (N, C): one row per example, one column per class")
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    raise InputError(f"logits have dtype {array.dtype}, expected real numbers")
+
+
+def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Float | None:
+    """Sample weights as float64 (N,), finite and non-negative.
+
+    Raises:
+        ShapeError: unless there is one weight a row.
+        InputError: for a negative, NaN or infinite weight, naming its row.
+    """
+    if sample_weight is None:
+        return None
+    weight = np.ascontiguousarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n,):
+        raise ShapeError(f"sample_weight has shape {np.shape(sample_weight)}, expected ({n},): one weight a row")
+    bad = ~((weight >= 0) & (weight < math.inf))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(f"row {row}: sample weight {weight[row]} is not valid; weights are finite and at least 0")
+    return weight
+
+
+def class_vector(name: str, values: float | Sequence[float] | ArrayLike | None) -> tuple[float, ...] | None:
+    """Validate a per-class setting and make it hashable: a tuple of finite, non-negative floats, or None.
+
+    Raises:
+        InputError: for an entry that is negative or not finite, all zeros, or anything but a vector.
+    """
+    if values is None:
+        return None
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or len(vector) == 0:
+        raise InputError(f"{name} has shape {vector.shape}, expected one number per class (C,)")
+    bad = ~((vector >= 0) & (vector < math.inf))
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise InputError(f"{name}[{k}] = {vector[k]} is not valid; entries are finite and at least 0")
+    if not vector.any():
+        raise InputError(f"{name} is all zeros: no class would count")
+    return tuple(float(v) for v in vector)
+
+
+def per_class(name: str, values: tuple[float, ...] | None, n_classes: int) -> Float | None:
+    """A stored class vector as an array, checked against the number of classes at hand."""
+    if values is None:
+        return None
+    if len(values) != n_classes:
+        raise ShapeError(f"{name} has {len(values)} entries, the logits have {n_classes} columns")
+    return np.asarray(values)
+
+
+def check_unit(name: str, value: float) -> float:
+    """A setting in [0, 1)."""
+    number = check_number(name, value)
+    if not 0 <= number < 1:
+        raise InputError(f"{name}={value!r} is not valid; it lies in [0, 1)")
+    return number
+
+
+def check_positive(name: str, value: float) -> float:
+    """A finite setting above 0."""
+    number = check_number(name, value)
+    if not 0 < number < math.inf:
+        raise InputError(f"{name}={value!r} is not valid; it is a finite number above 0")
+    return number
+
+
+def check_number(name: str, value: float) -> float:
+    """A real number that is not a truth value."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise InputError(f"{name}={value!r} is not a number")
+    return float(value)
+
+
+def check_ignore_index(value: int | None) -> int | None:
+    """An integer or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"ignore_index={value!r} is not an integer; use None to ignore nothing")
+    return int(value)
+
+
+def as_distribution(values: ArrayLike, what: str) -> Float:
+    """A row (C,) or rows (N, C) of non-negative numbers that sum to one.
+
+    Raises:
+        ShapeError: for other shapes.
+        InputError: for entries that are negative or not finite, or sums away from 1 by more than 1e-4.
+    """
+    p = np.asarray(values, dtype=np.float64)
+    if p.ndim not in (1, 2):
+        raise ShapeError(f"{what} has shape {p.shape}, expected (C,) or (N, C)")
+    if not ((p >= 0) & np.isfinite(p)).all():
+        raise InputError(f"{what} has an entry that is negative or not finite; probabilities are at least 0")
+    total = p.sum(axis=-1)
+    if p.size and not np.allclose(total, 1, rtol=0, atol=1e-4):
+        raise InputError(f"{what} has a row that sums to {np.ravel(total)[np.argmax(abs(np.ravel(total) - 1))]}, not 1")
+    return p
+
+
+def infer_n_classes(targets: Targets, n_classes: int | None) -> int:
+    """The number of classes: given, or the width of the rows.
+
+    Raises:
+        InputError: if the targets are indices, which do not say how many classes there are.
+    """
+    rows = getattr(targets, "rows", None)
+    if n_classes is None:
+        if rows is None:
+            form = "indices" if isinstance(targets, ClassIndices) else "mixtures"
+            raise InputError(f"class {form} do not say how many classes there are; pass n_classes=")
+        return int(rows.shape[1])
+    if n_classes < 1:
+        raise InputError(f"n_classes={n_classes} is not valid; it is at least 1")
+    return int(n_classes)
