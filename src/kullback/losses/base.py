@@ -423,7 +423,10 @@ def class_vector(name: str, values: float | Sequence[float] | ArrayLike | None) 
     """
     if values is None:
         return None
-    vector = np.asarray(values, dtype=np.float64)
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={values!r} is not a list of numbers, one per class") from None
     if vector.ndim != 1 or len(vector) == 0:
         raise InputError(f"{name} has shape {vector.shape}, expected one number per class (C,)")
     bad = ~((vector >= 0) & (vector < math.inf))
