@@ -15,6 +15,7 @@ from kullback.report.content import (
     TestMetrics,
     TrainingCurve,
 )
+from kullback.report.render import render_report
 
 __all__ = [
     "ClassBalance",
@@ -28,4 +29,5 @@ __all__ = [
     "RunSummary",
     "TestMetrics",
     "TrainingCurve",
+    "render_report",
 ]
