@@ -1,0 +1,281 @@
+// The Python module kullback.kernels._native: raw arrays in, plain numbers out.
+//
+// kullback/kernels/cpu.py is its only caller. It checks shapes and types and words every error; what is checked here
+// is what memory safety needs (see block_targets and csr_rows).
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/api.hpp"
+#include "common/pool.hpp"
+
+namespace nb = nanobind;
+using namespace kullback;
+
+namespace {
+
+using In = nb::ndarray<nb::ro, nb::device::cpu>;
+using Out = nb::ndarray<nb::device::cpu>;
+using OptionalIn = std::optional<In>;
+using OptionalOut = std::optional<Out>;
+using Summary = std::tuple<double, int64_t, int64_t, int64_t, int64_t>;
+
+int thread_count = 1;
+
+template <class Array>
+Type type_of_array(const Array& array) {
+    const nb::dlpack::dtype type = array.dtype();
+    const auto code = nb::dlpack::dtype_code(type.code);
+    if (code == nb::dlpack::dtype_code::Bool) return Type::boolean;
+    if (code == nb::dlpack::dtype_code::Float && type.bits == 32) return Type::float32;
+    if (code == nb::dlpack::dtype_code::Float && type.bits == 64) return Type::float64;
+    const bool is_signed = code == nb::dlpack::dtype_code::Int;
+    if (is_signed || code == nb::dlpack::dtype_code::UInt) {
+        switch (type.bits) {
+            case 8: return is_signed ? Type::int8 : Type::uint8;
+            case 16: return is_signed ? Type::int16 : Type::uint16;
+            case 32: return is_signed ? Type::int32 : Type::uint32;
+            case 64: return is_signed ? Type::int64 : Type::uint64;
+        }
+    }
+    throw nb::type_error("unsupported array type");
+}
+
+Matrix matrix_of(const In& a) {
+    if (a.ndim() != 2) throw nb::value_error("expected a matrix");
+    return {a.data(), a.stride(0), a.stride(1), type_of_array(a)};
+}
+IndexVector vector_of(const In& a) { return {a.data(), a.stride(0), type_of_array(a)}; }
+
+void need_rows(const In& a, size_t rows) {
+    if (a.shape(0) != rows) throw nb::value_error("array lengths differ");
+}
+
+Targets targets_of(size_t rows, const OptionalIn& first, const OptionalIn& second, const OptionalIn& share,
+                   const OptionalIn& soft, const OptionalIn& row_weight, std::optional<int64_t> ignore_index) {
+    Targets t;
+    for (const OptionalIn* a : {&first, &second, &share, &soft, &row_weight}) {
+        if (*a) need_rows(**a, rows);
+    }
+    t.form = soft ? Form::rows : second ? Form::mixture : Form::indices;
+    if (first) t.first = vector_of(*first);
+    if (second) t.second = vector_of(*second);
+    if (share) t.share = static_cast<const double*>(share->data());
+    if (soft) t.rows = matrix_of(*soft);
+    if (row_weight) t.row_weight = static_cast<const double*>(row_weight->data());
+    t.has_ignore = ignore_index.has_value();
+    t.ignore_index = ignore_index.value_or(0);
+    return t;
+}
+
+double sum_of(const void* weights, Type type, int64_t n) {
+    double total = 0;
+    for (int64_t k = 0; k < n; ++k) {
+        total += type == Type::float32 ? double(static_cast<const float*>(weights)[k])
+                                       : static_cast<const double*>(weights)[k];
+    }
+    return total;
+}
+
+// Scratch memory of this thread, kept between blocks unless it is large.
+class ThreadScratch {
+  public:
+    void* at_least(size_t bytes) {
+        if (bytes > size_) {
+            memory_.reset(new char[bytes]);
+            size_ = bytes;
+        }
+        return memory_.get();
+    }
+    void trim() {
+        if (size_ > (size_t(4) << 20)) {
+            memory_.reset();
+            size_ = 0;
+        }
+    }
+
+  private:
+    std::unique_ptr<char[]> memory_;
+    size_t size_ = 0;
+};
+thread_local ThreadScratch thread_scratch;
+
+// Blocks depend on the shape alone, never on the number of threads, and their reports are combined in order: that
+// is what makes results bit-identical for any number of threads.
+int64_t rows_per_block(int64_t classes) {
+    const int64_t rows = 32768 / (classes > 0 ? classes : 1);
+    if (rows >= 2048) return 2048;
+    if (rows >= 64) return rows / 64 * 64;
+    return rows > 0 ? rows : 1;
+}
+
+// Below this many elements, waking a thread costs more than it saves.
+constexpr int64_t serial_elements = 32768;
+
+Summary run_rows(RowKernel kernel, const Job& job, int64_t rows) {
+    nb::gil_scoped_release unlocked;
+    const int64_t step = rows_per_block(job.classes);
+    const int64_t blocks = (rows + step - 1) / step;
+    std::vector<Report> reports(static_cast<size_t>(blocks));
+    const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;
+    run_blocks(blocks, threads, [&](int64_t block) {
+        const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
+        kernel(job, begin, end, thread_scratch.at_least(scratch_bytes(job, end - begin)), reports[size_t(block)]);
+        thread_scratch.trim();
+    });
+    Report all;
+    for (const Report& r : reports) {
+        all.total += r.total;
+        all.counted += r.counted;
+        if (all.infinite_row < 0) all.infinite_row = r.infinite_row;
+        if (all.bad_row < 0) {
+            all.bad_row = r.bad_row;
+            all.bad_column = r.bad_column;
+        }
+    }
+    return {all.total, all.counted, all.infinite_row, all.bad_row, all.bad_column};
+}
+
+const Family& find_family(const Family* families, int count, const std::string& name) {
+    for (int i = 0; i < count; ++i) {
+        if (name == families[i].name) return families[i];
+    }
+    throw nb::value_error("unknown family");
+}
+
+RowKernel pick(const Family& family, Type type, int operation) {
+    const PrecisionKernels& kernels = type == Type::float32 ? family.float32 : family.float64;
+    return operation == 0 ? kernels.evaluate : operation == 1 ? kernels.hessian_product : kernels.hessian_diagonal;
+}
+
+void set_out(Job& job, const OptionalOut& out) {
+    if (!out) return;
+    job.out = out->data();
+    job.out_stride = out->stride(0);
+}
+
+// operation: 0 evaluate, 1 Hessian product, 2 Hessian diagonal.
+Summary run_family(bool sigmoid, int operation, const std::string& name, const std::vector<double>& parameters,
+                   double smoothing, double inverse_temperature, const OptionalIn& class_weight,
+                   const OptionalIn& positive_weight, const In& logits, const OptionalIn& first,
+                   const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
+                   const OptionalIn& row_weight, std::optional<int64_t> ignore_index, double scale,
+                   const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out) {
+    const Level& kernels = level();
+    const Family& family = sigmoid ? find_family(kernels.sigmoid, kernels.sigmoid_count, name)
+                                   : find_family(kernels.softmax, kernels.softmax_count, name);
+    Job job;
+    job.logits = matrix_of(logits);
+    job.classes = int64_t(logits.shape(1));
+    job.targets = targets_of(logits.shape(0), first, second, share, rows, row_weight, ignore_index);
+    job.parameters = parameters.data();
+    job.smoothing = smoothing;
+    job.inverse_temperature = inverse_temperature;
+    job.scale = scale;
+    if (class_weight) {
+        job.class_weight = class_weight->data();
+        job.class_weight_sum = sum_of(job.class_weight, job.logits.type, job.classes);
+    }
+    if (positive_weight) job.positive_weight = positive_weight->data();
+    if (direction) job.direction = matrix_of(*direction);
+    if (per_example) {
+        job.per_example = per_example->data();
+        job.per_example_float64 = type_of_array(*per_example) == Type::float64;
+    }
+    set_out(job, out);
+    return run_rows(pick(family, job.logits.type, operation), job, int64_t(logits.shape(0)));
+}
+
+Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& class_weight, const OptionalIn& first,
+                    const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
+                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index) {
+    Job job;
+    job.classes = classes;
+    job.logits.type = Type::float64;
+    job.targets = targets_of(size_t(n), first, second, share, rows, row_weight, ignore_index);
+    if (class_weight) job.class_weight = class_weight->data();
+    return run_rows(sigmoid ? level().sigmoid_targets : level().softmax_targets, job, n);
+}
+
+void run_probabilities(bool sigmoid, const In& logits, double inverse_temperature, bool logarithm, const Out& out) {
+    Job job;
+    job.logits = matrix_of(logits);
+    job.classes = int64_t(logits.shape(1));
+    job.inverse_temperature = inverse_temperature;
+    job.logarithm = logarithm;
+    set_out(job, out);
+    const int precision = job.logits.type == Type::float64;
+    run_rows(sigmoid ? level().sigmoid_probabilities[precision] : level().softmax_probabilities[precision], job,
+             int64_t(logits.shape(0)));
+}
+
+int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
+    CsrJob job;
+    job.indptr = indptr.data();
+    job.indices = indices.data();
+    job.wide_indices = type_of_array(indices) == Type::int64;
+    job.nonzeros = int64_t(indices.shape(0));
+    job.inner = int64_t(dense.shape(0));
+    job.columns = int64_t(dense.shape(1));
+    job.data = data.data();
+    job.dense = dense.data();
+    job.out = out.data();
+    const CsrKernel kernel = level().csr_product[type_of_array(dense) == Type::float64];
+    const int64_t rows = int64_t(out.shape(0));
+    nb::gil_scoped_release unlocked;
+    const int64_t step = 256, blocks = (rows + step - 1) / step;
+    std::vector<int64_t> bad(static_cast<size_t>(blocks), -1);
+    const bool small = (job.nonzeros + rows) * job.columns <= serial_elements;
+    run_blocks(blocks, small ? 1 : thread_count, [&](int64_t block) {
+        const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
+        bad[size_t(block)] = kernel(job, begin, end);
+    });
+    for (int64_t row : bad) {
+        if (row >= 0) return row;
+    }
+    return -1;
+}
+
+void run_elementary(int which, const In& x, const Out& y) {
+    level().elementary[type_of_array(x) == Type::float64](which, x.data(), y.data(), int64_t(x.shape(0)));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def("family", &run_family, nb::arg("sigmoid"), nb::arg("operation"), nb::arg("name"), nb::arg("parameters"),
+          nb::arg("smoothing"), nb::arg("inverse_temperature"), nb::arg("class_weight").none(),
+          nb::arg("positive_weight").none(), nb::arg("logits"), nb::arg("first").none(), nb::arg("second").none(),
+          nb::arg("share").none(), nb::arg("rows").none(), nb::arg("row_weight").none(),
+          nb::arg("ignore_index").none(), nb::arg("scale"), nb::arg("direction").none(),
+          nb::arg("per_example").none(), nb::arg("out").none());
+    m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
+          nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
+          nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none());
+    m.def("probabilities", &run_probabilities, nb::arg("sigmoid"), nb::arg("logits"), nb::arg("inverse_temperature"),
+          nb::arg("logarithm"), nb::arg("out"));
+    m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"), nb::arg("dense"),
+          nb::arg("out"));
+    m.def("elementary", &run_elementary, nb::arg("which"), nb::arg("x"), nb::arg("y"));
+    m.def("set_num_threads", [](int n) { thread_count = n < 1 ? 1 : n; }, nb::arg("n"));
+    m.def("get_num_threads", [] { return thread_count; });
+    m.def("level", [] { return level().name; });
+    m.def("families", [](bool sigmoid) {
+        const Level& kernels = level();
+        std::vector<std::string> names;
+        for (int i = 0; i < (sigmoid ? kernels.sigmoid_count : kernels.softmax_count); ++i) {
+            names.emplace_back((sigmoid ? kernels.sigmoid : kernels.softmax)[i].name);
+        }
+        return names;
+    }, nb::arg("sigmoid"));
+}

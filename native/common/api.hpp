@@ -1,0 +1,111 @@
+// What the bindings hand to a kernel: plain pointers and numbers, the same for every instruction level.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kullback {
+
+enum class Type { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64 };
+
+inline int size_of(Type type) {
+    switch (type) {
+        case Type::boolean: case Type::int8: case Type::uint8: return 1;
+        case Type::int16: case Type::uint16: return 2;
+        case Type::int32: case Type::uint32: case Type::float32: return 4;
+        default: return 8;
+    }
+}
+
+// Strides are in elements. 64 bits everywhere: N * C may exceed 2^32.
+struct Matrix {
+    const void* data = nullptr;
+    int64_t row_stride = 0, column_stride = 0;
+    Type type = Type::float32;
+};
+struct IndexVector {
+    const void* data = nullptr;
+    int64_t stride = 0;
+    Type type = Type::int64;
+};
+
+enum class Form { indices, mixture, rows };
+
+struct Targets {
+    Form form = Form::indices;
+    IndexVector first, second;
+    const double* share = nullptr;
+    Matrix rows;
+    const double* row_weight = nullptr;  // null: all ones
+    bool has_ignore = false;
+    int64_t ignore_index = 0;
+};
+
+struct Job {
+    int64_t classes = 0;
+    Matrix logits;
+    Targets targets;
+    Matrix direction;  // Hessian products only
+    const double* parameters = nullptr;
+    double smoothing = 0, inverse_temperature = 1, scale = 1;
+    const void* class_weight = nullptr;     // (C,) in the logits' type; null: all ones
+    const void* positive_weight = nullptr;  // (C,) in the logits' type; null: all ones
+    double class_weight_sum = 0;
+    bool logarithm = false;  // probabilities only
+    void* per_example = nullptr;
+    bool per_example_float64 = false;
+    void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
+    int64_t out_stride = 0;
+};
+
+// What one block of rows reports. Blocks have a fixed size, and their totals are added in order.
+struct Report {
+    double total = 0;
+    int64_t counted = 0;
+    int64_t infinite_row = -1;  // first row with loss +inf
+    int64_t bad_row = -1, bad_column = -1;  // first target that is not valid
+};
+
+// Runs rows [begin, end). `scratch` holds scratch_bytes(job, end - begin) bytes.
+using RowKernel = void (*)(const Job&, int64_t begin, int64_t end, void* scratch, Report&);
+
+struct PrecisionKernels {
+    RowKernel evaluate, hessian_product, hessian_diagonal;
+};
+struct Family {
+    const char* name;
+    PrecisionKernels float32, float64;
+};
+struct CsrJob {
+    const void *indptr, *indices;
+    bool wide_indices;
+    int64_t nonzeros, inner, columns;
+    const void *data, *dense;
+    void* out;
+};
+// Returns the first row whose indices are out of range, or -1; never reads outside the arrays.
+using CsrKernel = int64_t (*)(const CsrJob&, int64_t begin, int64_t end);
+
+// Everything one instruction level offers.
+struct Level {
+    const char* name;
+    const Family* softmax;
+    int softmax_count;
+    const Family* sigmoid;
+    int sigmoid_count;
+    RowKernel softmax_targets, sigmoid_targets;
+    RowKernel softmax_probabilities[2], sigmoid_probabilities[2];  // float32, float64
+    CsrKernel csr_product[2];
+    void (*elementary[2])(int which, const void* in, void* out, int64_t n);
+};
+
+// Room for every conversion a kernel may need: indices, weights, and three matrices of the logits' type.
+inline size_t scratch_bytes(const Job& job, int64_t rows) {
+    auto converted = [&](const Matrix& m) { return m.data && (m.type != job.logits.type || m.column_stride != 1); };
+    size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
+    return size_t(rows) * (8 + 8 + 8) + matrices * size_t(rows) * size_t(job.classes) * 8 + 1024;
+}
+
+const Level& level();  // the best one this processor runs, or the one KULLBACK_ISA names
+
+}  // namespace kullback

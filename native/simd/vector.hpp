@@ -1,0 +1,214 @@
+// Short vectors of floats and doubles, as wide as the instruction level of this compilation.
+//
+// They are the compilers' own vector types (GCC, Clang): plain operators, no intrinsics. Plain loops were tried
+// first, but compilers only vectorise NaN-keeping maxima and masked sums under -ffast-math, which would break the
+// semantics. Where there are no vector types (MSVC) a "vector" is one number and every function still holds.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define KULLBACK_INLINE inline __attribute__((always_inline))
+#define KULLBACK_LAMBDA __attribute__((always_inline))
+#define KULLBACK_HAS_VECTORS 1
+#else
+#define KULLBACK_INLINE __forceinline
+#define KULLBACK_LAMBDA
+#define KULLBACK_HAS_VECTORS 0
+#endif
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+template <class V>
+struct traits;
+
+template <>
+struct traits<float> {
+    using scalar = float;
+    using integer = int32_t;
+    using mask = bool;
+    static constexpr int width = 1;
+};
+template <>
+struct traits<double> {
+    using scalar = double;
+    using integer = int64_t;
+    using mask = bool;
+    static constexpr int width = 1;
+};
+
+#if KULLBACK_HAS_VECTORS
+typedef float VectorF __attribute__((vector_size(KULLBACK_VECTOR_BYTES)));
+typedef double VectorD __attribute__((vector_size(KULLBACK_VECTOR_BYTES)));
+typedef int32_t VectorI32 __attribute__((vector_size(KULLBACK_VECTOR_BYTES)));
+typedef int64_t VectorI64 __attribute__((vector_size(KULLBACK_VECTOR_BYTES)));
+
+template <>
+struct traits<VectorF> {
+    using scalar = float;
+    using integer = VectorI32;
+    using mask = decltype(VectorF{} < VectorF{});
+    static constexpr int width = KULLBACK_VECTOR_BYTES / 4;
+};
+template <>
+struct traits<VectorD> {
+    using scalar = double;
+    using integer = VectorI64;
+    using mask = decltype(VectorD{} < VectorD{});
+    static constexpr int width = KULLBACK_VECTOR_BYTES / 8;
+};
+#else
+using VectorF = float;
+using VectorD = double;
+#endif
+
+template <class T>
+struct vector_of;
+template <>
+struct vector_of<float> {
+    using type = VectorF;
+};
+template <>
+struct vector_of<double> {
+    using type = VectorD;
+};
+template <class T>
+using Vector = typename vector_of<T>::type;
+template <class V>
+using Scalar = typename traits<V>::scalar;
+template <class V>
+using Mask = typename traits<V>::mask;
+template <class T>
+constexpr int lanes = traits<Vector<T>>::width;
+
+template <class To, class From>
+KULLBACK_INLINE To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+template <class V>
+KULLBACK_INLINE V splat(Scalar<V> s) {
+    if constexpr (traits<V>::width == 1) {
+        return s;
+    } else {
+        return s - V{};
+    }
+}
+
+template <class V>
+KULLBACK_INLINE V select(Mask<V> condition, V yes, V no) {
+    return condition ? yes : no;
+}
+
+// All bits of `value` where the condition holds, +0 elsewhere.
+template <class V>
+KULLBACK_INLINE V keep(Mask<V> condition, V value) {
+    return condition ? value : V{};
+}
+
+template <class V>
+KULLBACK_INLINE V larger(V a, V b) {  // a NaN in `a` is passed over, one in `b` is kept
+    return select<V>(a > b, a, b);
+}
+
+template <class V>
+KULLBACK_INLINE V absolute(V a) {
+    using I = typename traits<V>::integer;
+    constexpr auto top_bit = sizeof(Scalar<V>) == 4 ? int64_t(0x7fffffff) : int64_t(0x7fffffffffffffff);
+    if constexpr (sizeof(Scalar<V>) == 4) {
+        return bits_as<V>(bits_as<I>(a) & int32_t(top_bit));
+    } else {
+        return bits_as<V>(bits_as<I>(a) & top_bit);
+    }
+}
+
+template <class V>
+KULLBACK_INLINE Scalar<V>& lane(V& v, int i) {
+    return reinterpret_cast<Scalar<V>*>(&v)[i];
+}
+template <class V>
+KULLBACK_INLINE Scalar<V> get(const V& v, int i) {
+    if constexpr (traits<V>::width == 1) {
+        return v;
+    } else {
+        return v[i];
+    }
+}
+
+template <class V>
+KULLBACK_INLINE V load(const Scalar<V>* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V>
+KULLBACK_INLINE void store(Scalar<V>* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+// The last, incomplete vector of a row.
+struct Whole {};
+struct Part {
+    int count;
+};
+template <class V>
+KULLBACK_INLINE V load(const Scalar<V>* p, Whole, Scalar<V>) {
+    return load<V>(p);
+}
+template <class V>
+KULLBACK_INLINE V load(const Scalar<V>* p, Part part, Scalar<V> fill) {
+    Scalar<V> buffer[traits<V>::width];
+    for (int i = 0; i < traits<V>::width; ++i) buffer[i] = fill;
+    for (int i = 0; i < part.count; ++i) buffer[i] = p[i];
+    return load<V>(buffer);
+}
+template <class V>
+KULLBACK_INLINE void store(Scalar<V>* p, Whole, V v) {
+    store<V>(p, v);
+}
+template <class V>
+KULLBACK_INLINE void store(Scalar<V>* p, Part part, V v) {
+    Scalar<V> buffer[traits<V>::width];
+    store<V>(buffer, v);
+    for (int i = 0; i < part.count; ++i) p[i] = buffer[i];
+}
+
+// Calls body(k, Whole{}) for every full vector of [begin, end) and body(k, Part{n}) for what is left.
+template <class T, class Body>
+KULLBACK_INLINE void along(int64_t begin, int64_t end, Body body) {
+    constexpr int W = lanes<T>;
+    int64_t k = begin;
+    for (; k + W <= end; k += W) body(k, Whole{});
+    if (W > 1 && k < end) body(k, Part{int(end - k)});
+}
+
+// Lanes are always added in the same order, so a result does not depend on who asks for it.
+template <class V>
+KULLBACK_INLINE double sum_lanes(V v) {
+    double total = 0;
+    for (int i = 0; i < traits<V>::width; ++i) total += double(get(v, i));
+    return total;
+}
+template <class V>
+KULLBACK_INLINE Scalar<V> largest_lane(V v) {
+    Scalar<V> top = get(v, 0);
+    for (int i = 1; i < traits<V>::width; ++i) top = get(v, i) > top ? get(v, i) : top;
+    return top;
+}
+template <class V>
+KULLBACK_INLINE bool any_lane(V zero_or_not) {
+    bool any = false;
+    for (int i = 0; i < traits<V>::width; ++i) any |= get(zero_or_not, i) != 0;
+    return any;
+}
+
+template <class T>
+constexpr T infinity = T(__builtin_huge_val());
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

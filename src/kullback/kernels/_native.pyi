@@ -1,0 +1,46 @@
+from kullback.kernels.recipe import Array
+
+Summary = tuple[float, int, int, int, int]
+
+def family(
+    sigmoid: bool,
+    operation: int,
+    name: str,
+    parameters: list[float],
+    smoothing: float,
+    inverse_temperature: float,
+    class_weight: Array | None,
+    positive_weight: Array | None,
+    logits: Array,
+    first: Array | None,
+    second: Array | None,
+    share: Array | None,
+    rows: Array | None,
+    row_weight: Array | None,
+    ignore_index: int | None,
+    scale: float,
+    direction: Array | None,
+    per_example: Array | None,
+    out: Array | None,
+) -> Summary: ...
+def targets(
+    sigmoid: bool,
+    n: int,
+    classes: int,
+    class_weight: Array | None,
+    first: Array | None,
+    second: Array | None,
+    share: Array | None,
+    rows: Array | None,
+    row_weight: Array | None,
+    ignore_index: int | None,
+) -> Summary: ...
+def probabilities(
+    sigmoid: bool, logits: Array, inverse_temperature: float, logarithm: bool, out: Array
+) -> None: ...
+def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> int: ...
+def elementary(which: int, x: Array, y: Array) -> None: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def level() -> str: ...
+def families(sigmoid: bool) -> list[str]: ...

@@ -1,0 +1,489 @@
+"""The kernels in C++: float32 and float64, threads, and the best instructions the processor has.
+
+The functions mean what those of `kullback.kernels.reference` mean. They read any row stride in place; other layouts
+are converted block by block, never as a whole. If a soft target turns out to be invalid half-way, the outputs hold
+the rows done so far.
+
+The instruction level is chosen when the module is loaded; the environment variable ``KULLBACK_ISA`` (``v2``, ``v3``
+or ``v4``: the x86-64 levels) asks for a lower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.errors import InputError, ShapeError
+from kullback.kernels import _native
+from kullback.kernels import threads as threads  # sets the number of threads from the environment
+from kullback.kernels.recipe import Array, Evaluation, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.reference import class_range_error, label_error, soft_target_error
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets, LabelRows
+
+_EVALUATE, _PRODUCT, _DIAGONAL = 0, 1, 2
+
+
+def softmax_targets(
+    targets: ClassTargets,
+    n_classes: int,
+    *,
+    row_weight: Array | None = None,
+    class_weight: Array | None = None,
+    ignore_index: int | None = None,
+) -> TargetSummary:
+    """Check class targets against the number of classes and sum their weights; see the reference."""
+    if isinstance(targets, ClassRows):
+        _same_columns("soft targets", targets.rows, n_classes)
+    form = _form(targets, ignore_index)
+    total, counted, _, row, column = _native.targets(
+        False,
+        len(targets),
+        n_classes,
+        _weights(class_weight, n_classes, np.dtype(np.float64), "class_weight"),
+        *form[:4],
+        _row_weight(row_weight, len(targets)),
+        form.ignore_index,
+    )
+    _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
+    return TargetSummary(counted, total)
+
+
+def softmax_evaluate(
+    recipe: SoftmaxRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    per_example: Array | None = None,
+    gradient: Array | None = None,
+) -> Evaluation:
+    """Loss of every row and, if asked for, its gradient; see the reference."""
+    return _run(
+        _EVALUATE,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        per_example=per_example,
+        out=gradient,
+    )
+
+
+def softmax_hessian_product(
+    recipe: SoftmaxRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    direction: Array,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write each row's Hessian times the direction's row into `out`; see the reference."""
+    _run(
+        _PRODUCT,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        direction=direction,
+        out=out,
+    )
+
+
+def softmax_hessian_diagonal(
+    recipe: SoftmaxRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the diagonal of each row's Hessian into `out`; see the reference."""
+    _run(
+        _DIAGONAL,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        out=out,
+    )
+
+
+def softmax_probabilities(logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
+    """Write softmax(logits / temperature), or its logarithm, into `out` (N, C)."""
+    _probabilities(False, logits, temperature, log, out)
+
+
+def sigmoid_targets(
+    targets: LabelRows, *, row_weight: Array | None = None, ignore_index: int | None = None
+) -> TargetSummary:
+    """Count the rows that count and sum their weights; see the reference."""
+    form = _form(targets, ignore_index)
+    total, counted, *_ = _native.targets(
+        True,
+        len(targets),
+        targets.rows.shape[1],
+        None,
+        *form[:4],
+        _row_weight(row_weight, len(targets)),
+        form.ignore_index,
+    )
+    return TargetSummary(counted, total)
+
+
+def sigmoid_evaluate(
+    recipe: SigmoidRecipe,
+    logits: Array,
+    targets: LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    per_example: Array | None = None,
+    gradient: Array | None = None,
+) -> Evaluation:
+    """Loss of every row, summed over its labels, and, if asked for, its gradient; see the reference."""
+    return _run(
+        _EVALUATE,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        per_example=per_example,
+        out=gradient,
+    )
+
+
+def sigmoid_hessian_product(
+    recipe: SigmoidRecipe,
+    logits: Array,
+    targets: LabelRows,
+    direction: Array,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the (diagonal) Hessian times the direction into `out`; see the reference."""
+    _run(
+        _PRODUCT,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        direction=direction,
+        out=out,
+    )
+
+
+def sigmoid_hessian_diagonal(
+    recipe: SigmoidRecipe,
+    logits: Array,
+    targets: LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the diagonal of the Hessian into `out`; see the reference."""
+    _run(
+        _DIAGONAL,
+        recipe,
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        out=out,
+    )
+
+
+def sigmoid_probabilities(logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
+    """Write sigmoid(logits / temperature), or its logarithm, into `out` (N, C)."""
+    _probabilities(True, logits, temperature, log, out)
+
+
+def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+    """Write the product of a CSR matrix (n, d) with `dense` (d, C) into `out` (n, C).
+
+    Args:
+        indptr: (n + 1,) row starts, int32 or int64.
+        indices: (nnz,) columns, of the same type.
+        data: (nnz,) values.
+        dense: (d, C) float32 or float64.
+        out: (n, C) of the type of `dense`.
+
+    Raises:
+        ShapeError: if lengths do not fit together.
+        InputError: if the matrix is corrupt: a column outside [0, d) or row starts that are out of order.
+    """
+    if dense.ndim != 2 or out.ndim != 2 or dense.dtype not in _PRECISIONS or out.dtype != dense.dtype:
+        raise ShapeError("csr_product: dense (d, C) and out (n, C) must be matrices of one type, float32 or float64")
+    if len(indptr) != len(out) + 1 or len(indices) != len(data) or out.shape[1] != dense.shape[1]:
+        raise ShapeError(
+            f"csr_product: {len(indptr)} row starts, {len(indices)} indices, {len(data)} values and dense "
+            f"{dense.shape} do not give an out of shape {out.shape}"
+        )
+    wide = np.int32 if indptr.dtype == indices.dtype == np.int32 else np.int64
+    target = _writable(out, out.flags.c_contiguous and not np.may_share_memory(out, dense))
+    row = _native.csr_product(
+        np.ascontiguousarray(indptr, wide),
+        np.ascontiguousarray(indices, wide),
+        np.ascontiguousarray(data, dense.dtype),
+        np.ascontiguousarray(_aligned(dense)),
+        target,
+    )
+    if row >= 0:
+        raise InputError(
+            f"the sparse matrix is corrupt at row {row}: a column index lies outside 0 to {len(dense) - 1}, or the "
+            "row starts are out of order; rebuild it, for example with scipy.sparse.csr_matrix(matrix.tocoo())"
+        )
+    if target is not out:
+        out[...] = target
+
+
+# ---------------------------------------------------------------- what the functions above share
+
+_PRECISIONS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class _Form(NamedTuple):
+    """Targets as the native module takes them; arrays that a form does not have are None."""
+
+    first: Array | None
+    second: Array | None
+    share: Array | None
+    rows: Array | None
+    ignore_index: int | None
+
+
+def _form(targets: ClassTargets | LabelRows, ignore_index: int | None) -> _Form:
+    if isinstance(targets, ClassIndices):
+        return _Form(_plain(targets.indices), None, None, None, ignore_index)
+    if isinstance(targets, ClassMixture):
+        return _Form(_plain(targets.first), _plain(targets.second), np.ascontiguousarray(targets.share), None, None)
+    return _Form(None, None, None, _plain(targets.rows), ignore_index if isinstance(targets, LabelRows) else None)
+
+
+def _run(
+    operation: int,
+    recipe: SoftmaxRecipe | SigmoidRecipe,
+    logits: Array,
+    targets: ClassTargets | LabelRows,
+    *,
+    row_weight: Array | None,
+    ignore_index: int | None,
+    scale: float,
+    direction: Array | None = None,
+    per_example: Array | None = None,
+    out: Array | None = None,
+) -> Evaluation:
+    n, n_classes = _shape_of(logits)
+    if len(targets) != n:
+        raise ShapeError(f"{n} rows of logits, but {len(targets)} targets")
+    if isinstance(targets, ClassRows | LabelRows):
+        _same_columns(
+            "multi-label targets" if isinstance(targets, LabelRows) else "soft targets", targets.rows, n_classes
+        )
+    for name, array in (("direction", direction), ("output", out)):
+        if array is not None and array.shape != logits.shape:
+            raise ShapeError(f"{name} has shape {array.shape}, the logits {logits.shape}")
+    if per_example is not None and per_example.shape != (n,):
+        raise ShapeError(f"per_example has shape {per_example.shape}, expected ({n},)")
+    dtype = logits.dtype
+    source, target = _in_and_out(logits, out)
+    if direction is not None:
+        direction = _plain(direction)
+        if target is not None and np.may_share_memory(direction, target):
+            direction = direction.copy()
+    losses = per_example
+    if losses is not None and not (
+        losses.dtype in _PRECISIONS
+        and losses.dtype in (dtype, _PRECISIONS[1])
+        and losses.flags.c_contiguous
+        and losses.flags.aligned
+    ):
+        losses = np.empty(n)
+    form = _form(targets, ignore_index)
+    is_sigmoid = isinstance(recipe, SigmoidRecipe)
+    if recipe.family not in _families(is_sigmoid):
+        raise InputError(f"unknown {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
+    total, _, infinite_row, row, column = _native.family(
+        is_sigmoid,
+        operation,
+        recipe.family,
+        list(recipe.parameters),
+        recipe.smoothing,
+        1.0 / recipe.temperature,
+        _weights(recipe.class_weight, n_classes, dtype, "class_weight"),
+        _weights(recipe.positive_weight, n_classes, dtype, "positive_weight") if is_sigmoid else None,
+        source,
+        *form[:4],
+        _row_weight(row_weight, n),
+        form.ignore_index,
+        scale,
+        direction,
+        losses,
+        target,
+    )
+    _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
+    if out is not None and target is not out:
+        out[...] = target
+    if per_example is not None and losses is not per_example:
+        per_example[...] = losses
+    return Evaluation(total, infinite_row)
+
+
+def _probabilities(is_sigmoid: bool, logits: Array, temperature: float, log: bool, out: Array) -> None:
+    _shape_of(logits)
+    if out.shape != logits.shape:
+        raise ShapeError(f"output has shape {out.shape}, the logits {logits.shape}")
+    source, target = _in_and_out(logits, out)
+    assert target is not None
+    _native.probabilities(is_sigmoid, source, 1.0 / temperature, log, target)
+    if target is not out:
+        out[...] = target
+
+
+_known_families: dict[bool, frozenset[str]] = {}
+
+
+def _families(is_sigmoid: bool) -> frozenset[str]:
+    if is_sigmoid not in _known_families:
+        _known_families[is_sigmoid] = frozenset(_native.families(is_sigmoid))
+    return _known_families[is_sigmoid]
+
+
+def _shape_of(logits: Array) -> tuple[int, int]:
+    if logits.ndim != 2 or logits.dtype not in _PRECISIONS:
+        raise ShapeError(
+            f"logits must be a float32 or float64 matrix (N, C), got shape {logits.shape} and dtype {logits.dtype}"
+        )
+    n, n_classes = logits.shape
+    if n and not n_classes:
+        raise ShapeError(f"logits have shape {logits.shape}: no classes")
+    if n_classes >= 2**31:
+        raise ShapeError(f"logits have {n_classes} classes; at most 2**31 - 1 are supported")
+    return n, n_classes
+
+
+def _same_columns(what: str, rows: Array, n_classes: int) -> None:
+    if rows.shape[1] != n_classes:
+        raise ShapeError(f"{what} have {rows.shape[1]} columns, the logits {n_classes}")
+
+
+def _aligned(array: Array) -> Array:
+    """The array itself, or a copy in native byte order where elements do not lie on their own boundaries."""
+    itemsize = array.itemsize
+    if array.flags.aligned and array.dtype.isnative and all(step % itemsize == 0 for step in array.strides):
+        return array
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _plain(array: Array) -> Array:
+    """An array of a type the native module reads."""
+    array = _aligned(array)
+    if array.dtype.kind in "biu" or array.dtype in _PRECISIONS:
+        return array
+    return array.astype(np.float64)
+
+
+def _writable(out: Array, usable: bool) -> Array:
+    if not out.flags.writeable:
+        raise InputError("the output array is read-only")
+    return out if usable else np.empty(out.shape, out.dtype)
+
+
+def _in_and_out(logits: Array, out: Array | None) -> tuple[Array, Array | None]:
+    """Logits and output as the native module may use them together: the same memory, or no overlap at all."""
+    source = _aligned(logits)
+    if out is None:
+        return source, None
+    usable = (
+        out.dtype == logits.dtype
+        and out.dtype.isnative
+        and out.flags.aligned
+        and (out.flags.c_contiguous or _rows_apart(out))
+    )
+    if not usable and out.dtype != logits.dtype:
+        raise ShapeError(f"the output has dtype {out.dtype}, the logits {logits.dtype}; they must be the same")
+    target = _writable(out, usable)
+    if target is out and source is logits and np.may_share_memory(source, target):
+        same = (
+            source.ctypes.data == target.ctypes.data
+            and source.strides == target.strides
+            and (source.flags.c_contiguous or _rows_apart(source))
+        )
+        if not same:
+            source = source.copy()
+    return source, target
+
+
+def _rows_apart(array: Array) -> bool:
+    """Whether rows are contiguous and do not overlap."""
+    row, column = array.strides
+    itemsize = array.itemsize
+    return (
+        (column == itemsize or array.shape[1] <= 1)
+        and row % itemsize == 0
+        and (abs(row) >= array.shape[1] * itemsize or array.shape[0] <= 1)
+    )
+
+
+def _row_weight(row_weight: Array | None, n: int) -> NDArray[np.float64] | None:
+    if row_weight is None:
+        return None
+    weight = np.ascontiguousarray(row_weight, dtype=np.float64)
+    if weight.shape != (n,):
+        raise ShapeError(f"row weights have shape {weight.shape}, expected ({n},)")
+    return _aligned(weight)
+
+
+def _weights(weights: Array | None, n_classes: int, dtype: np.dtype[Any], name: str) -> Array | None:
+    if weights is None:
+        return None
+    if weights.shape != (n_classes,):
+        raise ShapeError(f"{name} has {weights.size} entries, but there are {n_classes} classes")
+    return _aligned(np.ascontiguousarray(weights, dtype=dtype))
+
+
+def _raise_bad_target(
+    targets: ClassTargets | LabelRows,
+    row: int,
+    column: int,
+    n_classes: int,
+    row_weight: Array | None,
+    ignore_index: int | None,
+) -> None:
+    if row < 0:
+        return
+    if isinstance(targets, ClassRows | LabelRows):
+        error: Callable[[int, int, float], Exception] = (
+            label_error if isinstance(targets, LabelRows) else soft_target_error
+        )
+        raise error(row, column, targets.rows[row, column])
+    indices = targets.indices if isinstance(targets, ClassIndices) else targets.first
+    if isinstance(targets, ClassMixture) and 0 <= indices[row] < n_classes:
+        indices = targets.second
+    raise class_range_error(row, int(indices[row]), n_classes)
