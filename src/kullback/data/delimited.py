@@ -1,0 +1,324 @@
+"""CSV and TSV, plain or gzipped: read whole with types inferred, or streamed as text."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from kullback.data.coerce import coerce, is_text
+from kullback.data.missing import MISSING, missing_mask, without_missing
+from kullback.data.origin import Origin
+from kullback.errors import DataError
+
+_BLOCK_BYTES = 4 << 20
+_LARGEST_BLOCK_BYTES = 1 << 30
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    names: list[str]
+    header_lines: int
+    delimiter: str
+    quoted: bool
+    notes: tuple[str, ...]
+
+
+def read_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read a whole file; types are inferred from all of its rows, except for the columns in `column_types`.
+
+    Raises:
+        DataError: for an empty or binary file, a repeated column name, a ragged row, bytes that are not UTF-8, or a
+            cell that cannot be read as its column's type; the message names the line or the row and column.
+    """
+    layout = _layout(path, delimiter)
+    origin = Origin(source=path.name, notes=layout.notes)
+    as_text = {name: pa.string() for name in column_types}
+    block = _BLOCK_BYTES
+    while True:
+        try:
+            table = pacsv.read_csv(
+                str(path),
+                read_options=_read_options(layout, block),
+                parse_options=_parse_options(layout),
+                convert_options=_convert_options(as_text),
+            )
+            break
+        except pa.ArrowInvalid as error:
+            if _row_outgrew_block(error) and block < _LARGEST_BLOCK_BYTES:
+                block *= 8
+                continue
+            _explain(path, layout, error)
+        except OSError as error:
+            _explain(path, layout, error)
+    if table.num_rows == 0:
+        raise DataError(f"{path.name} has a header line but no rows of data below it")
+    for field in table.schema:
+        if pa.types.is_binary(field.type):  # Arrow's inference falls back to bytes where text is not UTF-8
+            _raise_if_not_utf8(path)
+    table, notes = _settle_text(table, column_types, origin)
+    return Origin(source=path.name, notes=(*layout.notes, *notes)).attach(table)
+
+
+def stream_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """Stream a file in pieces of a few MiB; every column is text, except those in `column_types`.
+
+    Raises:
+        DataError: as `read_delimited`, when the piece at fault is reached.
+    """
+    layout = _layout(path, delimiter)
+    origin = Origin(source=path.name, notes=layout.notes)
+    as_text = {name: pa.string() for name in layout.names}
+    try:
+        reader = pacsv.open_csv(
+            str(path),
+            read_options=_read_options(layout, _BLOCK_BYTES),
+            parse_options=_parse_options(layout),
+            convert_options=_convert_options(as_text),
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        _explain(path, layout, error)
+    rows = 0
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            break
+        except (pa.ArrowInvalid, OSError) as error:
+            _explain(path, layout, error)
+        table = pa.Table.from_batches([batch])
+        here = origin.moved(rows)
+        for index, name in enumerate(table.column_names):
+            column = table.column(index)
+            if name in column_types:
+                column = coerce(column, column_types[name], name, here)
+            else:
+                column = without_missing(column, among_numbers=False)
+            table = table.set_column(index, name, column)
+        yield here.attach(table)
+        rows += table.num_rows
+    if rows == 0:
+        raise DataError(f"{path.name} has a header line but no rows of data below it")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _layout(path: Path, delimiter: str) -> _Layout:
+    """Read the header line and settle on a delimiter."""
+    try:
+        with _open(path) as file:
+            start = file.read(4)
+            if not start:
+                raise DataError(f"{path.name} is empty; it needs a header line of column names and rows of data")
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"{path.name} is UTF-16 text; save it as UTF-8 (for example: iconv -f UTF-16 -t UTF-8)")
+            if start == b"PK\x03\x04":
+                raise DataError(
+                    f"{path.name} is a ZIP archive or a spreadsheet, not text; export the sheet as CSV first"
+                )
+        header, lines, line = _header(path, delimiter)
+    except UnicodeDecodeError:
+        _raise_if_not_utf8(path)
+        raise
+    except (gzip.BadGzipFile, EOFError, OSError) as error:
+        raise DataError(f"{path.name} cannot be read: {error}") from None
+    except csv.Error as error:
+        raise DataError(f"{path.name}, line 1: the header line cannot be read: {error}") from None
+    notes: list[str] = []
+    if len(header) == 1:
+        # One column that holds other delimiters: far more often another dialect than a file of one odd column.
+        counts = {each: line.count(each) for each in _DELIMITERS if each != delimiter}
+        best = max(counts, key=lambda each: counts[each])
+        if counts[best]:
+            notes.append(f"{path.name} separates its columns by {_DELIMITERS[best]}")
+            delimiter = best
+            header, lines, line = _header(path, delimiter)
+    names: list[str] = []
+    for position, raw in enumerate(header, start=1):
+        name = raw.strip()
+        if not name:
+            name = f"column_{position}"
+            notes.append(f"column {position} has no name in the header; it is called {name!r} here")
+        names.append(name)
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        first = [str(position) for position, name in enumerate(names, start=1) if name == repeated[0]]
+        raise DataError(
+            f"{path.name}: the column name {repeated[0]!r} is used more than once (columns {', '.join(first)}); "
+            "give every column its own name. If the file has no header line, add one"
+        )
+    if len(names) > 1 and all(_is_number(name) for name in names):
+        notes.append(
+            f"{path.name}: every column name is a number; if the file has no header line, add one, "
+            "because its first row was taken for names"
+        )
+    return _Layout(names, lines, delimiter, _has_quotes(path), tuple(notes))
+
+
+def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
+    """The header's fields, how many lines they take (blank ones above included), and its text."""
+    seen: list[str] = []
+
+    def lines(text: io.TextIOWrapper) -> Iterator[str]:
+        for line in text:
+            seen.append(line)
+            yield line
+
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(lines(text), delimiter=delimiter)
+        for fields in reader:
+            if fields:
+                return fields, reader.line_num, seen[-1]
+    raise DataError(f"{path.name} holds only blank lines; it needs a header line and rows of data")
+
+
+def _has_quotes(path: Path) -> bool:
+    """Whether any quote occurs: without one no cell spans lines, and Arrow can cut the file up for its threads."""
+    with _open(path) as file:
+        while chunk := file.read(1 << 22):
+            if b'"' in chunk:
+                return True
+    return False
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_options(layout: _Layout, block: int) -> pacsv.ReadOptions:
+    return pacsv.ReadOptions(block_size=block, column_names=layout.names, skip_rows=layout.header_lines)
+
+
+def _parse_options(layout: _Layout) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=layout.quoted)
+
+
+def _convert_options(column_types: Mapping[str, pa.DataType]) -> pacsv.ConvertOptions:
+    return pacsv.ConvertOptions(
+        null_values=list(MISSING),
+        strings_can_be_null=True,
+        column_types=dict(column_types),
+        true_values=["true", "True", "TRUE"],
+        false_values=["false", "False", "FALSE"],
+    )
+
+
+def _row_outgrew_block(error: pa.ArrowInvalid) -> bool:
+    return "block" in str(error) and "size" in str(error)
+
+
+def _explain(path: Path, layout: _Layout, error: Exception) -> NoReturn:
+    """Turn Arrow's complaint into one that names the line, by reading the file again slowly."""
+    try:
+        _raise_if_not_utf8(path)
+        _raise_if_ragged(path, layout)
+    except (EOFError, OSError) as damage:
+        raise DataError(f"{path.name} cannot be read to its end: {damage}") from None
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "Empty CSV file" in message:
+        raise DataError(f"{path.name} has a header line but no rows of data below it") from None
+    raise DataError(f"{path.name} cannot be read: {message}") from None
+
+
+def _raise_if_ragged(path: Path, layout: _Layout) -> None:
+    expected = len(layout.names)
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, delimiter=layout.delimiter)
+        before = 0
+        try:
+            for fields in reader:
+                if fields and len(fields) != expected:
+                    raise DataError(
+                        f"{path.name}, line {before + 1}: {len(fields)} "
+                        f"{'field' if len(fields) == 1 else 'fields'} where the header has {expected}; "
+                        "quote a cell that holds the delimiter, or mend the row"
+                    )
+                before = reader.line_num
+        except csv.Error as error:
+            raise DataError(f"{path.name}, line {before + 1}: {error}; look for a quote that is never closed") from None
+
+
+def _raise_if_not_utf8(path: Path) -> None:
+    """Find the first byte sequence that is not UTF-8 and name its line."""
+    line, offset, rest = 1, 0, b""
+    with _open(path) as file:
+        while True:
+            chunk = file.read(1 << 20)
+            data = rest + chunk
+            try:
+                data.decode("utf-8")
+                rest = b""
+            except UnicodeDecodeError as error:
+                # A sequence cut by the end of the chunk is only bad if nothing follows it.
+                if not chunk or error.end < len(data) or len(data) - error.start >= 4:
+                    line += data.count(b"\n", 0, error.start)
+                    raise DataError(
+                        f"{path.name}, line {line}: byte 0x{data[error.start]:02x} (offset "
+                        f"{offset + error.start}) is not UTF-8 text; save the file as UTF-8 "
+                        "(for example: iconv -f WINDOWS-1252 -t UTF-8)"
+                    ) from None
+                rest = data[error.start :]
+            done = data[: len(data) - len(rest)]
+            line += done.count(b"\n")
+            offset += len(done)
+            if not chunk:
+                return
+
+
+def _settle_text(
+    table: pa.Table, column_types: Mapping[str, pa.DataType], origin: Origin
+) -> tuple[pa.Table, list[str]]:
+    """Give columns the types asked for, and look at those that inference left as text for odd missing values."""
+    notes: list[str] = []
+    for index, name in enumerate(table.column_names):
+        column = table.column(index)
+        if name in column_types:
+            table = table.set_column(index, name, coerce(column, column_types[name], name, origin))
+            continue
+        if not is_text(column.type):
+            continue
+        settled, note = _settle_column(column, name)
+        if note:
+            notes.append(note)
+            table = table.set_column(index, name, settled)
+    return table, notes
+
+
+def _settle_column(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, str]:
+    wide = missing_mask(column, among_numbers=True)
+    if not pc.any(wide).as_py():
+        return column, ""
+    numbers = pc.if_else(wide, pa.scalar(None, column.type), pc.utf8_trim_whitespace(column))
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            settled = numbers.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return settled, _missing_note(column, wide, name)
+    narrow = missing_mask(column, among_numbers=False)
+    if not pc.any(narrow).as_py():
+        return column, ""
+    settled = pc.if_else(narrow, pa.scalar(None, column.type), column)
+    return settled, _missing_note(column, narrow, name)
+
+
+def _missing_note(column: pa.ChunkedArray, mask: pa.ChunkedArray, name: str) -> str:
+    spellings = sorted(pc.unique(pc.utf8_trim_whitespace(column.filter(mask))).to_pylist())
+    count = pc.sum(mask).as_py()
+    shown = " or ".join(repr(each) for each in spellings)
+    return f"column {name!r}: {count} {'cell' if count == 1 else 'cells'} spelled {shown} read as missing"
