@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.errors import InputError, TargetError
+from kullback.errors import InputError, ShapeError, TargetError
 from kullback.kernels.recipe import Array, Evaluation, SigmoidRecipe, SoftmaxRecipe, TargetSummary
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, LabelRows, counted_rows
 
@@ -241,7 +241,7 @@ def _weights(row_weight: Array | None, counts: Bool) -> Float:
 def _check_range(targets: ClassTargets, n_classes: int, counts: Bool) -> None:
     if isinstance(targets, ClassRows):
         if targets.rows.shape[1] != n_classes:
-            raise TargetError(f"soft targets have {targets.rows.shape[1]} columns, the logits {n_classes}")
+            raise ShapeError(f"soft targets have {targets.rows.shape[1]} columns, the logits {n_classes}")
         rows = targets.rows
         bad = counts[:, None] & ~((rows >= 0) & np.isfinite(rows))
         if bad.any():
