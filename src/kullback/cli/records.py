@@ -1,0 +1,88 @@
+"""What the commands print, as plain JSON-safe records: the one source of both the tables and `--json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kullback.pipeline import FitResult, Model
+    from kullback.report.content import TestMetrics
+
+_STRONGEST = 5
+
+
+def fit_record(result: FitResult) -> dict[str, Any]:
+    """What `kullback fit` made."""
+    directory = result.directory
+    return {
+        "model": None if directory is None else str(directory),
+        "report": None if directory is None else str(directory / "report.html"),
+        "kind": result.model.kind,
+        "target": result.model.plan.source,
+        "classes": list(result.model.classes),
+        "loss": str(result.model.loss),
+        "metrics": metrics_record(result.metrics),
+        "temperature": result.model.temperature,
+        "training": result.model.facts.get("training"),
+        "data": result.model.facts["data"],
+        "notes": list(result.notes),
+    }
+
+
+def metrics_record(metrics: TestMetrics) -> dict[str, Any]:
+    """Test figures; what is undefined is null."""
+    found = dataclasses.asdict(metrics)
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in found.items()}
+
+
+def model_record(model: Model) -> dict[str, Any]:
+    """What a model is."""
+    from kullback.explain import minimiser_meaning
+
+    names = [str(name) for name in model.classes]
+    return {
+        "kind": model.kind,
+        "target": model.plan.source,
+        "loss": str(model.loss),
+        "meaning": minimiser_meaning(model.loss, names),
+        "temperature": model.temperature,
+        "n_features": len(model.encoder.feature_names),
+        "columns": [dataclasses.asdict(column) for column in model.encoder.columns],
+        "classes": [
+            {"name": name, "share": float(share), "strongest": _strongest(model, k)}
+            for k, (name, share) in enumerate(zip(model.classes, model.priors, strict=True))
+        ],
+        **model.facts,
+    }
+
+
+def loss_records() -> list[dict[str, Any]]:
+    """The catalogue, each loss with its default settings."""
+    from kullback.losses import CATALOGUE
+
+    return [
+        {
+            "name": name,
+            "targets": loss.target_form,
+            "link": loss.link,
+            "convex": loss.convex,
+            "proper": loss.proper,
+            "bounded_gradient": loss.bounded_gradient,
+            "initial_value": {str(n): loss.initial_value(n) for n in (2, 3, 10)},
+            "settings": {field.name: field.default for field in dataclasses.fields(loss)},
+            "meaning": (kind.__doc__ or "").strip().partition("\n\n")[0],
+        }
+        for name, kind in CATALOGUE.items()
+        for loss in (kind(),)
+    ]
+
+
+def _strongest(model: Model, index: int) -> list[dict[str, Any]]:
+    """The features that push a class' logit most, by size; the features are of like scale, being standardised."""
+    weights = model.coefficients[index]
+    order = np.argsort(-np.abs(weights), kind="stable")[:_STRONGEST]
+    return [{"feature": model.encoder.feature_names[j], "weight": float(weights[j])} for j in order if weights[j] != 0]
