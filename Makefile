@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest --doctest-modules tests src/kullback
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' tests src/kullback docs README.md
 
 lint: $(VENV)/.tested $(VENV)/.linted
 	$(BIN)/ruff check .
