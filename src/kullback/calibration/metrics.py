@@ -256,7 +256,8 @@ def prior_entropy(
     elif isinstance(wrapped, ClassMixture):
         n = int(max(wrapped.first.max(), wrapped.second.max())) + 1
         first = np.bincount(wrapped.first, weights=weight * wrapped.share, minlength=n)
-        mass = first + np.bincount(wrapped.second, weights=weight * (1 - wrapped.share), minlength=n)
+        second = np.bincount(wrapped.second, weights=weight * (1 - wrapped.share), minlength=n)
+        mass = (first + second).astype(np.float64)
     else:
         mass = weight @ wrapped.rows.astype(np.float64)
         if isinstance(wrapped, LabelRows):

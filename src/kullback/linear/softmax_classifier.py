@@ -1,0 +1,235 @@
+"""Multinomial logistic regression: a linear model of mutually exclusive classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+
+from kullback.errors import InputError, TargetError
+from kullback.kernels import Array
+from kullback.linear.estimator import LinearEstimator, Vector, checked_weight
+from kullback.linear.solvers import IterationRecord
+from kullback.losses import Loss
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
+
+ClassWeight: TypeAlias = Literal["balanced"] | Mapping[Any, float] | None
+
+
+class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
+    """A linear softmax classifier with an L2 penalty.
+
+    It minimises C·Σ_i w_i·loss_i + ½‖W‖² over weights W and an unpenalised intercept, as scikit-learn's
+    `LogisticRegression` does. With two classes the penalty is on the one vector that matters, the difference of the
+    two classes' weights: again the objective of `LogisticRegression`. Columns are put on the same footing inside
+    the solver, so raw columns of very different size are no obstacle.
+
+    `predict` follows the trained loss. `predict_proba` reports probabilities of the data as it is, with what class
+    weights or label smoothing did to them undone (``recover=False`` leaves them as the loss made them). Where the
+    highest of those is not the predicted class, that is the class weights at work.
+
+    Args:
+        C: inverse strength of the penalty, above 0; ``inf`` for none.
+        loss: a loss over classes, or its spelling.
+        class_weight: None, a mapping from class label to weight (1 where absent), or ``"balanced"`` for
+            Σw/(K·Σw of the class).
+        fit_intercept: whether to add an intercept.
+        tol: the fit has converged when no component of the scaled gradient, in nats per example, exceeds it.
+        max_iter: most iterations of the solver.
+        solver: ``"lbfgs"``.
+        warm_start: start from the previous fit's parameters.
+        recover: whether probabilities are those of the data rather than of the trained loss.
+        callback: called after every iteration with its `IterationRecord`, the start (0) included.
+        verbose: above 0, one line per iteration on standard output.
+
+    Attributes:
+        classes_: (C,) labels in sorted order.
+        coef_: (C, d) weights, mean zero over classes; (1, d) for two classes, second minus first.
+        intercept_: (C,) intercepts, mean zero; (1,) for two classes.
+        loss_: the loss that was minimised, class weights included.
+        n_features_in_: d.
+        n_iter_: iterations used (at least 1).
+        history_: one `IterationRecord` per iteration, the start included.
+        converged_: whether the gradient is within `tol`.
+
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> model = SoftmaxClassifier().fit(X, ["low", "low", "high", "high"])
+    >>> model.predict([[-1.0], [4.0]])
+    array(['low', 'high'], dtype='<U4')
+    """
+
+    classes_: NDArray[Any]
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        loss: str | Loss = "cross_entropy",
+        class_weight: ClassWeight = None,
+        fit_intercept: bool = True,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        solver: str = "lbfgs",
+        warm_start: bool = False,
+        recover: bool = True,
+        callback: Callable[[IterationRecord], object] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.C = C
+        self.loss = loss
+        self.class_weight = class_weight
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.solver = solver
+        self.warm_start = warm_start
+        self.recover = recover
+        self.callback = callback
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
+        """Fit the model.
+
+        Args:
+            X: (N, d) float32 or float64, dense or sparse (CSR); anything else is converted.
+            y: (N,) labels of any sortable type; or, wrapped, `ClassIndices`, soft `ClassRows` or a `ClassMixture`,
+                whose classes are 0 … C−1.
+            sample_weight: (N,) non-negative, or None for all ones.
+
+        Raises:
+            InputError: for settings, data or targets that cannot be used; the message names the place.
+
+        Warns:
+            NotConvergedWarning: with the gradient norm and objective reached, and what helps.
+        """
+        self._check_settings()
+        loss = self._resolved_loss("classes")
+        if isinstance(y, ClassIndices | ClassRows | ClassMixture):
+            X = self._checked(X, reset=True)
+            classes, targets = _wrapped_classes(y, X.shape[0])
+        else:
+            X, y = self._checked(X, y, reset=True)
+            try:
+                check_classification_targets(y)
+            except ValueError as error:
+                raise TargetError(str(error)) from error
+            classes, encoded = np.unique(y, return_inverse=True)
+            targets = ClassIndices(encoded)
+        n_classes = len(classes)
+        _check_ignore_index(loss, n_classes)
+        weight = checked_weight(sample_weight, X.shape[0])
+        mass = targets.class_mass(n_classes, np.ones(len(targets)) if weight is None else weight)
+        _check_two_classes(classes, mass)
+        loss = _with_class_weight(loss, self.class_weight, classes, mass)
+        self._fit(
+            X,
+            targets,
+            n_classes,
+            loss,
+            weight,
+            # The two classes' weights are ±½ of their difference w, so ‖W‖² = ½‖w‖²: doubled, ½‖W‖² is ½‖w‖².
+            penalty_factor=2.0 if n_classes == 2 else 1.0,
+            shift_free=True,
+        )
+        self.classes_ = classes
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Logits (N, C); for two classes (N,), the second class's logit minus the first's."""
+        logits = self.logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The label the trained loss decides for, (N,)."""
+        logits = self.logits(X)
+        return np.asarray(self.classes_[self.loss_.decide(logits)])
+
+    def predict_proba(self, X: Any) -> Vector:
+        """Probabilities (N, C) in the order of `classes_`; see `recover`."""
+        return self._probabilities(self.logits(X))
+
+    def predict_log_proba(self, X: Any) -> Vector:
+        """Natural logarithms of `predict_proba`, (N, C), finite where a probability would round to zero."""
+        return self._log_probabilities(self.logits(X))
+
+    def _output_parameters(self) -> tuple[Vector, Vector]:
+        if len(self.coef_) > 1:
+            return self.coef_.T, self.intercept_
+        half, half_intercept = self.coef_[0] / 2, self.intercept_[0] / 2
+        return np.stack([-half, half], axis=1), np.array([-half_intercept, half_intercept])
+
+    def _store_parameters(self, weights: Vector, intercept: Vector) -> None:
+        if len(intercept) == 2:
+            weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
+        super()._store_parameters(weights, intercept)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _wrapped_classes(y: ClassTargets, n_examples: int) -> tuple[NDArray[Any], ClassTargets]:
+    if len(y) != n_examples:
+        raise TargetError(f"{len(y)} targets for {n_examples} rows of X")
+    if isinstance(y, ClassRows):
+        n_classes = y.rows.shape[1]
+    elif isinstance(y, ClassIndices):
+        n_classes = int(y.indices.max()) + 1
+    else:
+        n_classes = int(max(y.first.max(), y.second.max())) + 1
+    return np.arange(n_classes), y
+
+
+def _check_two_classes(classes: NDArray[Any], mass: Vector) -> None:
+    if len(classes) < 2:
+        raise TargetError(
+            f"y holds one class only ({classes[0]!r}); a classifier needs examples of at least two classes"
+        )
+    present = classes[mass > 0]
+    if len(present) < 2:
+        raise TargetError(
+            f"only the class {present[0]!r} has examples with a positive sample_weight; "
+            "a classifier needs at least two classes"
+        )
+
+
+def _check_ignore_index(loss: Loss, n_classes: int) -> None:
+    ignored = getattr(loss, "ignore_index", None)
+    if ignored is not None and 0 <= ignored < n_classes:
+        raise InputError(
+            f"the loss ignores class index {ignored}, which would be one of the {n_classes} classes after encoding; "
+            "leave examples out with sample_weight 0 instead"
+        )
+
+
+def _with_class_weight(loss: Loss, class_weight: ClassWeight, classes: NDArray[Any], mass: Vector) -> Loss:
+    """The loss with the estimator's class weights in it, so that `recover` knows of them."""
+    if class_weight is None:
+        return loss
+    if not hasattr(loss, "class_weight"):
+        raise InputError(f"{loss.name} takes no class weights; use sample_weight, or another loss")
+    if loss.class_weight is not None:
+        raise InputError("class weights are given twice, in the loss and as class_weight=; give them once")
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise InputError(f"class_weight={class_weight!r} is not known; use 'balanced', a mapping, or None")
+        # A class without any weighted example has no balanced weight, and none is needed.
+        balanced = np.divide(mass.sum() / len(classes), mass, out=np.ones_like(mass), where=mass > 0)
+        return dataclasses.replace(loss, class_weight=tuple(balanced))  # type: ignore[type-var]
+    if not isinstance(class_weight, Mapping):
+        raise InputError(f"class_weight={class_weight!r} is not a mapping from class label to weight")
+    place = {label: k for k, label in enumerate(classes.tolist())}
+    values = np.ones(len(classes))
+    for label, value in class_weight.items():
+        if label not in place:
+            known = ", ".join(repr(c) for c in list(place)[:10]) + (", …" if len(place) > 10 else "")
+            raise InputError(f"class_weight names the class {label!r}, which y does not hold; y holds {known}")
+        values[place[label]] = value
+    return dataclasses.replace(loss, class_weight=tuple(values))  # type: ignore[type-var]
