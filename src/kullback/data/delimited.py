@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -42,24 +42,7 @@ def read_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.Dat
     """
     layout = _layout(path, delimiter)
     origin = Origin(source=path.name, notes=layout.notes)
-    as_text = {name: pa.string() for name in column_types}
-    block = _BLOCK_BYTES
-    while True:
-        try:
-            table = pacsv.read_csv(
-                str(path),
-                read_options=_read_options(layout, block),
-                parse_options=_parse_options(layout),
-                convert_options=_convert_options(as_text),
-            )
-            break
-        except pa.ArrowInvalid as error:
-            if _row_outgrew_block(error) and block < _LARGEST_BLOCK_BYTES:
-                block *= 8
-                continue
-            _explain(path, layout, error)
-        except OSError as error:
-            _explain(path, layout, error)
+    table = _read_whole(path, layout, column_types)
     if table.num_rows == 0:
         raise DataError(f"{path.name} has a header line but no rows of data below it")
     for field in table.schema:
@@ -77,37 +60,60 @@ def stream_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.D
     """
     layout = _layout(path, delimiter)
     origin = Origin(source=path.name, notes=layout.notes)
-    as_text = {name: pa.string() for name in layout.names}
-    try:
-        reader = pacsv.open_csv(
-            str(path),
-            read_options=_read_options(layout, _BLOCK_BYTES),
-            parse_options=_parse_options(layout),
-            convert_options=_convert_options(as_text),
-        )
-    except (pa.ArrowInvalid, OSError) as error:
-        _explain(path, layout, error)
     rows = 0
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            break
-        except (pa.ArrowInvalid, OSError) as error:
-            _explain(path, layout, error)
-        table = pa.Table.from_batches([batch])
+    for batch in _batches(path, layout):
         here = origin.moved(rows)
-        for index, name in enumerate(table.column_names):
-            column = table.column(index)
+        columns = {}
+        for name, column in zip(layout.names, batch.columns, strict=True):
             if name in column_types:
-                column = coerce(column, column_types[name], name, here)
+                columns[name] = coerce(column, column_types[name], name, here)
             else:
-                column = without_missing(column, among_numbers=False)
-            table = table.set_column(index, name, column)
-        yield here.attach(table)
-        rows += table.num_rows
+                columns[name] = without_missing(column, among_numbers=False)
+        yield here.attach(pa.table(columns))
+        rows += batch.num_rows
     if rows == 0:
         raise DataError(f"{path.name} has a header line but no rows of data below it")
+
+
+def _read_whole(path: Path, layout: _Layout, column_types: Mapping[str, pa.DataType]) -> pa.Table:
+    block = _BLOCK_BYTES
+    while True:
+        try:
+            return pacsv.read_csv(
+                str(path),
+                read_options=_read_options(layout, block),
+                parse_options=_parse_options(layout),
+                convert_options=_convert_options(column_types),
+            )
+        except (pa.ArrowException, OSError) as error:
+            if not _row_outgrew_block(error) or block >= _LARGEST_BLOCK_BYTES:
+                _explain(path, layout, error)
+            block *= 8
+
+
+def _batches(path: Path, layout: _Layout) -> Iterator[pa.RecordBatch]:
+    """Record batches of text; a row longer than a block starts again with larger blocks, past the rows given."""
+    block, given = _BLOCK_BYTES, 0
+    while True:
+        seen = 0
+        try:
+            reader = pacsv.open_csv(
+                str(path),
+                read_options=_read_options(layout, block),
+                parse_options=_parse_options(layout),
+                convert_options=_convert_options(layout.names),
+            )
+            for batch in reader:
+                start = min(max(given - seen, 0), batch.num_rows)
+                seen += batch.num_rows
+                if batch.num_rows > start:
+                    given = seen
+                    yield batch.slice(start)
+            return
+        except (pa.ArrowException, OSError) as error:
+            if not _row_outgrew_block(error) or block >= _LARGEST_BLOCK_BYTES:
+                _explain(path, layout, error)
+            block *= 8
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -208,17 +214,17 @@ def _parse_options(layout: _Layout) -> pacsv.ParseOptions:
     return pacsv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=layout.quoted)
 
 
-def _convert_options(column_types: Mapping[str, pa.DataType]) -> pacsv.ConvertOptions:
+def _convert_options(as_text: Iterable[str]) -> pacsv.ConvertOptions:
     return pacsv.ConvertOptions(
         null_values=list(MISSING),
         strings_can_be_null=True,
-        column_types=dict(column_types),
+        column_types=dict.fromkeys(as_text, pa.string()),
         true_values=["true", "True", "TRUE"],
         false_values=["false", "False", "FALSE"],
     )
 
 
-def _row_outgrew_block(error: pa.ArrowInvalid) -> bool:
+def _row_outgrew_block(error: Exception) -> bool:
     return "block" in str(error) and "size" in str(error)
 
 

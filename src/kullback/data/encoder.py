@@ -11,19 +11,12 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from kullback.data.columns import (
-    CategoryCode,
-    Codes,
-    ColumnCode,
-    Entry,
-    MomentCode,
-    NumberCode,
-    Piece,
-    Rows,
-    Tally,
-    TextCode,
-    Vector,
-)
+from kullback.data.codes.base import Codes, ColumnCode, Piece, Tally, Vector
+from kullback.data.codes.category import CategoryCode
+from kullback.data.codes.entry import Entry
+from kullback.data.codes.moment import MomentCode
+from kullback.data.codes.number import NumberCode
+from kullback.data.codes.text import TextCode
 from kullback.data.kinds import fit_column
 from kullback.data.origin import origin_of, unknown_column
 from kullback.errors import DataError, ModelError
@@ -64,7 +57,7 @@ class EncodingCounts:
 
     Attributes:
         rows: how many rows were encoded.
-        unseen: per categorical column, cells with a category that is not among those kept in training.
+        unseen: per categorical column, cells with a category that training did not have.
         filled: per column, missing cells where training had none.
         clipped: per numeric column, cells so far out that they were cut off.
         extra: columns that the model does not know.
@@ -92,7 +85,7 @@ class EncodingCounts:
         """The counts in words."""
         notes = []
         for name, count in self.unseen.items():
-            notes.append(f"column {name!r}: {count} of {self.rows} values were not among the categories of training")
+            notes.append(f"column {name!r}: {count} of {self.rows} values hold a category that training did not have")
         for name, count in self.filled.items():
             notes.append(f"column {name!r}: {count} of {self.rows} values are missing, though none was in training")
         for name, count in self.clipped.items():
@@ -101,9 +94,8 @@ class EncodingCounts:
                 "training mean and were cut off there"
             )
         if self.extra:
-            shown = ", ".join(map(repr, self.extra[:8])) + (", …" if len(self.extra) > 8 else "")
             plural = "s" if len(self.extra) > 1 else ""
-            notes.append(f"{len(self.extra)} column{plural} unknown to the model and ignored: {shown}")
+            notes.append(f"{len(self.extra)} column{plural} unknown to the model and ignored: {_listed(self.extra)}")
         return notes
 
 
@@ -199,6 +191,7 @@ class FeatureEncoder:
         codes: list[ColumnCode] = []
         columns: list[ColumnSummary] = []
         notes: list[str] = []
+        left_out: dict[str, list[str]] = {}
         for name in table.column_names:
             if name in exclude:
                 continue
@@ -208,7 +201,7 @@ class FeatureEncoder:
             verdict = fit_column(name, table.column(name), rows, origin)
             if verdict.code is None:
                 columns.append(ColumnSummary(name, "dropped", verdict.why, 0))
-                notes.append(f"column {name!r} is left out: {verdict.note}")
+                left_out.setdefault(verdict.why, []).append(name)
                 continue
             codes.append(verdict.code)
             columns.append(ColumnSummary(name, verdict.code.kind, verdict.why, len(verdict.code.feature_names)))
@@ -219,6 +212,10 @@ class FeatureEncoder:
             raise DataError(
                 f"{origin.place()}: no column is left to learn from ({reasons or 'there is only the target'})"
             )
+        for why, names in left_out.items():
+            which = f"column {names[0]!r} is" if len(names) == 1 else f"{len(names)} columns are"
+            listed = f" ({_listed(names)})" if len(names) > 1 else ""
+            notes.append(f"{which} left out: {why}{listed}")
         return cls(codes, columns, notes, exclude)
 
     def transform(self, table: pa.Table, *, rows: NDArray[np.int64] | None = None) -> Encoded:
@@ -234,7 +231,8 @@ class FeatureEncoder:
         """
         origin = origin_of(table)
         known = {column.name for column in self.columns} | set(self._excluded)
-        absent = [code.name for code in self._codes if code.name not in table.column_names]
+        held = set(table.column_names)
+        absent = [code.name for code in self._codes if code.name not in held]
         if absent:
             error = unknown_column(absent[0], table.column_names, what="the model was trained on it", origin=origin)
             if len(absent) > 1:
@@ -318,6 +316,10 @@ class FeatureEncoder:
         if used != {code.name: (code.kind, len(code.feature_names)) for code in codes}:
             raise ModelError("the model's feature description lists other columns than it describes")
         return cls(codes, columns, description["notes"], description["excluded"])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:8])) + (", …" if len(names) > 8 else "")
 
 
 class _Dense:

@@ -11,8 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
+from kullback.data.codes.base import ColumnCode
+from kullback.data.codes.category import CategoryCode, level_hashes
+from kullback.data.codes.moment import MomentCode
+from kullback.data.codes.number import NumberCode, numbers_of
+from kullback.data.codes.text import TextCode
 from kullback.data.coerce import CLOCK, MOMENT, STRING, coerce, is_number_like, is_text, plain
-from kullback.data.columns import CategoryCode, ColumnCode, MomentCode, NumberCode, TextCode, numbers_of
 from kullback.data.origin import Origin
 
 MOST_LEVELS = 1000
@@ -125,7 +129,9 @@ def _fit_text(name: str, strings: pa.ChunkedArray) -> Verdict:
     if other:
         rest = present - int(counts[kept].sum())
         note = (
-            f"{distinct} categories; the {len(kept)} most frequent are kept and {other} rare ones "
-            f"({rest} {'row' if rest == 1 else 'rows'}) share one feature"
+            f"{distinct} categories; the {len(kept)} most frequent are kept and {other} rare "
+            f"{'one' if other == 1 else 'ones'} ({rest} {'row' if rest == 1 else 'rows'}) "
+            f'{"goes to" if other == 1 else "share"} the feature "other"'
         )
-    return Verdict(CategoryCode(name, kept_levels, missing, other > 0), f"{distinct} categories", note)
+    rare = level_hashes(np.delete(levels.to_numpy(zero_copy_only=False), kept))
+    return Verdict(CategoryCode(name, kept_levels, missing, rare), f"{distinct} categories", note)

@@ -143,7 +143,7 @@ def _notes(
         present = np.arange(target.shape[1])
 
         def count(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-            return (target[rows] > 0).sum(axis=0)
+            return (target[rows] > 0).sum(axis=0, dtype=np.int64)  # type: ignore[no-any-return]
 
     total = count(np.arange(len(target)))
     counts = {part: count(rows) for part, rows in parts.items()}

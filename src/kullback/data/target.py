@@ -97,7 +97,7 @@ class TargetPlan:
         return encoded, encoded >= 0
 
     def unknown(self, table: pa.Table) -> dict[Label, int]:
-        """Values of the target in `table` that are neither missing nor among `classes`, and how many rows or cells hold each.
+        """Values of the target in `table` that are neither missing nor among `classes`, and how often each occurs.
 
         >>> plan = plan_target(pa.table({"kind": ["dog", "cat"]}), "kind")
         >>> plan.unknown(pa.table({"kind": ["cow", "dog", "cow", None]}))
@@ -131,8 +131,8 @@ class TargetPlan:
         array = np.asarray(indices)
         if self.kind == "labels":
             return [tuple(str(self.classes[j]) for j in np.flatnonzero(row)) for row in array]
-        names = np.array(self.classes, dtype=object if self.value_type == "text" else None)
-        return names[array]
+        names: NDArray[Any] = np.array(self.classes, dtype=object if self.value_type == "text" else None)[array]
+        return names
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-safe description that `from_dict` reads back."""
