@@ -44,9 +44,8 @@ class Design(Protocol):
 
 def as_design(X: Any) -> Design:
     """Wrap a validated matrix: a 2-D array, or anything SciPy can turn into CSR."""
-    if sparse.issparse(X):
-        return SparseDesign(X.tocsr())
-    return DenseDesign(np.asarray(X))
+    is_sparse = bool(sparse.issparse(X))
+    return SparseDesign(X.tocsr()) if is_sparse else DenseDesign(np.asarray(X))
 
 
 class DenseDesign:
@@ -95,7 +94,7 @@ class DenseDesign:
 class SparseDesign:
     """A CSR matrix and its transpose, so that both products run over rows and are deterministic."""
 
-    def __init__(self, X: sparse.csr_matrix[Any] | sparse.csr_array[Any, Any]) -> None:
+    def __init__(self, X: Any) -> None:
         self._X = X
         self._transposed: Any = None
         self.shape = (X.shape[0], X.shape[1])

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kullback.errors import DataError, InputError, NotConvergedWarning
-from kullback.kernels import Array
+from kullback.kernels.recipe import Array
 from kullback.linear.design import as_design
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import ColumnScaling, column_scaling
@@ -228,9 +228,10 @@ def checked_weight(sample_weight: ArrayLike | None, n_examples: int) -> Vector |
     """
     if sample_weight is None:
         return None
-    if np.ndim(sample_weight) == 0:
-        sample_weight = np.full(n_examples, sample_weight)
-    weight = as_sample_weight(sample_weight, n_examples)
+    given = np.asarray(sample_weight)
+    if given.dtype.kind not in "biuf":
+        raise InputError(f"sample_weight has dtype {given.dtype}, expected numbers")
+    weight = as_sample_weight(np.full(n_examples, given) if given.ndim == 0 else given, n_examples)
     if weight is not None and not weight.any():
         raise InputError("every sample_weight is zero, so no example counts; give at least one a positive weight")
     return weight
@@ -256,14 +257,18 @@ def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
 def _where_not_finite(X: Any) -> str:
     """The place of the first NaN or inf, to end an error message with, or nothing."""
     try:
-        if sparse.issparse(X):
+        is_sparse = bool(sparse.issparse(X))
+        if is_sparse:
             entries = X.tocoo()
             bad = np.flatnonzero(~np.isfinite(entries.data))
             if len(bad) == 0:
                 return ""
             row, column, value = entries.row[bad[0]], entries.col[bad[0]], entries.data[bad[0]]
         else:
-            values = np.asarray(X, dtype=np.float64)
+            values = np.asarray(X)
+            if values.dtype.kind == "c":
+                return ""
+            values = values.astype(np.float64)
             places = np.argwhere(~np.isfinite(values))
             if values.ndim != 2 or len(places) == 0:
                 return ""

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import type_of_target
 
 from kullback.errors import InputError, TargetError
-from kullback.kernels import Array
+from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector, checked_weight
 from kullback.linear.solvers import IterationRecord
-from kullback.losses import Loss
+from kullback.losses import BinaryCrossEntropy, Loss
 from kullback.targets import LabelRows
 
 LabelWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
@@ -126,7 +127,8 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """0 or 1 for each label, (N, L)."""
-        return self.loss_.decide(self.logits(X))
+        logits = self.logits(X)
+        return self.loss_.decide(logits)
 
     def predict_proba(self, X: Any) -> Vector:
         """The probability that each label holds, (N, L); see `recover`."""
@@ -148,10 +150,17 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
 
 def _label_matrix(y: Any, loss: Loss) -> NDArray[Any]:
     """Check (N, L) labels: every entry 0, 1, or the loss's ignore_index."""
-    matrix = y.toarray() if sparse.issparse(y) else np.asarray(y)
+    is_sparse = bool(sparse.issparse(y))
+    matrix: NDArray[Any] = y.toarray() if is_sparse else np.asarray(y)
     if matrix.ndim != 2:
+        kind = type_of_target(matrix)
+        what = (
+            "Only binary classification is supported. The type of the target is multiclass"
+            if kind == "multiclass"
+            else f"Unknown label type: {kind}"
+        )
         raise TargetError(
-            f"y has shape {matrix.shape}; independent labels are rows (N, L) of 0/1. "
+            f"{what}: y has shape {matrix.shape}, and independent labels are rows (N, L) of 0/1. "
             "For one class per example use SoftmaxClassifier"
         )
     if matrix.shape[1] == 0:
@@ -168,8 +177,7 @@ def _label_matrix(y: Any, loss: Loss) -> NDArray[Any]:
         or_ignored = "" if ignored is None else f" (or {ignored} where it is unknown)"
         raise TargetError(
             f"Unknown label type: row {row}, column {column} of y is {value!r}; independent labels are 0 or 1"
-            f"{or_ignored}. Input y contains NaN or other values where it should not; "
-            "wrap probabilities in kullback.LabelRows"
+            f"{or_ignored}, never NaN or inf; wrap probabilities in kullback.LabelRows"
         )
     return matrix.astype(np.int64 if ignored is not None else np.uint8)
 
@@ -178,7 +186,7 @@ def _with_label_weight(loss: Loss, class_weight: LabelWeight, targets: LabelRows
     """The loss with the estimator's weights in it, so that `recover` knows of them."""
     if class_weight is None:
         return loss
-    if not hasattr(loss, "positive_weight"):
+    if not isinstance(loss, BinaryCrossEntropy):
         raise InputError(f"{loss.name} takes no positive weights; use sample_weight, or another loss")
     if loss.positive_weight is not None or loss.class_weight is not None:
         raise InputError("weights are given twice, in the loss and as class_weight=; give them once")
@@ -191,7 +199,7 @@ def _with_label_weight(loss: Loss, class_weight: LabelWeight, targets: LabelRows
         both = (on > 0) & (off > 0)
         positive = np.divide(off, on, out=np.ones(n_labels), where=both)
         label = np.divide(on + off, 2 * off, out=np.ones(n_labels), where=both)
-        return dataclasses.replace(loss, positive_weight=tuple(positive), class_weight=tuple(label))  # type: ignore[type-var]
+        return dataclasses.replace(loss, positive_weight=tuple(positive), class_weight=tuple(label))
     if not isinstance(class_weight, Mapping):
         raise InputError(f"class_weight={class_weight!r} is not a mapping from label column to positive weight")
     values = np.ones(n_labels)
@@ -201,7 +209,7 @@ def _with_label_weight(loss: Loss, class_weight: LabelWeight, targets: LabelRows
                 f"class_weight names the label column {label_column!r}; y has the columns 0 to {n_labels - 1}"
             )
         values[label_column] = value
-    return dataclasses.replace(loss, positive_weight=tuple(values))  # type: ignore[type-var]
+    return dataclasses.replace(loss, positive_weight=tuple(values))
 
 
 def _label_mass(loss: Loss, targets: LabelRows, sample_weight: Vector | None) -> tuple[Vector, Vector]:

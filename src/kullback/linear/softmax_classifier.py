@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from kullback.errors import InputError, TargetError
-from kullback.kernels import Array
+from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector, checked_weight
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import Loss
