@@ -92,6 +92,10 @@ class Loss(ABC):
         """The truth behind a reported distribution `q`: the inverse of `elicited`, (C,) or (N, C)."""
 
     @abstractmethod
+    def recover_log(self, log_q: ArrayLike) -> Float:
+        """`recover` on log-probabilities, (N, C), without rounding through probabilities where that is possible."""
+
+    @abstractmethod
     def probabilities(self, logits: ArrayLike) -> Array:
         """What the model reports, (N, C): the link applied to the logits. See `recover` for the data's own."""
 
