@@ -13,7 +13,10 @@ from kullback.explain.gradient_account import GradientAccount
 def account_sentence(
     class_names: Sequence[str], untrained: GradientAccount, trained: GradientAccount | None = None
 ) -> str:
-    """Explain an account by the example of its commonest class.
+    """Explain an account by the example of one class.
+
+    The class is the one whose examples leave the trained model most to do (examples × push on their own logit), or
+    the commonest one where there is no trained model.
 
     Args:
         class_names: C names, raw text.
@@ -34,6 +37,10 @@ reads only the probability of the true one.
     if not (untrained.counts > 0).any():
         return "No example counts, so nothing pushes any logit."
     own = int(np.argmax(untrained.counts))
+    if trained is not None:
+        left_over = trained.counts * np.abs(np.diagonal(trained.push))
+        if np.isfinite(left_over).any():
+            own = int(np.nanargmax(left_over))
     if untrained.kind == "labels":
         return _labels(class_names, own, untrained, trained)
     return _classes(class_names, own, untrained, trained)
@@ -44,7 +51,7 @@ def _classes(names: Sequence[str], own: int, untrained: GradientAccount, trained
     row = untrained.push[own]
     text = (
         f"An untrained model gives each of the {n} classes the probability 1/{n}. There, an example of "
-        f"{_quote(names[own])} pushes its own logit {_push(row[own])} and {_others(row, own)}: the scores of the "
+        f"{quoted(names[own])} pushes its own logit {_push(row[own])} and {_others(row, own)}: the scores of the "
         "other classes go down although the loss reads only the probability of the true one."
     )
     if trained is None or not np.isfinite(trained.push[own]).all():
@@ -53,7 +60,7 @@ def _classes(names: Sequence[str], own: int, untrained: GradientAccount, trained
     text += f" After training, the same examples push their own logit {_push(after[own])} on average"
     if n > 1:
         rival = _extreme_other(after, own)
-        text += f", and most of what remains goes to {_quote(names[rival])}, pushed {_push(after[rival])}"
+        text += f"; the score they move down most is that of {quoted(names[rival])}, {_push(after[rival])}"
     return text + "."
 
 
@@ -61,7 +68,7 @@ def _labels(names: Sequence[str], own: int, untrained: GradientAccount, trained:
     row = untrained.push[own]
     text = (
         "Each label is a yes-or-no question of its own, and an untrained model answers every one with 1/2. There, "
-        f"an example that holds {_quote(names[own])} pushes that label's logit {_push(row[own])}"
+        f"an example that holds {quoted(names[own])} pushes that label's logit {_push(row[own])}"
     )
     others = np.delete(row, own)
     if others.size:
@@ -76,7 +83,7 @@ def _labels(names: Sequence[str], own: int, untrained: GradientAccount, trained:
     text += f" After training, the same examples push that logit {_push(after[own])} on average"
     if others.size:
         rival = _extreme_other(np.abs(after) * -1, own)
-        text += f"; among the others {_quote(names[rival])} moves most, {_push(after[rival])}"
+        text += f"; among the others {quoted(names[rival])} moves most, {_push(after[rival])}"
     return text + "."
 
 
@@ -119,6 +126,7 @@ def _magnitude(value: float) -> str:
     return f"{size:.1e}"
 
 
-def _quote(name: str) -> str:
+def quoted(name: str) -> str:
+    """A class name for a sentence: in quotes, on one line, cut to 40 characters."""
     shown = " ".join(name.split()) or "(empty)"
     return f"“{shown if len(shown) <= 40 else shown[:39] + '…'}”"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kullback.errors import NoProbabilitiesError
+from kullback.explain.account_text import quoted
 
 if TYPE_CHECKING:
     from kullback.losses import Loss
@@ -45,13 +46,14 @@ the share of them that belong to it.
         return (
             "Its minimiser is a decision, not a distribution: scores of a model trained with it are no probabilities."
         )
-    name = " ".join(class_names[which].split()) or "(empty)"
+    name, link = (
+        quoted(class_names[which]),
+        "softmax of the trained scores" if single else "sigmoid of the trained score",
+    )
+    rest = " and the others share the rest evenly" if single and n > 2 else ""
     text = (
-        f"Its minimiser is not the true distribution: where “{name}” has a true probability of {truth:.0%}, the "
-        f"softmax of the trained scores tends to {reported:.1%}."
-        if single
-        else f"Its minimiser is not the true distribution: where “{name}” has a true probability of {truth:.0%}, the "
-        f"sigmoid of the trained score tends to {reported:.1%}."
+        f"Its minimiser is not the true distribution: where {name} has a true probability of {truth:.0%}{rest}, the "
+        f"{link} tends to {reported:.1%}."
     )
     if recovered:
         return text + (

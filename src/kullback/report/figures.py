@@ -61,18 +61,26 @@ def training_curve(curve: TrainingCurve, *, uniform_loss: float, uniform_name: s
     from matplotlib.ticker import MaxNLocator
 
     with _style("curve"):
-        figure, axes = _figure(5.4, 3.3)
+        figure, axes = _figure(4.4, 3.0)
         iterations, loss = np.asarray(curve.iterations, float), np.asarray(curve.loss, float)
         shown = np.isfinite(loss)
         iterations, loss = iterations[shown], loss[shown]
         axes.plot(iterations, loss, color=_MAIN, linewidth=2, marker="o" if len(loss) <= 30 else "", markersize=3)
         right = float(iterations.max()) if len(loss) else 1.0
-        # The two lines often lie close together: one name above its line, the other below its own.
-        close = abs(uniform_loss - prior_entropy) < 0.12 * uniform_loss
-        for value, name, dashes, above in (
-            (uniform_loss, f"{uniform_name} = {nats(uniform_loss)}: knows nothing", (0, (5, 3)), True),
-            (prior_entropy, f"{nats(prior_entropy)}: knows only the balance", (0, (1.5, 2)), not close),
-        ):
+        gap = abs(uniform_loss - prior_entropy) / uniform_loss
+        dashed, dotted = (0, (5, 3)), (0, (1.5, 2))
+        if gap < 0.01:
+            lines = [
+                (uniform_loss, f"{uniform_name} = {nats(uniform_loss)}: knows nothing, or the balance", dashed, True)
+            ]
+        else:
+            # Lines close together are named on their outer sides, so that the names do not meet.
+            above = gap > 0.12 or prior_entropy > uniform_loss
+            lines = [
+                (uniform_loss, f"{uniform_name} = {nats(uniform_loss)}: knows nothing", dashed, True),
+                (prior_entropy, f"{nats(prior_entropy)}: knows only the balance", dotted, above),
+            ]
+        for value, name, dashes, above in lines:
             axes.axhline(value, color=_SECOND, linewidth=1.2, linestyle=dashes)
             axes.annotate(
                 name,

@@ -83,7 +83,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
         "unit": "nats" if single else "nats per label",
         "uniform_name": f"log {len(names)}" if single else "log 2",
         "verdict": _verdict(content),
-        "bars": _loss_bars(metrics, f"log {len(names)}" if single else "log 2 per label"),
+        "bars": _loss_bars(metrics, single, f"log {len(names)}" if single else "log 2 per label"),
         "columns": content.data.columns[:_COLUMNS_SHOWN],
         "columns_left_out": max(0, len(content.data.columns) - _COLUMNS_SHOWN),
         "balance_rows": view.listed(balance),
@@ -170,11 +170,11 @@ def _verdict(content: ReportContent) -> Markup:
     return Markup("{}").format(sentence)
 
 
-def _loss_bars(metrics: TestMetrics, uniform_name: str) -> list[tuple[str, float, float, str]]:
+def _loss_bars(metrics: TestMetrics, single: bool, uniform_name: str) -> list[tuple[str, float, float, str]]:
     """(name, nats, width in [0, 100], tone) of the model and of the two models that know less."""
     rows = [
         ("This model", metrics.loss, "main"),
-        ("Knows only the class balance", metrics.prior_entropy, "base"),
+        (f"Knows only the {'class' if single else 'label'} balance", metrics.prior_entropy, "base"),
         (f"Knows nothing ({uniform_name})", metrics.uniform_loss, "base"),
     ]
     top = max((value for _, value, _ in rows if math.isfinite(value)), default=1.0) or 1.0

@@ -12,14 +12,16 @@ from markupsafe import Markup, escape
 _TEXT_LIMIT = 200
 _TITLE_LIMIT = 600
 
-_INVISIBLE = re.compile("[\x00-\x1f\x7f\u2028\u2029\ufeff\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def visible(text: str, limit: int = _TEXT_LIMIT) -> str:
     """Text with what the eye would miss made visible, and its length bounded.
 
-    Control characters become their Unicode pictures, line breaks ``↵``, lone surrogates (which no encoding can
-    write) ``�``, and spaces at either end ``␣``, so that ``"a"`` and ``"a "`` differ on the page as they do in
+    Control characters become their Unicode pictures, line breaks ``↵``, direction overrides and zero-width
+    characters their code point, lone surrogates (which no encoding can write) ``�``, and spaces at either end ``␣``, so that ``"a"`` and ``"a "`` differ on the page as they do in
     the data.
 
     >>> visible("two\\nlines ")
@@ -39,7 +41,10 @@ def _picture(match: re.Match[str]) -> str:
         return "↵"
     if code < 0x20:
         return chr(0x2400 + code)
-    return "␡" if code == 0x7F else "�"
+    if code == 0x7F:
+        return "␡"
+    # Direction overrides and zero-width characters make two different labels look the same: name them.
+    return "�" if 0xD800 <= code <= 0xDFFF else f"[U+{code:04X}]"
 
 
 def label(name: str, css_class: str = "label") -> Markup:

@@ -15,7 +15,7 @@ MATRIX_LIMIT = 30
 MATRIX_TOP = 20
 ACCOUNT_TOP = 12
 LIST_LIMIT = 100
-PAIRS_SHOWN = 20
+PAIRS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def confusion_matrix(counts: NDArray[np.integer], names: Sequence[str]) -> Matri
             tuple(
                 Cell(
                     float(counts[i, j]),
-                    float(counts[i, j] / total),
+                    0.12 + 0.88 * float(np.sqrt(counts[i, j] / total)),  # a rare mistake must still be seen
                     ("good" if i == j else "bad") if counts[i, j] else "",
                 )
                 for j in shown
