@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ import pyarrow.csv as pacsv
 from kullback.data.coerce import coerce, is_text
 from kullback.data.missing import MISSING, missing_mask, without_missing
 from kullback.data.origin import Origin
+from kullback.data.text_faults import open_bytes, raise_if_not_utf8, raise_if_ragged, raise_if_unclosed
 from kullback.errors import DataError
 
 _BLOCK_BYTES = 4 << 20
@@ -47,7 +48,7 @@ def read_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.Dat
         raise DataError(f"{path.name} has a header line but no rows of data below it")
     for field in table.schema:
         if pa.types.is_binary(field.type):  # Arrow's inference falls back to bytes where text is not UTF-8
-            _raise_if_not_utf8(path)
+            raise_if_not_utf8(path)
     table, notes = _settle_text(table, column_types, origin)
     return Origin(source=path.name, notes=(*layout.notes, *notes)).attach(table)
 
@@ -76,7 +77,7 @@ def stream_delimited(path: Path, delimiter: str, column_types: Mapping[str, pa.D
 
 
 def _read_whole(path: Path, layout: _Layout, column_types: Mapping[str, pa.DataType]) -> pa.Table:
-    block = _BLOCK_BYTES
+    block = _first_block(layout)
     while True:
         try:
             return pacsv.read_csv(
@@ -88,12 +89,12 @@ def _read_whole(path: Path, layout: _Layout, column_types: Mapping[str, pa.DataT
         except (pa.ArrowException, OSError) as error:
             if not _row_outgrew_block(error) or block >= _LARGEST_BLOCK_BYTES:
                 _explain(path, layout, error)
-            block *= 8
+            block = min(8 * block, _LARGEST_BLOCK_BYTES)
 
 
 def _batches(path: Path, layout: _Layout) -> Iterator[pa.RecordBatch]:
     """Record batches of text; a row longer than a block starts again with larger blocks, past the rows given."""
-    block, given = _BLOCK_BYTES, 0
+    block, given = _first_block(layout), 0
     while True:
         seen = 0
         try:
@@ -113,17 +114,13 @@ def _batches(path: Path, layout: _Layout) -> Iterator[pa.RecordBatch]:
         except (pa.ArrowException, OSError) as error:
             if not _row_outgrew_block(error) or block >= _LARGEST_BLOCK_BYTES:
                 _explain(path, layout, error)
-            block *= 8
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+            block = min(8 * block, _LARGEST_BLOCK_BYTES)
 
 
 def _layout(path: Path, delimiter: str) -> _Layout:
     """Read the header line and settle on a delimiter."""
     try:
-        with _open(path) as file:
+        with open_bytes(path) as file:
             start = file.read(4)
             if not start:
                 raise DataError(f"{path.name} is empty; it needs a header line of column names and rows of data")
@@ -135,9 +132,9 @@ def _layout(path: Path, delimiter: str) -> _Layout:
                 )
         header, lines, line = _header(path, delimiter)
     except UnicodeDecodeError:
-        _raise_if_not_utf8(path)
+        raise_if_not_utf8(path)
         raise
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read: {error}") from None
     except csv.Error as error:
         raise DataError(f"{path.name}, line 1: the header line cannot be read: {error}") from None
@@ -169,7 +166,14 @@ def _layout(path: Path, delimiter: str) -> _Layout:
             f"{path.name}: every column name is a number; if the file has no header line, add one, "
             "because its first row was taken for names"
         )
-    return _Layout(names, lines, delimiter, _has_quotes(path), tuple(notes))
+    try:
+        quotes = _count_quotes(path)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path.name} cannot be read to its end: {error}") from None
+    if quotes % 2:
+        raise_if_unclosed(path, delimiter)
+    # Without a quote no cell spans lines, and Arrow can cut the file up for its threads.
+    return _Layout(names, lines, delimiter, quotes > 0, tuple(notes))
 
 
 def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
@@ -181,7 +185,7 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
             seen.append(line)
             yield line
 
-    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+    with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(lines(text), delimiter=delimiter)
         for fields in reader:
             if fields:
@@ -189,13 +193,12 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
     raise DataError(f"{path.name} holds only blank lines; it needs a header line and rows of data")
 
 
-def _has_quotes(path: Path) -> bool:
-    """Whether any quote occurs: without one no cell spans lines, and Arrow can cut the file up for its threads."""
-    with _open(path) as file:
+def _count_quotes(path: Path) -> int:
+    count = 0
+    with open_bytes(path) as file:
         while chunk := file.read(1 << 22):
-            if b'"' in chunk:
-                return True
-    return False
+            count += chunk.count(b'"')
+    return count
 
 
 def _is_number(text: str) -> bool:
@@ -206,12 +209,21 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _first_block(layout: _Layout) -> int:
+    return max(_BLOCK_BYTES, 8 * sum(len(name) + 4 for name in layout.names))
+
+
 def _read_options(layout: _Layout, block: int) -> pacsv.ReadOptions:
     return pacsv.ReadOptions(block_size=block, column_names=layout.names, skip_rows=layout.header_lines)
 
 
 def _parse_options(layout: _Layout) -> pacsv.ParseOptions:
-    return pacsv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=layout.quoted)
+    return pacsv.ParseOptions(
+        delimiter=layout.delimiter,
+        newlines_in_values=layout.quoted,
+        # In a file of one column an empty line is a row whose only cell is missing.
+        ignore_empty_lines=len(layout.names) > 1,
+    )
 
 
 def _convert_options(as_text: Iterable[str]) -> pacsv.ConvertOptions:
@@ -225,65 +237,20 @@ def _convert_options(as_text: Iterable[str]) -> pacsv.ConvertOptions:
 
 
 def _row_outgrew_block(error: Exception) -> bool:
-    return "block" in str(error) and "size" in str(error)
+    return "straddling" in str(error)
 
 
 def _explain(path: Path, layout: _Layout, error: Exception) -> NoReturn:
     """Turn Arrow's complaint into one that names the line, by reading the file again slowly."""
     try:
-        _raise_if_not_utf8(path)
-        _raise_if_ragged(path, layout)
-    except (EOFError, OSError) as damage:
+        raise_if_not_utf8(path)
+        raise_if_ragged(path, layout.delimiter, len(layout.names))
+    except (EOFError, OSError, zlib.error) as damage:
         raise DataError(f"{path.name} cannot be read to its end: {damage}") from None
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "Empty CSV file" in message:
+    if "Empty CSV file" in message or "Could not skip initial" in message:
         raise DataError(f"{path.name} has a header line but no rows of data below it") from None
     raise DataError(f"{path.name} cannot be read: {message}") from None
-
-
-def _raise_if_ragged(path: Path, layout: _Layout) -> None:
-    expected = len(layout.names)
-    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text, delimiter=layout.delimiter)
-        before = 0
-        try:
-            for fields in reader:
-                if fields and len(fields) != expected:
-                    raise DataError(
-                        f"{path.name}, line {before + 1}: {len(fields)} "
-                        f"{'field' if len(fields) == 1 else 'fields'} where the header has {expected}; "
-                        "quote a cell that holds the delimiter, or mend the row"
-                    )
-                before = reader.line_num
-        except csv.Error as error:
-            raise DataError(f"{path.name}, line {before + 1}: {error}; look for a quote that is never closed") from None
-
-
-def _raise_if_not_utf8(path: Path) -> None:
-    """Find the first byte sequence that is not UTF-8 and name its line."""
-    line, offset, rest = 1, 0, b""
-    with _open(path) as file:
-        while True:
-            chunk = file.read(1 << 20)
-            data = rest + chunk
-            try:
-                data.decode("utf-8")
-                rest = b""
-            except UnicodeDecodeError as error:
-                # A sequence cut by the end of the chunk is only bad if nothing follows it.
-                if not chunk or error.end < len(data) or len(data) - error.start >= 4:
-                    line += data.count(b"\n", 0, error.start)
-                    raise DataError(
-                        f"{path.name}, line {line}: byte 0x{data[error.start]:02x} (offset "
-                        f"{offset + error.start}) is not UTF-8 text; save the file as UTF-8 "
-                        "(for example: iconv -f WINDOWS-1252 -t UTF-8)"
-                    ) from None
-                rest = data[error.start :]
-            done = data[: len(data) - len(rest)]
-            line += done.count(b"\n")
-            offset += len(done)
-            if not chunk:
-                return
 
 
 def _settle_text(

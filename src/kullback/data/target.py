@@ -60,11 +60,9 @@ class TargetPlan:
 
     @property
     def column_types(self) -> dict[str, pa.DataType]:
-        """Types to read the target's columns as in a later file, for `read_table(column_types=…)`."""
-        if self.form == "columns":
-            return dict.fromkeys(self.sources, NUMBER)
-        if self.form == "list":
-            return {}
+        """Types to read the target's column as in a later file, for `read_table(column_types=…)`."""
+        if self.form in ("columns", "list"):
+            return {}  # several spellings of 0/1 are understood as they stand
         return {self.sources[0]: _VALUE_TYPES[self.value_type]}
 
     def encode(self, table: pa.Table) -> tuple[NDArray[Any], NDArray[np.bool_]]:
