@@ -99,11 +99,12 @@ struct Level {
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);
 };
 
-// Room for every conversion a kernel may need: indices, weights, and three matrices of the logits' type.
+// Room for every conversion a kernel may need (indices, weights, losses, three matrices of the logits' type) and for
+// what is kept of one row between its two sweeps.
 inline size_t scratch_bytes(const Job& job, int64_t rows) {
     auto converted = [&](const Matrix& m) { return m.data && (m.type != job.logits.type || m.column_stride != 1); };
     size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
-    return size_t(rows) * (8 + 8 + 8) + matrices * size_t(rows) * size_t(job.classes) * 8 + 1024;
+    return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + 2) * size_t(job.classes) * 8 + 1024;
 }
 
 const Level& level();  // the best one this processor runs, or the one KULLBACK_ISA names

@@ -21,13 +21,13 @@ struct Constants<float> {
     static constexpr int mantissa_bits = 23;
     static constexpr Int bias = 127;
     static constexpr float exp_floor = -104.0f;  // exp is below half the least subnormal: rounds to 0
-    static constexpr Int lift = 64;              // keeps 2^(n + lift) normal for every n that occurs
-    static constexpr float unlift = 0x1p-64f;
+    static constexpr Int lift = 32;              // keeps 2^(n + lift) normal for every n that occurs
+    static constexpr float unlift = 0x1p-32f;
     static constexpr float round_magic = 0x1.8p23f;
     static constexpr float log2_e = 0x1.715476p+0f;
     static constexpr float ln2_high = 0x1.62e8p-1f, ln2_low = -0x1.e8082ep-16f;
     static constexpr Int sqrt_half = 0x3f3504f3;
-    static constexpr float least_normal = 0x1p-126f, subnormal_lift = 0x1p23f;
+    static constexpr float least_normal = 0x1p-126f;
 };
 
 template <>
@@ -36,26 +36,28 @@ struct Constants<double> {
     static constexpr int mantissa_bits = 52;
     static constexpr Int bias = 1023;
     static constexpr double exp_floor = -746.0;
-    static constexpr Int lift = 512;
-    static constexpr double unlift = 0x1p-512;
+    static constexpr Int lift = 64;
+    static constexpr double unlift = 0x1p-64;
     static constexpr double round_magic = 0x1.8p52;
     static constexpr double log2_e = 0x1.71547652b82fep+0;
     static constexpr double ln2_high = 0x1.62e42fefa4p-1, ln2_low = -0x1.8432a1b0e2634p-43;
     static constexpr Int sqrt_half = 0x3fe6a09e667f3bcd;
-    static constexpr double least_normal = 0x1p-1022, subnormal_lift = 0x1p52;
+    static constexpr double least_normal = 0x1p-1022;
 };
 
-// (exp(r) - 1 - r) / r^2 on |r| <= log(2)/2; relative error of exp 8e-9 and 1.3e-17.
+// exp(r) on |r| <= log(2)/2, from a polynomial for (exp(r) - 1 - r) / r^2; relative error 8e-9 and 1.3e-17 before
+// rounding.
 template <class V>
-KULLBACK_INLINE V exp_tail(V r) {
+KULLBACK_INLINE V exp_reduced(V r) {
+    V q;
     if constexpr (sizeof(Scalar<V>) == 4) {
-        V q = splat<V>(0x1.6d110ap-10f);
+        q = splat<V>(0x1.6d110ap-10f);
         q = q * r + 0x1.120b6ep-7f;
         q = q * r + 0x1.55551ap-5f;
         q = q * r + 0x1.5554dcp-3f;
-        return q * r + 0x1p-1f;
+        q = q * r + 0x1p-1f;
     } else {
-        V q = splat<V>(0x1.af38a9b0ec855p-26);
+        q = splat<V>(0x1.af38a9b0ec855p-26);
         q = q * r + 0x1.289185613a3d6p-22;
         q = q * r + 0x1.71de0dae63bb3p-19;
         q = q * r + 0x1.a019b90d2ae7ap-16;
@@ -64,24 +66,24 @@ KULLBACK_INLINE V exp_tail(V r) {
         q = q * r + 0x1.11111111109b3p-7;
         q = q * r + 0x1.5555555553d63p-5;
         q = q * r + 0x1.5555555555556p-3;
-        return q * r + 0x1.0000000000001p-1;
+        q = q * r + 0x1.0000000000001p-1;
     }
+    q = q * r + Scalar<V>(1);
+    return q * r + Scalar<V>(1);
 }
 
-// exp(x) for x <= 0, -inf and NaN included.
+// 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
+// the factor that follows anyway takes the lift back for nothing.
 template <class V>
-KULLBACK_INLINE V exp_nonpositive(V x) {
+KULLBACK_INLINE V exp_lifted(V x) {
     using T = Scalar<V>;
     using K = Constants<T>;
     using I = typename traits<V>::integer;
     constexpr T magic = K::round_magic + T(K::lift + K::bias);
-    x = larger<V>(splat<V>(K::exp_floor), x);
     // Adding the magic number leaves the rounded exponent, already lifted and biased, in the lowest bits.
-    V shifted = x * K::log2_e + magic;
-    V n = shifted - magic;
-    V r = x - n * K::ln2_high;
-    r = r - n * K::ln2_low;
-    V y = exp_tail<V>(r) * (r * r) + r + T(1);
+    const V shifted = x * K::log2_e + magic;
+    const V n = shifted - magic;
+    const V y = exp_reduced<V>((x - n * K::ln2_high) - n * K::ln2_low);
     V scale;
     if constexpr (traits<V>::width == 1) {
         using U = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
@@ -89,7 +91,12 @@ KULLBACK_INLINE V exp_nonpositive(V x) {
     } else {
         scale = bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits);
     }
-    return (y * scale) * K::unlift;
+    return select<V>(x < K::exp_floor, V{}, y * scale);
+}
+
+template <class V>
+KULLBACK_INLINE V exp_nonpositive(V x) {
+    return exp_lifted<V>(x) * Constants<Scalar<V>>::unlift;
 }
 
 // (log((1 + s) / (1 - s)) / s - 2) / s^2 for z = s^2 <= ((sqrt2 - 1) / (sqrt2 + 1))^2.

@@ -113,7 +113,7 @@ KULLBACK_INLINE V keep(Mask<V> condition, V value) {
 
 template <class V>
 KULLBACK_INLINE V larger(V a, V b) {  // a NaN in `a` is passed over, one in `b` is kept
-    return select<V>(a > b, a, b);
+    return a > b ? a : b;
 }
 
 template <class V>

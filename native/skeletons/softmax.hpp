@@ -1,12 +1,16 @@
-// The row-coupled skeleton: losses on p = softmax(z / T), one row at a time, the lanes along its classes.
+// The row-coupled skeleton: losses on p = softmax(z / T).
 //
-// A row is read in two sweeps. The first keeps a running maximum and sum over pieces that stay in the nearest
-// cache, so memory is read once; the second recomputes exp, which costs less than storing and re-reading it, and
-// writes the gradient once. The largest logits are counted apart from the sum of the others ("rest"): for a
-// confident row 1 - p and log p come from `rest` without cancellation.
+// Few classes with class targets go to softmax_few.hpp. Here a row is worked on by itself, the lanes along its
+// classes, in pieces that stay in the nearest cache: find the piece's maximum, take exp relative to the largest
+// logit so far, add up and keep. Then the kept numbers are scaled and written. So logits come from memory once, the
+// gradient goes there once, and exp is taken once.
+//
+// The largest logits are counted apart from the sum of the others: for a confident row 1 - p and log p come from
+// the others' sum without cancellation.
 #pragma once
 
 #include "simd/convert.hpp"
+#include "skeletons/softmax_few.hpp"
 #include "skeletons/softmax_loss.hpp"
 
 namespace kullback {
@@ -38,43 +42,86 @@ struct RowSum {
     bool broken() const { return !(sum == sum); }
 };
 
+// What the first sweep keeps of a row for the second: lifted exp, and the logit each piece is relative to.
 template <class T>
-inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature) {
+struct Kept {
+    T* exp = nullptr;
+    T* centers = nullptr;
+};
+
+template <class T>
+constexpr int64_t piece_size = piece_vectors * lanes<T>;
+
+template <class T>
+Kept<T> room_to_keep(int64_t classes, Scratch& scratch) {
+    T* exp = scratch.take<T>(classes);
+    return {exp, scratch.take<T>(classes / piece_size<T> + 1)};
+}
+
+// Adds up 2^lift exp((z - center) / T) over [begin, end), the ties with the center apart.
+template <class T, bool Keep, bool Ties>
+KULLBACK_INLINE void sum_piece(const T* z, int64_t begin, int64_t end, T center, T factor, T* kept, double& rest,
+                               double& ties) {
+    using V = Vector<T>;
+    constexpr int W = lanes<T>;
+    V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{}, count_a = V{}, count_b = V{};
+    auto add = [&](int64_t k, auto part, V& sum, V& count) KULLBACK_LAMBDA {
+        const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
+        const V e = exp_lifted<V>(d);
+        if constexpr (Keep) store<V>(kept + k, part, e);
+        if constexpr (Ties) {
+            const Mask<V> is_top = d == T(0);
+            sum += select<V>(is_top, V{}, e);
+            count += keep<V>(is_top, splat<V>(T(1)));
+        } else {
+            sum += e;
+        }
+    };
+    int64_t k = begin;
+    for (; k + 4 * W <= end; k += 4 * W) {
+        add(k, Whole{}, sum_a, count_a);
+        add(k + W, Whole{}, sum_b, count_b);
+        add(k + 2 * W, Whole{}, sum_c, count_a);
+        add(k + 3 * W, Whole{}, sum_d, count_b);
+    }
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum_a, count_a); });
+    rest += sum_lanes((sum_a + sum_b) + (sum_c + sum_d)) * double(Constants<T>::unlift);
+    if constexpr (Ties) ties += sum_lanes(count_a + count_b);
+}
+
+template <class T, bool Keep = false>
+inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept = {}) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     const T factor = T(inverse_temperature);
     T top = -infinity<T>;
     T center = 0;
     double rest = 0, ties = 0;
-    for (int64_t begin = 0; begin < classes; begin += piece_vectors * W) {
-        const int64_t end = begin + piece_vectors * W < classes ? begin + piece_vectors * W : classes;
-        V peak = splat<V>(-infinity<T>);
-        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            peak = larger<V>(load<V>(z + k, part, -infinity<T>), peak);
+    for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
+        const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
+        V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
+        int64_t k = begin;
+        for (; k + 2 * W <= end; k += 2 * W) {
+            peak_a = larger<V>(load<V>(z + k), peak_a);
+            peak_b = larger<V>(load<V>(z + k + W), peak_b);
+        }
+        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA {
+            peak_a = larger<V>(load<V>(z + j, part, -infinity<T>), peak_a);
         });
-        const T piece_top = largest_lane(peak);
+        const T piece_top = largest_lane(larger<V>(peak_a, peak_b));
         if (piece_top > top) {
             // what was summed so far is now relative to a larger logit
-            if (begin > 0) rest = (rest + ties) * exp_nonpositive<double>((double(top) - double(piece_top)) * inverse_temperature);
+            const double d = (double(top) - double(piece_top)) * inverse_temperature;
+            if (begin > 0) rest = (rest + ties) * exp_nonpositive<double>(d);
             ties = 0;
             top = center = piece_top;
         }
-        V sums[4] = {};
-        V counts[4] = {};
-        auto add = [&](int64_t k, auto part, int slot) KULLBACK_LAMBDA {
-            const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
-            const V e = exp_nonpositive<V>(d);
-            const Mask<V> is_top = d == T(0);
-            sums[slot] += select<V>(is_top, V{}, e);
-            counts[slot] += keep<V>(is_top, splat<V>(T(1)));
-        };
-        int64_t k = begin;
-        for (; k + 4 * W <= end; k += 4 * W) {
-            for (int slot = 0; slot < 4; ++slot) add(k + slot * W, Whole{}, slot);
+        if constexpr (Keep) kept.centers[begin / piece_size<T>] = center;
+        if (piece_top == top) {
+            sum_piece<T, Keep, true>(z, begin, end, center, factor, kept.exp, rest, ties);
+        } else {
+            sum_piece<T, Keep, false>(z, begin, end, center, factor, kept.exp, rest, ties);
         }
-        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, 0); });
-        rest += sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
-        ties += sum_lanes((counts[0] + counts[1]) + (counts[2] + counts[3]));
     }
     RowSum<T> row;
     row.center = center;
@@ -84,6 +131,31 @@ inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature
     row.log_sum = empty ? 0 : log1p_nonnegative<double>(row.others);
     row.inverse = empty ? 0 : 1 / row.sum;
     return row;
+}
+
+// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept.
+template <class T, class Body>
+KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
+                                double f, Body body) {
+    using V = Vector<T>;
+    constexpr double unlift = double(Constants<T>::unlift);
+    for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
+        const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
+        const double d = (double(kept.centers[begin / piece_size<T>]) - double(row.center)) * inverse_temperature;
+        const double piece_f = d == 0 ? f : f * exp_nonpositive<double>(d);
+        const T whole = T(piece_f * unlift);
+        if (whole >= Constants<T>::least_normal || whole <= -Constants<T>::least_normal || whole == 0 || whole != whole) {
+            along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                body(k, part, load<V>(kept.exp + k, part, T(0)) * whole);
+            });
+        } else {
+            // a factor that is itself subnormal would be coarse: take the lift back first
+            const T rest_of_it = T(piece_f);
+            along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                body(k, part, (load<V>(kept.exp + k, part, T(0)) * Constants<T>::unlift) * rest_of_it);
+            });
+        }
+    }
 }
 
 template <class T>
@@ -141,8 +213,9 @@ struct SoftmaxRows {
     }
 
     // Loss and gradient of a row whose target is class a, or share of a and 1 - share of b.
-    double class_row(const T* z, T* g, int64_t a, int64_t b, double share, double gradient_scale) const {
-        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature);
+    double class_row(const T* z, T* g, int64_t a, int64_t b, double share, double gradient_scale, Kept<T> kept) const {
+        const RowSum<T> row = g ? sum_row<T, true>(z, classes, job.inverse_temperature, kept)
+                                : sum_row<T>(z, classes, job.inverse_temperature);
         double weighted_log_p = 0;
         if (loss.spreads()) {
             weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
@@ -167,16 +240,14 @@ struct SoftmaxRows {
             at.on_weight = blend(share, at.on_weight, second.on_weight);
         }
         if (g) {
-            const T f = T(gradient_scale * at.on_p * row.inverse);
+            const double f = gradient_scale * at.on_p * row.inverse;
             const T u = T(gradient_scale * at.on_weight);
             if (loss.spreads()) {
-                along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    store<V>(g + k, part, exp_nonpositive<V>(scaled(z, row, k, part)) * f + weights(k, part) * u);
-                });
+                along_kept(row, kept, classes, job.inverse_temperature, f,
+                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e + weights(k, part) * u); });
             } else {
-                along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    store<V>(g + k, part, exp_nonpositive<V>(scaled(z, row, k, part)) * f);
-                });
+                along_kept(row, kept, classes, job.inverse_temperature, f,
+                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e); });
             }
             g[a] = T(gradient_scale * at_a);
             if (b >= 0) g[b] = T(gradient_scale * at_b);
@@ -258,6 +329,22 @@ struct SoftmaxRows {
         const bool soft = job.targets.form == Form::rows;
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Rows<T> masses = soft ? rows_of<T>(job.targets.rows, begin, end, job.classes, scratch) : Rows<T>{};
+#if KULLBACK_HAS_SHUFFLES
+        if (job.targets.form == Form::indices && job.classes > 1 && job.classes <= few_classes) {
+            T* losses = scratch.take<T>(end - begin);
+            if (run.loss.spreads() || job.class_weight) {
+                few_class_block<T, Loss, false>(job, run.loss, logits, targets, begin, end - begin, losses);
+            } else {
+                few_class_block<T, Loss, true>(job, run.loss, logits, targets, begin, end - begin, losses);
+            }
+            for (int64_t i = begin; i < end; ++i) {
+                const double row_weight = targets.weight[i - begin];
+                put_loss<T>(job, i, row_weight == 0 ? 0.0 : row_weight * double(losses[i - begin]), report);
+            }
+            return;
+        }
+#endif
+        const Kept<T> kept = soft ? Kept<T>{} : room_to_keep<T>(job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             const double row_weight = targets.weight[r];
@@ -281,7 +368,7 @@ struct SoftmaxRows {
             } else {
                 const bool mixed = job.targets.form == Form::mixture;
                 value = run.class_row(logits.row(r), g, targets.first[r], mixed ? targets.second[r] : -1,
-                                      mixed ? job.targets.share[i] : 1.0, gradient_scale);
+                                      mixed ? job.targets.share[i] : 1.0, gradient_scale, kept);
             }
             put_loss<T>(job, i, row_weight * value, report);
         }

@@ -327,6 +327,7 @@ def _run(
         losses = np.empty(n)
     form = _form(targets, ignore_index)
     is_sigmoid = isinstance(recipe, SigmoidRecipe)
+    positive_weight = recipe.positive_weight if isinstance(recipe, SigmoidRecipe) else None
     if recipe.family not in _families(is_sigmoid):
         raise InputError(f"unknown {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
     total, _, infinite_row, row, column = _native.family(
@@ -337,7 +338,7 @@ def _run(
         recipe.smoothing,
         1.0 / recipe.temperature,
         _weights(recipe.class_weight, n_classes, dtype, "class_weight"),
-        _weights(recipe.positive_weight, n_classes, dtype, "positive_weight") if is_sigmoid else None,
+        _weights(positive_weight, n_classes, dtype, "positive_weight"),
         source,
         *form[:4],
         _row_weight(row_weight, n),
