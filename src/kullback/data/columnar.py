@@ -94,6 +94,11 @@ def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
+    try:
+        # A damaged or edited file can hold offsets that point outside its buffers, or text that is not UTF-8.
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise _damaged(path, "sound", error) from None
     names = table.column_names
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
