@@ -15,17 +15,26 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxRecipe:
-    """A row-coupled loss on softmax(logits / temperature).
+    """A row-coupled loss on p = softmax(u), u = softcap(logits) / temperature + offset.
 
     With target mass t, class weights w and smoothing ε over C classes, a row's effective target is
-    s_k = w_k·((1 − ε)·t_k + Σt·ε/C).
+    s_k = w_k·((1 − ε)·t_k + Σt·ε/C), and its loss, with S = Σs,
+
+        Σ_k [ s_k·on(o_k) + (S − s_k)·off(o_k) ] + S·λ·(log Σ_k exp u_k)²
+
+    for the functions on and off of the log-odds o_k = log(p_k / (1 − p_k)) that `kullback.kernels.elements` lists by
+    family. It is linear in the target: a soft row costs what its classes cost on average.
 
     Attributes:
-        family: which row function to run; ``"cross_entropy"`` is Σ_k −s_k·log p_k.
+        family: a key of `elements.SOFTMAX_FAMILIES`; ``"cross_entropy"`` is Σ_k −s_k·log p_k.
         parameters: the family's own scalars, in its documented order.
         smoothing: ε in [0, 1].
         temperature: T > 0; logits are divided by it, and gradients carry its factor 1/T.
         class_weight: (C,) float64, non-negative, or None for all ones.
+        shift: (C,) float64 the family's own number per class (LDAM's margins), or None.
+        offset: (C,) float64 added to the scaled logits (logit adjustment), or None.
+        softcap: c > 0: logits become c·tanh(logit / c), but −inf stays −inf; None for none.
+        z_loss: λ ≥ 0.
     """
 
     family: str = "cross_entropy"
@@ -33,17 +42,22 @@ class SoftmaxRecipe:
     smoothing: float = 0.0
     temperature: float = 1.0
     class_weight: NDArray[np.float64] | None = None
+    shift: NDArray[np.float64] | None = None
+    offset: NDArray[np.float64] | None = None
+    softcap: float | None = None
+    z_loss: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class SigmoidRecipe:
     """An element-by-element loss on sigmoid(logits / temperature), summed over a row's labels.
 
-    With t' = (1 − ε)·t + ε/2, positive weight π_k and label weight w_k, ``"binary_cross_entropy"`` is
-    Σ_k w_k·(π_k·t'_k·softplus(−z_k) + (1 − t'_k)·softplus(z_k)).
+    With t' = (1 − ε)·t + ε/2, positive weight π_k and label weight w_k, a row's loss is
+    Σ_k w_k·(π_k·t'_k·on(z_k) + (1 − t'_k)·off(z_k)), with on and off of the family in `kullback.kernels.elements`;
+    ``"binary_cross_entropy"`` is Σ_k w_k·(π_k·t'_k·softplus(−z_k) + (1 − t'_k)·softplus(z_k)).
 
     Attributes:
-        family: which element function to run.
+        family: a key of `elements.SIGMOID_FAMILIES`.
         parameters: the family's own scalars.
         smoothing: ε in [0, 1].
         temperature: T > 0.
@@ -56,6 +70,27 @@ class SigmoidRecipe:
     smoothing: float = 0.0
     temperature: float = 1.0
     positive_weight: NDArray[np.float64] | None = None
+    class_weight: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MarginRecipe:
+    """A hinge on the differences of logits, linear in the target: Σ_y w_y·t_y·L_y(z).
+
+    With h(x) = max(0, x)^power and d_k = margin + z_k − z_y, L_y is Σ_{k≠y} h(d_k) for ``"weston_watkins"`` and
+    max_{k≠y} h(d_k) for ``"crammer_singer"``. At a kink the derivative is that of the flat side, and of equal
+    rivals the first one counts.
+
+    Attributes:
+        family: ``"weston_watkins"`` or ``"crammer_singer"``.
+        margin: Δ > 0.
+        power: 1 for the hinge, 2 for the squared hinge.
+        class_weight: (C,) float64, non-negative, or None for all ones.
+    """
+
+    family: str = "weston_watkins"
+    margin: float = 1.0
+    power: int = 1
     class_weight: NDArray[np.float64] | None = None
 
 

@@ -3,53 +3,40 @@
 Other backends are tested against this module, and this module against 50-digit arithmetic. Rows that do not count
 (weight zero, or an ignored target) are taken out before any arithmetic, so their logits are never looked at.
 
-A softmax-family loss of one row is Σ_k f(ℓ_k, s_k), with ℓ = log softmax(z / T) and s the effective target of
-`SoftmaxRecipe`. Writing f' and f'' for derivatives in ℓ, and using ∂ℓ_k/∂z_j = (δ_kj − p_j)/T:
+A loss is the functions on(o) and off(o) of `kullback.kernels.elements`, o_k = log(p_k / (1 − p_k)) the log-odds of
+class k. Let a_k and h_k be the first and second derivative of the row's loss in o_k. For the softmax of u
 
-    gradient:        g = (f' − p·Σf') / T
-    Hessian product: with δ = v − p·v,  Hv = (f''∘δ − p·Σ(f''∘δ) − (p∘δ)·Σf') / T²
-    its diagonal:    (f''_j(1 − 2p_j) + p_j²·Σf'' − p_j(1 − p_j)·Σf') / T²
+    ∂o_k/∂u_k = 1,   ∂o_k/∂u_j = −r_j,   r_j = p_j / (1 − p_k): the distribution among the classes other than k.
 
-A loss is then the three element-wise functions f, f', f'' of its family.
+One class, the largest, may have 1 − p_k so small that r needs care (a sum over the others, in logarithms). All others
+have p_k ≤ ½, and for them derivatives in ℓ_k = log p_k are the simpler ones: b_k = a_k / (1 − p_k) and
+c_k = (h_k + a_k·p_k) / (1 − p_k)². With τ the largest class, b_τ = c_τ = 0, B = Σb, and r, a, h of τ:
+
+    gradient:         g_j = b_j − p_j·B − a·r_j for j ≠ τ,   g_τ = a − p_τ·B
+    Hessian product:  with δ = v − p·v, ε = v − r·v:
+                      Hv = c∘δ − p·Σ(c∘δ) − B·p∘δ + h·ε_τ·(e_τ − r) − a·r∘ε
+    its diagonal:     c_j·(1 − p_j)² + p_j²·Σ_{k≠j}c_k − B·p_j·(1 − p_j) + [h if j = τ, else h·r_j² − a·r_j·(1 − r_j)]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import InputError, ShapeError, TargetError
-from kullback.kernels.recipe import Array, Evaluation, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.elements import SIGMOID_FAMILIES, SOFTMAX_FAMILIES, Odds, sigmoid_odds
+from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, LabelRows, counted_rows
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-Element = Callable[[Float, Float, tuple[float, ...]], Float]
 
 
-class Family(NamedTuple):
-    """A loss as an element-wise function and its first two derivatives in its first argument."""
-
-    value: Element
-    first: Element
-    second: Element
-
-
-def _times_log(mass: Float, log_p: Float) -> Float:
-    """mass·log p with 0·(−inf) = 0: a masked class without mass costs nothing."""
-    return np.where(mass == 0, 0.0, mass * np.where(mass == 0, 0.0, log_p))
-
-
-SOFTMAX_FAMILIES = {
-    "cross_entropy": Family(
-        value=lambda log_p, s, _: -_times_log(s, log_p),
-        first=lambda log_p, s, _: -s,
-        second=lambda log_p, s, _: np.zeros_like(s),
-    ),
-}
+def _times(mass: Float, cost: Float) -> Float:
+    """mass·cost with 0·inf = 0: a masked class without mass costs nothing."""
+    return np.where(mass == 0, 0.0, mass * np.where(mass == 0, 0.0, cost))
 
 
 # ---------------------------------------------------------------- softmax
@@ -113,12 +100,9 @@ def softmax_evaluate(
         TargetError: for a class out of range or a soft target that is negative or not finite.
     """
     rows = _SoftmaxRows(recipe, logits, targets, row_weight, ignore_index)
-    family = SOFTMAX_FAMILIES[recipe.family]
-    losses = rows.weight * rows.clean(family.value(rows.log_p, rows.s, recipe.parameters).sum(axis=1))
+    losses = rows.weight * rows.clean(rows.value)
     if gradient is not None:
-        first = family.first(rows.log_p, rows.s, recipe.parameters)
-        g = (first - rows.p * first.sum(axis=1, keepdims=True)) / recipe.temperature
-        rows.write(gradient, g, scale)
+        rows.write(gradient, rows.slope * rows.gradient(), scale / recipe.temperature)
     return rows.evaluation(losses, per_example)
 
 
@@ -135,15 +119,11 @@ def softmax_hessian_product(
 ) -> None:
     """Write scale·row_weight·(∂²loss/∂logits²)·direction, row by row, into `out` (N, C)."""
     rows = _SoftmaxRows(recipe, logits, targets, row_weight, ignore_index)
-    family = SOFTMAX_FAMILIES[recipe.family]
-    first = family.first(rows.log_p, rows.s, recipe.parameters)
-    second = family.second(rows.log_p, rows.s, recipe.parameters)
     v = np.asarray(direction, dtype=np.float64)[rows.counts]
-    delta = v - (rows.p * v).sum(axis=1, keepdims=True)
-    bent = second * delta
-    product = bent - rows.p * bent.sum(axis=1, keepdims=True)
-    product -= rows.p * delta * first.sum(axis=1, keepdims=True)
-    rows.write(out, product / recipe.temperature**2, scale)
+    product = rows.slope * rows.hessian_product(rows.slope * v) / recipe.temperature
+    if recipe.softcap is not None:
+        product += rows.bend * rows.gradient() * v
+    rows.write(out, product, scale / recipe.temperature)
 
 
 def softmax_hessian_diagonal(
@@ -158,45 +138,72 @@ def softmax_hessian_diagonal(
 ) -> None:
     """Write scale·row_weight·∂²loss/∂logits_j² into `out` (N, C)."""
     rows = _SoftmaxRows(recipe, logits, targets, row_weight, ignore_index)
-    family = SOFTMAX_FAMILIES[recipe.family]
-    first = family.first(rows.log_p, rows.s, recipe.parameters).sum(axis=1, keepdims=True)
-    second = family.second(rows.log_p, rows.s, recipe.parameters)
-    p = rows.p
-    diagonal = second * (1 - 2 * p) + p**2 * second.sum(axis=1, keepdims=True) - p * (1 - p) * first
-    rows.write(out, diagonal / recipe.temperature**2, scale)
+    diagonal = rows.slope**2 * rows.hessian_diagonal() / recipe.temperature
+    if recipe.softcap is not None:
+        diagonal += rows.bend * rows.gradient()
+    rows.write(out, diagonal, scale / recipe.temperature)
 
 
 def softmax_probabilities(logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
     """Write softmax(logits / temperature), or its logarithm, into `out` (N, C)."""
-    out[...] = _log_softmax(np.asarray(logits, dtype=np.float64) / temperature)[0 if log else 1]
+    softmax = softmax_odds(np.asarray(logits, dtype=np.float64) / temperature)
+    out[...] = softmax.odds.log_p if log else softmax.odds.p
 
 
-def _log_softmax(z: Float) -> tuple[Float, Float]:
-    """Log-probabilities and probabilities of rows of scaled logits.
+class Softmax(NamedTuple):
+    """Softmax of rows (n, C), with what the derivatives need of each row's largest class.
+
+    Attributes:
+        odds: p, 1 − p and their logarithms.
+        lse: (n,) log Σ exp u.
+        is_top: (n, C) True at each row's largest class (the first of equals).
+        others: (n, C) r, the distribution among the classes other than the largest; 0 at the largest.
+    """
+
+    odds: Odds
+    lse: Float
+    is_top: Bool
+    others: Float
+
+
+def softmax_odds(u: Float) -> Softmax:
+    """The softmax of rows.
 
     The largest logit is left out of the sum and log1p puts it back: for a confident row log Σexp would round
-    1 + tiny to 1 and lose the loss altogether.
+    1 + tiny to 1 and lose the loss altogether. Where that sum underflows, logarithms still tell the rest apart.
+    A row that is masked throughout has no probability to hand out: p = 0.
     """
-    n, n_classes = z.shape
+    n, n_classes = u.shape
     if n == 0 or n_classes == 0:
-        return z.copy(), z.copy()
+        return Softmax(Odds(u, u, u, u), np.zeros(n), np.zeros(u.shape, dtype=bool), u)
     row = np.arange(n)
-    top = np.argmax(np.where(np.isnan(z), np.inf, z), axis=1)
-    largest = z[row, top]
-    masked = np.isneginf(largest)  # every class masked: no probability to hand out
-    with np.errstate(invalid="ignore"):
-        shifted = z - np.where(masked, 0.0, largest)[:, None]
-    e = np.exp(shifted)
-    others = e.copy()
-    others[row, top] = 0.0
-    rest = others.sum(axis=1)
-    log_p = shifted - np.log1p(rest)[:, None]
-    p = e / (1.0 + rest)[:, None]
-    return log_p, p
+    top = np.argmax(np.where(np.isnan(u), np.inf, u), axis=1)
+    largest = u[row, top]
+    masked = np.isneginf(largest)
+    is_top = np.zeros(u.shape, dtype=bool)
+    is_top[row, top] = True
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = u - np.where(masked, 0.0, largest)[:, None]
+        e = np.exp(shifted)
+        rest = np.where(is_top, 0.0, e).sum(axis=1)
+        log_total = np.log1p(rest)
+        others = np.where(is_top, -np.inf, shifted)
+        second = others.max(axis=1, initial=-np.inf)
+        others -= np.where(np.isneginf(second), 0.0, second)[:, None]
+        e_others = np.exp(others)
+        sum_others = e_others.sum(axis=1)
+        log_rest = np.where(rest > 1e-290, np.log(rest), second + np.log(sum_others))
+        e_others /= np.where(sum_others == 0, 1.0, sum_others)[:, None]
+        log_p = shifted - log_total[:, None]
+        p = e / (1.0 + rest)[:, None]
+        miss, log_miss = 1 - p, np.log1p(-p)
+    miss[row, top] = np.where(masked, 1.0, rest / (1.0 + rest))
+    log_miss[row, top] = np.where(masked, 0.0, log_rest - log_total)
+    return Softmax(Odds(p, miss, log_p, log_miss), largest + log_total, is_top, e_others)
 
 
 class _SoftmaxRows:
-    """The counted rows of one call: probabilities, effective targets and weights in float64."""
+    """The counted rows of one call: probabilities, masses, and the loss with its derivatives in the log-odds."""
 
     def __init__(
         self,
@@ -210,14 +217,72 @@ class _SoftmaxRows:
         self.counts = counted_rows(targets, row_weight, ignore_index)
         _check_range(targets, n_classes, self.counts)
         self.weight = _weights(row_weight, self.counts)
-        z = np.asarray(logits, dtype=np.float64)[self.counts] / recipe.temperature
-        self.log_p, self.p = _log_softmax(z)
-        self.spoilt = np.isnan(self.log_p).any(axis=1)
+        z = np.asarray(logits, dtype=np.float64)[self.counts]
+        self.slope: Float = np.ones((1, 1))
+        if recipe.softcap is not None:
+            z, self.slope, self.bend = softcap(z, recipe.softcap)
+        u = z / recipe.temperature
+        if recipe.offset is not None:
+            u = u + recipe.offset
+        self.softmax = softmax_odds(u)
+        self.p, self.miss, *_ = odds = self.softmax.odds
+        self.spoilt = np.isnan(odds.log_p).any(axis=1)
         mass = targets[self.counts].dense(n_classes)
         total = mass.sum(axis=1, keepdims=True)
-        self.s = (1 - recipe.smoothing) * mass + recipe.smoothing / max(n_classes, 1) * total
+        s = (1 - recipe.smoothing) * mass + recipe.smoothing / max(n_classes, 1) * total
         if recipe.class_weight is not None:
-            self.s *= recipe.class_weight
+            s *= recipe.class_weight
+        total = s.sum(axis=1, keepdims=True)
+        family = SOFTMAX_FAMILIES.get(recipe.family)
+        if family is None:
+            raise InputError(f"unknown softmax family {recipe.family!r}")
+        on = family.on(odds, recipe.parameters, recipe.shift)
+        self.value = _times(s, on.value).sum(axis=1)
+        self.first, self.second = s * on.first, s * on.second
+        if family.off is not None:
+            off = family.off(odds, recipe.parameters, recipe.shift)
+            self.value += _times(total - s, off.value).sum(axis=1)
+            self.first += (total - s) * off.first
+            self.second += (total - s) * off.second
+        self.z_loss = recipe.z_loss * total
+        if recipe.z_loss:
+            self.value += _times(self.z_loss[:, 0], self.softmax.lse**2)
+
+    def split(self) -> tuple[Float, Float, Float, Float]:
+        """b and c (n, C) of all classes but the largest, and a and h (n, 1) of that one."""
+        top, p, m = self.softmax.is_top, self.p, np.where(self.softmax.is_top, 1.0, self.miss)
+        b = np.where(top, 0.0, self.first / m)
+        c = np.where(top, 0.0, (self.second + self.first * p) / m**2)
+        a = np.where(top, self.first, 0.0).sum(axis=1, keepdims=True)
+        h = np.where(top, self.second, 0.0).sum(axis=1, keepdims=True)
+        return b, c, a, h
+
+    def gradient(self) -> Float:
+        b, _, a, _ = self.split()
+        g = b - self.p * b.sum(axis=1, keepdims=True) - a * self.softmax.others + np.where(self.softmax.is_top, a, 0.0)
+        return g + self.lse_pull() * self.p
+
+    def lse_pull(self) -> Float:
+        """2·λ·S·log Σexp, (n, 1): what the z-loss adds to each p."""
+        return _times(2 * self.z_loss, self.softmax.lse[:, None])
+
+    def hessian_product(self, v: Float) -> Float:
+        b, c, a, h = self.split()
+        p, r, top = self.p, self.softmax.others, self.softmax.is_top
+        mean = (p * v).sum(axis=1, keepdims=True)
+        delta, apart = v - mean, v - (r * v).sum(axis=1, keepdims=True)
+        bent = c * delta
+        product = bent - p * bent.sum(axis=1, keepdims=True) - b.sum(axis=1, keepdims=True) * p * delta
+        product += h * np.where(top, apart, 0.0).sum(axis=1, keepdims=True) * (np.where(top, 1.0, 0.0) - r)
+        product -= a * r * apart
+        return product + 2 * self.z_loss * p * mean + self.lse_pull() * p * delta
+
+    def hessian_diagonal(self) -> Float:
+        b, c, a, h = self.split()
+        p, m, r = self.p, self.miss, self.softmax.others
+        diagonal = c * m**2 + p**2 * (c.sum(axis=1, keepdims=True) - c) - b.sum(axis=1, keepdims=True) * p * m
+        diagonal += np.where(self.softmax.is_top, h, h * r**2 - a * r * (1 - r))
+        return diagonal + 2 * self.z_loss * p**2 + self.lse_pull() * p * m
 
     def clean(self, values: Float) -> Float:
         """A row with a NaN or +inf logit says NaN even if a zero target would have hidden it."""
@@ -230,6 +295,16 @@ class _SoftmaxRows:
 
     def evaluation(self, losses: Float, per_example: Array | None) -> Evaluation:
         return _evaluation(losses, self.counts, per_example)
+
+
+def softcap(z: Float, cap: float) -> tuple[Float, Float, Float]:
+    """cap·tanh(z / cap) and its two derivatives; −inf stays −inf, for a masked class must stay masked."""
+    e = np.exp(-2 * np.abs(z) / cap)
+    tanh = np.copysign((1 - e) / (1 + e), z)
+    slope = 4 * e / (1 + e) ** 2
+    masked, broken = np.isneginf(z), np.isposinf(z)
+    capped = np.where(masked, -np.inf, np.where(broken, np.nan, cap * tanh))
+    return capped, slope, -2 / cap * tanh * slope
 
 
 def _weights(row_weight: Array | None, counts: Bool) -> Float:
@@ -286,15 +361,6 @@ def _evaluation(losses: Float, counts: Bool, per_example: Array | None) -> Evalu
 # ---------------------------------------------------------------- sigmoid
 
 
-def _softplus(z: Float) -> Float:
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-
-
-def _sigmoid(z: Float) -> Float:
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1.0, e) / (1.0 + e)
-
-
 def sigmoid_targets(
     targets: LabelRows, *, row_weight: Array | None = None, ignore_index: int | None = None
 ) -> TargetSummary:
@@ -335,13 +401,9 @@ def sigmoid_evaluate(
         TargetError: for an entry outside [0, 1].
     """
     rows = _SigmoidRows(recipe, logits, targets, row_weight, ignore_index)
-    # 0·softplus(inf) is 0: a label that is certainly absent may have logit −inf
-    on = _times_log(rows.on, _softplus(-rows.z))
-    off = _times_log(rows.off, _softplus(rows.z))
-    losses = rows.weight * rows.clean(on + off).sum(axis=1)
+    losses = rows.weight * rows.clean(rows.value).sum(axis=1)
     if gradient is not None:
-        g = (rows.off * _sigmoid(rows.z) - rows.on * _sigmoid(-rows.z)) / recipe.temperature
-        rows.write(gradient, g, scale)
+        rows.write(gradient, rows.first, scale / recipe.temperature)
     return _evaluation(losses, rows.counts, per_example)
 
 
@@ -358,7 +420,8 @@ def sigmoid_hessian_product(
 ) -> None:
     """Write scale·row_weight·(∂²loss/∂logits²)·direction into `out` (N, C); the Hessian is diagonal."""
     rows = _SigmoidRows(recipe, logits, targets, row_weight, ignore_index)
-    rows.write(out, rows.curvature() * np.asarray(direction, dtype=np.float64)[rows.counts], scale)
+    product = rows.second * np.asarray(direction, dtype=np.float64)[rows.counts]
+    rows.write(out, product, scale / recipe.temperature**2)
 
 
 def sigmoid_hessian_diagonal(
@@ -373,17 +436,17 @@ def sigmoid_hessian_diagonal(
 ) -> None:
     """Write scale·row_weight·∂²loss/∂logits_k² into `out` (N, C)."""
     rows = _SigmoidRows(recipe, logits, targets, row_weight, ignore_index)
-    rows.write(out, rows.curvature(), scale)
+    rows.write(out, rows.second, scale / recipe.temperature**2)
 
 
 def sigmoid_probabilities(logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
     """Write sigmoid(logits / temperature), or its logarithm, into `out` (N, C)."""
-    z = np.asarray(logits, dtype=np.float64) / temperature
-    out[...] = -_softplus(-z) if log else _sigmoid(z)
+    odds = sigmoid_odds(np.asarray(logits, dtype=np.float64) / temperature)
+    out[...] = odds.log_p if log else odds.p
 
 
 class _SigmoidRows:
-    """The counted rows of one call, with the masses that pull each label on and off."""
+    """The counted rows of one call: each label's loss and its derivatives in the scaled logit."""
 
     def __init__(
         self,
@@ -393,13 +456,13 @@ class _SigmoidRows:
         row_weight: Array | None,
         ignore_index: int | None,
     ) -> None:
-        if recipe.family != "binary_cross_entropy":
+        family = SIGMOID_FAMILIES.get(recipe.family)
+        if family is None or family.off is None:
             raise InputError(f"unknown sigmoid family {recipe.family!r}")
         if targets.rows.shape[1] != logits.shape[1]:
             raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {logits.shape[1]}")
         self.counts = counted_rows(targets, row_weight, None)
         self.weight = _weights(row_weight, self.counts)
-        self.temperature = recipe.temperature
         t = np.asarray(targets.rows, dtype=np.float64)[self.counts]
         self.ignored: Bool = np.zeros(t.shape, dtype=bool) if ignore_index is None else np.asarray(t == ignore_index)
         bad = np.asarray(~((t >= 0) & (t <= 1)) & ~self.ignored)
@@ -411,11 +474,14 @@ class _SigmoidRows:
         t = (1 - recipe.smoothing) * t + recipe.smoothing / 2
         weight = 1.0 if recipe.class_weight is None else recipe.class_weight
         positive = 1.0 if recipe.positive_weight is None else recipe.positive_weight
-        self.on = np.where(self.ignored, 0.0, weight * positive * t)
-        self.off = np.where(self.ignored, 0.0, weight * (1 - t))
-
-    def curvature(self) -> Float:
-        return (self.on + self.off) * _sigmoid(self.z) * _sigmoid(-self.z) / self.temperature**2
+        on_mass = np.where(self.ignored, 0.0, weight * positive * t)
+        off_mass = np.where(self.ignored, 0.0, weight * (1 - t))
+        odds = sigmoid_odds(self.z)
+        on, off = family.on(odds, recipe.parameters, None), family.off(odds, recipe.parameters, None)
+        # 0·inf is 0: a label that is certainly absent may have logit −inf
+        self.value = _times(on_mass, on.value) + _times(off_mass, off.value)
+        self.first = on_mass * on.first + off_mass * off.first
+        self.second = on_mass * on.second + off_mass * off.second
 
     def clean(self, values: Float) -> Float:
         return np.where(np.isnan(self.z), np.nan, values)
@@ -423,6 +489,120 @@ class _SigmoidRows:
     def write(self, out: Array, values: Float, scale: float) -> None:
         out[~self.counts] = 0
         out[self.counts] = scale * self.weight[:, None] * self.clean(values)
+
+
+# ---------------------------------------------------------------- margin
+
+
+def margin_evaluate(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    per_example: Array | None = None,
+    gradient: Array | None = None,
+) -> Evaluation:
+    """Loss of every row and, if asked for, its gradient; arguments as for `softmax_evaluate`."""
+    rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
+    if gradient is not None:
+        rows.write(gradient, rows.per_row(rows.pulled(rows.first)), scale)
+    losses = rows.weight * rows.clean(rows.per_row(rows.value[:, None])[:, 0])
+    return _evaluation(losses, rows.counts, per_example)
+
+
+def margin_hessian_product(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    direction: Array,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write scale·row_weight·(∂²loss/∂logits²)·direction into `out` (N, C); zero for the plain hinges."""
+    rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
+    v = np.asarray(direction, dtype=np.float64)[rows.counts][rows.row]
+    bent = rows.second * (v - v[np.arange(len(v)), rows.true][:, None])
+    rows.write(out, rows.per_row(rows.pulled(bent)), scale)
+
+
+def margin_hessian_diagonal(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write scale·row_weight·∂²loss/∂logits_j² into `out` (N, C); zero for the plain hinges."""
+    rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
+    rows.write(out, rows.per_row(np.abs(rows.pulled(rows.second))), scale)
+
+
+class _MarginRows:
+    """One entry per counted row and class with mass: its hinges h(Δ + z_k − z_y) and their derivatives in z_k."""
+
+    def __init__(
+        self,
+        recipe: MarginRecipe,
+        logits: Array,
+        targets: ClassTargets,
+        row_weight: Array | None,
+        ignore_index: int | None,
+    ) -> None:
+        if recipe.family not in ("weston_watkins", "crammer_singer"):
+            raise InputError(f"unknown margin family {recipe.family!r}")
+        n_classes = logits.shape[1]
+        self.counts = counted_rows(targets, row_weight, ignore_index)
+        _check_range(targets, n_classes, self.counts)
+        self.weight = _weights(row_weight, self.counts)
+        z = np.asarray(logits, dtype=np.float64)[self.counts]
+        self.spoilt = np.isnan(z).any(axis=1) | np.isposinf(z).any(axis=1)
+        mass = targets[self.counts].dense(n_classes)
+        if recipe.class_weight is not None:
+            mass = mass * recipe.class_weight
+        self.row, self.true = np.nonzero(mass)
+        self.mass = mass[self.row, self.true]
+        pair = np.arange(len(self.row))
+        z = z[self.row]
+        with np.errstate(invalid="ignore"):  # −inf against −inf: masked rivals are no rivals
+            excess = np.where(np.isneginf(z), -np.inf, recipe.margin + z - z[pair, self.true][:, None])
+        excess[pair, self.true] = -np.inf
+        active = excess > 0
+        if recipe.family == "crammer_singer" and n_classes:
+            highest = np.argmax(np.where(np.isnan(excess), np.inf, excess), axis=1)
+            active &= np.arange(n_classes) == highest[:, None]
+        hinge = np.where(active, excess, 0.0)
+        if recipe.power == 2:
+            self.value, self.first, self.second = (hinge**2).sum(axis=1), 2 * hinge, 2.0 * active
+        else:
+            self.value, self.first, self.second = hinge.sum(axis=1), 1.0 * active, np.zeros_like(hinge)
+
+    def pulled(self, push: Float) -> Float:
+        """Every push on a rival is a pull on the true class."""
+        pulled = push.copy()
+        pulled[np.arange(len(push)), self.true] = -push.sum(axis=1)
+        return pulled
+
+    def per_row(self, values: Float) -> Float:
+        """Sum over the classes with mass of each row."""
+        total = np.zeros((int(self.counts.sum()), values.shape[1]))
+        np.add.at(total, self.row, self.mass[:, None] * values)
+        return total
+
+    def clean(self, values: Float) -> Float:
+        return np.where(self.spoilt, np.nan, values)
+
+    def write(self, out: Array, values: Float, scale: float) -> None:
+        out[~self.counts] = 0
+        out[self.counts] = scale * self.weight[:, None] * np.where(self.spoilt[:, None], np.nan, values)
 
 
 # ---------------------------------------------------------------- sparse

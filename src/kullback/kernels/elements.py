@@ -1,0 +1,163 @@
+"""The mathematics of every loss of the softmax and sigmoid families: functions of one log-odds.
+
+For one class or label let o = log(p / (1 − p)). A loss is what it costs when that class is the true one, ``on(o)``,
+and, where the loss looks at the other classes too, what it costs when it is not, ``off(o)``; both with two
+derivatives in o. In log-odds every derivative is bounded where the loss is, so nothing overflows or cancels when p
+comes close to 0 or 1; and the same functions serve both links, because a sigmoid's logit *is* its log-odds.
+
+Masses, weights, smoothing and temperature are the recipes' business: see `kullback.kernels.recipe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float: TypeAlias = NDArray[np.float64]
+
+
+class Odds(NamedTuple):
+    """A probability and its complement, both to full relative precision, with their logarithms; any shape."""
+
+    p: Float
+    miss: Float
+    log_p: Float
+    log_miss: Float
+
+    @property
+    def log_odds(self) -> Float:
+        """o = log p − log(1 − p)."""
+        return self.log_p - self.log_miss
+
+    def mirrored(self) -> Odds:
+        """The same for the event that it does not hold: p and 1 − p change places."""
+        return Odds(self.miss, self.p, self.log_miss, self.log_p)
+
+
+class Term(NamedTuple):
+    """A value and its first two derivatives in the log-odds."""
+
+    value: Float
+    first: Float
+    second: Float
+
+
+Element: TypeAlias = Callable[[Odds, Sequence[float], "Float | None"], Term]
+
+
+class Family(NamedTuple):
+    """A loss: the cost of a class that holds and, or None, the cost of one that does not."""
+
+    on: Element
+    off: Element | None = None
+
+
+def mirror(element: Element) -> Element:
+    """The cost of "absent" as the cost of "present" with p and 1 − p exchanged."""
+
+    def mirrored(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+        term = element(odds.mirrored(), parameters, shift)
+        return Term(term.value, -term.first, term.second)
+
+    return mirrored
+
+
+def sigmoid_odds(z: Float) -> Odds:
+    """Odds of a log-odds."""
+    e = np.exp(-np.abs(z))
+    high, low, log_high = 1 / (1 + e), e / (1 + e), -np.log1p(e)
+    low_log = log_high - np.abs(z)
+    up = z >= 0
+    return Odds(np.where(up, high, low), np.where(up, low, high), np.where(up, log_high, low_log),
+                np.where(up, low_log, log_high))  # fmt: skip
+
+
+def _product(a: Float, b: Float) -> Float:
+    """a·b with 0·(±inf) = 0: the limit of x·log x and its like."""
+    with np.errstate(invalid="ignore"):
+        return np.where(a == 0, 0.0, a * b)
+
+
+def log_loss(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """−log p: cross-entropy."""
+    return Term(-odds.log_p, -odds.miss, odds.p * odds.miss)
+
+
+def brier(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """(1 − p)²; mirrored, p²."""
+    p, m = odds.p, odds.miss
+    return Term(m**2, -2 * p * m**2, -2 * p * m**2 * (m - 2 * p))
+
+
+def focal(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """−(1 − p)^γ·log p, with parameters (γ,)."""
+    (gamma,) = parameters[:1]
+    p, m = odds.p, odds.miss
+    weight, p_log_p, m_log_p = m**gamma, _product(p, odds.log_p), _product(m, odds.log_p)
+    bend = gamma * (m_log_p - gamma * p_log_p) + (2 * gamma + 1) * m
+    return Term(_product(weight, -odds.log_p), weight * (gamma * p_log_p - m), weight * p * bend)
+
+
+def generalised(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """(1 − p^q)/q, with parameters (q,)."""
+    (q,) = parameters[:1]
+    p, m = odds.p, odds.miss
+    power = np.exp(q * odds.log_p)
+    return Term(-np.expm1(q * odds.log_p) / q, -power * m, power * m * (p - q * m))
+
+
+def poly(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """−log p + ε·(1 − p), with parameters (ε,)."""
+    (epsilon,) = parameters[:1]
+    p, m = odds.p, odds.miss
+    return Term(-odds.log_p + epsilon * m, -m * (1 + epsilon * p), p * m * (1 + epsilon * (p - m)))
+
+
+def linear(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """1 − p: the expected 0–1 loss of a prediction drawn from p."""
+    p, m = odds.p, odds.miss
+    return Term(m, -p * m, p * m * (p - m))
+
+
+def shifted_log(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """log(1 + exp(Δ − o)), cross-entropy as if the class' logit were Δ lower, with Δ the class' own shift."""
+    return log_loss(sigmoid_odds(odds.log_odds - (0.0 if shift is None else shift)), parameters, None)
+
+
+def clipped_focal(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """−x^γ·log(1 − x) with x = max(p − c, 0), the asymmetric loss of an absent label; parameters (…, γ, c)."""
+    gamma, clip = parameters[-2:]
+    p, m = odds.p, odds.miss
+    x = np.maximum(p - clip, 0.0)
+    inside = x > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_y = odds.log_miss if clip == 0 else np.log1p(-x)
+        share = np.where(m + clip > 0, m / (m + clip), 1.0)  # m / (1 − x)
+        ratio = np.where(inside, log_y / x, -1.0)
+        weight, steep = np.where(inside, x**gamma, 0.0), np.where(inside, p / x, 0.0)
+    m_ratio = _product(m, ratio)
+    # with F(x) = −x^γ·log(1 − x): p·m·F′ and (p·m)²·F″, where x^(γ−1)·log(1 − x) is x^γ·ratio
+    first = p * weight * (share - gamma * m_ratio)
+    bent = 2 * gamma * steep * m * share - gamma * (gamma - 1) * steep * m * m_ratio + p * share**2
+    return Term(_product(weight, -log_y), first, weight * p * bent + first * (m - p))
+
+
+SOFTMAX_FAMILIES = {
+    "cross_entropy": Family(log_loss),
+    "one_vs_rest": Family(log_loss, mirror(log_loss)),
+    "brier": Family(brier, mirror(brier)),
+    "focal": Family(focal),
+    "generalised_cross_entropy": Family(generalised),
+    "poly": Family(poly),
+    "smoothed_zero_one": Family(linear),
+    "ldam": Family(shifted_log),
+}
+SIGMOID_FAMILIES = {
+    "binary_cross_entropy": Family(log_loss, mirror(log_loss)),
+    "sigmoid_brier": Family(brier, mirror(brier)),
+    "sigmoid_focal": Family(focal, mirror(focal)),
+    "asymmetric": Family(focal, clipped_focal),
+}
