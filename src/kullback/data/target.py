@@ -438,7 +438,7 @@ def _binary(column: pa.ChunkedArray, name: str, origin: Origin) -> NDArray[np.fl
     wrong = ~((values == 0) | (values == 1) | np.isnan(values))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise _not_binary(origin, row, name, values[row])
+        raise _not_binary(origin, row, name, values[row].item())
     return np.asarray(values, dtype=np.float64)
 
 
