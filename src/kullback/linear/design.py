@@ -17,10 +17,10 @@ from kullback import kernels
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
 
-# Rows of a dense block are few enough that the block is still in cache when the second product reads it, and many
-# enough that a block keeps the threads of BLAS and of the kernels busy.
-BLOCK_BYTES = 1 << 23
-FEWEST_ROWS = 4096
+# A dense block is small enough to be still in cache when the second product reads it, and large enough that the
+# calls around it cost little. The row counts keep a narrow or a very wide matrix reasonable.
+BLOCK_BYTES = 1 << 22
+BLOCK_ROWS = (256, 1 << 16)
 
 
 class Design(Protocol):
@@ -35,8 +35,8 @@ class Design(Protocol):
     def forward(self, rows: slice, weights: Array, out: Array) -> None:
         """Write X[rows] @ weights, for weights (d, C), into `out` (n, C)."""
 
-    def backward(self, rows: slice, gradient: Array, out: Vector) -> None:
-        """Add X[rows]ᵀ @ gradient, for gradient (n, C), to `out` (d, C)."""
+    def backward(self, rows: slice, gradient: Array) -> Array:
+        """Return X[rows]ᵀ @ gradient (d, C), for gradient (n, C)."""
 
     def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, (d,) each."""
@@ -58,19 +58,20 @@ class DenseDesign:
         self.dtype = X.dtype
 
     def blocks(self, n_outputs: int) -> list[slice]:
-        """Row ranges whose data and logits together take about `BLOCK_BYTES`."""
+        """Row ranges whose data and logits together take about `BLOCK_BYTES`; they depend on the shape alone."""
         n_rows, n_columns = self.shape
         row_bytes = self.dtype.itemsize * (n_columns + n_outputs)
-        size = max(FEWEST_ROWS, BLOCK_BYTES // row_bytes)
+        size = min(max(BLOCK_BYTES // row_bytes, BLOCK_ROWS[0]), BLOCK_ROWS[1])
         return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
     def forward(self, rows: slice, weights: Array, out: Array) -> None:
         """Write X[rows] @ weights into `out`."""
         np.matmul(self._X[rows], weights, out=out)
 
-    def backward(self, rows: slice, gradient: Array, out: Vector) -> None:
-        """Add X[rows]ᵀ @ gradient to `out`."""
-        out += self._X[rows].T @ gradient
+    def backward(self, rows: slice, gradient: Array) -> Array:
+        """Return X[rows]ᵀ @ gradient."""
+        product: Array = self._X[rows].T @ gradient
+        return product
 
     def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, in one pass over rows shifted by the first row.
@@ -108,13 +109,13 @@ class SparseDesign:
         """Write X @ weights into `out`."""
         _product(self._X, weights, out)
 
-    def backward(self, rows: slice, gradient: Array, out: Vector) -> None:
-        """Add Xᵀ @ gradient to `out`."""
+    def backward(self, rows: slice, gradient: Array) -> Array:
+        """Return Xᵀ @ gradient."""
         if self._transposed is None:
             self._transposed = self._X.T.tocsr()
-        product = np.empty(out.shape, dtype=gradient.dtype)
+        product = np.empty((self.shape[1], gradient.shape[1]), dtype=gradient.dtype)
         _product(self._transposed, gradient, product)
-        out += product
+        return product
 
     def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, zeros included."""

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kullback.errors import DataError, InputError, NotConvergedWarning
 from kullback.kernels.recipe import Array
+from kullback.linear.blocks import block_map
 from kullback.linear.design import as_design
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import ColumnScaling, column_scaling
@@ -149,24 +150,26 @@ class LinearEstimator(BaseEstimator):
             curvature=_curvature_at_start(loss, n_outputs),
             fit_intercept=self.fit_intercept,
         )
-        objective = LinearObjective(
-            design,
-            loss,
-            batch.targets,
-            sample_weight,
-            n_outputs,
-            batch.divisor,
-            penalty,
-            self.fit_intercept,
-            scaling,
-        )
-        result = find_solver(self.solver)(
-            objective,
-            self._start(objective, scaling),
-            tol=float(self.tol),
-            max_iter=int(self.max_iter),
-            callback=self._report,
-        )
+        with block_map(len(design.blocks(n_outputs))) as run:
+            objective = LinearObjective(
+                design,
+                loss,
+                batch.targets,
+                sample_weight,
+                n_outputs,
+                batch.divisor,
+                penalty,
+                self.fit_intercept,
+                scaling,
+                run,
+            )
+            result = find_solver(self.solver)(
+                objective,
+                self._start(objective, scaling),
+                tol=float(self.tol),
+                max_iter=int(self.max_iter),
+                callback=self._report,
+            )
         weights, intercept = scaling.to_raw(*objective.split(result.parameters))
         if not self.fit_intercept:
             intercept = np.zeros(n_outputs)

@@ -9,8 +9,11 @@ is minimising scikit-learn's C·Σ_i w_i·loss_i + ½·‖W‖², in nats per ex
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,22 @@ from kullback.targets import Targets
 
 Array = NDArray[Any]
 Vector = NDArray[np.float64]
+
+
+class Block(NamedTuple):
+    """Some rows with their targets and weights."""
+
+    rows: slice
+    targets: Targets
+    sample_weight: Vector | None
+
+
+class BlockSum(NamedTuple):
+    """Sums over rows: of the loss, of x_i·g_i (d, C), and of g_i (C,)."""
+
+    value: float
+    pull: Array
+    pull_intercept: Array
 
 
 @dataclass(eq=False)
@@ -39,6 +58,7 @@ class LinearObjective:
         penalty: λ ≥ 0 on ½‖W‖², per example.
         fit_intercept: whether b' is a parameter.
         scaling: the change of variables between (V, b') and (W, b).
+        run: `map`, or one that runs several blocks at once and keeps their order.
     """
 
     design: Design
@@ -50,16 +70,19 @@ class LinearObjective:
     penalty: float
     fit_intercept: bool
     scaling: ColumnScaling
-    _blocks: list[tuple[slice, Targets, Vector | None]] = field(init=False, repr=False)
-    _logits: Array = field(init=False, repr=False)
+    run: Callable[..., Iterator[Any]] = map
+    _blocks: list[Block] = field(init=False, repr=False)
+    _buffers: SimpleQueue[Array] = field(init=False, repr=False)
     _ones: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        ranges = self.design.blocks(self.n_outputs)
-        longest = max(rows.stop - rows.start for rows in ranges)
         weight = self.sample_weight
-        self._blocks = [(rows, self.targets[rows], None if weight is None else weight[rows]) for rows in ranges]
-        self._logits = np.empty((longest, self.n_outputs), dtype=self.design.dtype)
+        self._blocks = [
+            Block(rows, self.targets[rows], None if weight is None else weight[rows])
+            for rows in self.design.blocks(self.n_outputs)
+        ]
+        longest = max(block.rows.stop - block.rows.start for block in self._blocks)
+        self._buffers = SimpleQueue()
         self._ones = np.ones(longest, dtype=self.design.dtype)
 
     @property
@@ -81,44 +104,71 @@ class LinearObjective:
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters, in one pass over the data."""
         weights, intercept = self.scaling.to_raw(*self.split(parameters))
-        rounded = weights.astype(self.design.dtype)
-        total = 0.0
-        pull, pull_intercept = np.zeros_like(weights), np.zeros(self.n_outputs)
-        for rows, targets, row_weight in self._blocks:
-            logits = self._forward(rows, rounded, intercept, self._logits)
-            value, gradient = self.loss.value_and_gradient(
-                logits, targets, sample_weight=row_weight, reduction="sum", out=logits
-            )
-            total += value
-            self._backward(rows, gradient, pull, pull_intercept)
+        rounded = self._rounded(weights, intercept)
+
+        def one(block: Block) -> BlockSum:
+            with self._buffer(block) as logits:
+                self._forward(block, rounded, logits)
+                value, gradient = self.loss.value_and_gradient(
+                    logits, block.targets, sample_weight=block.sample_weight, reduction="sum", out=logits
+                )
+                return self._backward(block, value, gradient)
+
+        total, pull, pull_intercept = self._sum(one)
         loss = total / self.total_weight
         objective = loss + 0.5 * self.penalty * float(np.vdot(weights, weights))
         return Point(objective, loss, self._to_parameters(pull, pull_intercept, weights))
 
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
-        weights, intercept = self.scaling.to_raw(*self.split(parameters))
+        rounded = self._rounded(*self.scaling.to_raw(*self.split(parameters)))
         along, along_intercept = self.scaling.to_raw(*self.split(direction))
-        dtype = self.design.dtype
-        rounded, rounded_along = weights.astype(dtype), along.astype(dtype)
-        change = np.empty_like(self._logits)
-        pull, pull_intercept = np.zeros_like(weights), np.zeros(self.n_outputs)
-        for rows, targets, row_weight in self._blocks:
-            logits = self._forward(rows, rounded, intercept, self._logits)
-            moved = self._forward(rows, rounded_along, along_intercept, change)
-            product = self.loss.hessian_product(logits, targets, moved, sample_weight=row_weight, reduction="sum")
-            self._backward(rows, product, pull, pull_intercept)
+        rounded_along = self._rounded(along, along_intercept)
+
+        def one(block: Block) -> BlockSum:
+            with self._buffer(block) as logits, self._buffer(block) as moved:
+                self._forward(block, rounded, logits)
+                self._forward(block, rounded_along, moved)
+                product = self.loss.hessian_product(
+                    logits, block.targets, moved, sample_weight=block.sample_weight, reduction="sum"
+                )
+                return self._backward(block, 0.0, product)
+
+        _, pull, pull_intercept = self._sum(one)
         return self._to_parameters(pull, pull_intercept, along)
 
-    def _forward(self, rows: slice, weights: Array, intercept: Vector, buffer: Array) -> Array:
-        logits = buffer[: rows.stop - rows.start]
-        self.design.forward(rows, weights, logits)
-        logits += intercept.astype(logits.dtype)
-        return logits
+    def _sum(self, one: Callable[[Block], BlockSum]) -> BlockSum:
+        total, pull = 0.0, np.zeros((self.design.shape[1], self.n_outputs))
+        pull_intercept = np.zeros(self.n_outputs)
+        for part in self.run(one, self._blocks):
+            total += part.value
+            pull += part.pull
+            pull_intercept += part.pull_intercept
+        return BlockSum(total, pull, pull_intercept)
 
-    def _backward(self, rows: slice, gradient: Array, pull: Vector, pull_intercept: Vector) -> None:
-        self.design.backward(rows, gradient, pull)
-        pull_intercept += self._ones[: len(gradient)] @ gradient
+    def _rounded(self, weights: Vector, intercept: Vector) -> tuple[Array, Array]:
+        return weights.astype(self.design.dtype), intercept.astype(self.design.dtype)
+
+    @contextmanager
+    def _buffer(self, block: Block) -> Iterator[Array]:
+        """Lend an (n, C) array; as many are made as are ever in use at once, and no more."""
+        try:
+            whole = self._buffers.get_nowait()
+        except Empty:
+            whole = np.empty((len(self._ones), self.n_outputs), dtype=self.design.dtype)
+        try:
+            yield whole[: block.rows.stop - block.rows.start]
+        finally:
+            self._buffers.put(whole)
+
+    def _forward(self, block: Block, parameters: tuple[Array, Array], out: Array) -> None:
+        weights, intercept = parameters
+        self.design.forward(block.rows, weights, out)
+        out += intercept
+
+    def _backward(self, block: Block, value: float, gradient: Array) -> BlockSum:
+        pull = self.design.backward(block.rows, gradient)
+        return BlockSum(value, pull, self._ones[: len(gradient)] @ gradient)
 
     def _to_parameters(self, pull: Vector, pull_intercept: Vector, weights: Vector) -> Vector:
         """Chain rule from Σ_i x_i·g_i (d, C) and Σ_i g_i (C,) to the scaled parameters, penalty added."""
