@@ -198,11 +198,11 @@ def _masses(targets: Targets, n_classes: int, ignored: int | None) -> tuple[Any,
         case LabelRows():
             present = _not_ignored(targets.rows, ignored)
             mass = np.where(present, targets.rows, 0).astype(np.float64)
-            return mass, present.any(axis=1)
+            return mass, np.asarray(present.any(axis=1))
 
 
 def _not_ignored(values: NDArray[Any], ignored: int | None) -> NDArray[np.bool_]:
-    return np.ones(values.shape, dtype=bool) if ignored is None else values != ignored
+    return np.ones(values.shape, dtype=bool) if ignored is None else np.asarray(values != ignored)
 
 
 def _sparse_mass(parts: Sequence[tuple[NDArray[Any], NDArray[np.float64]]], n_classes: int) -> Any:

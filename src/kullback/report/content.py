@@ -276,7 +276,7 @@ class ReportContent:
 
     def __post_init__(self) -> None:
         n = len(self.class_names)
-        shapes: dict[str, tuple[object, tuple[int, ...]]] = {
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
             "balance.train": (self.balance.train, (n,)),
             "balance.calibration": (self.balance.calibration, (n,)),
             "balance.test": (self.balance.test, (n,)),
@@ -305,7 +305,7 @@ class ReportContent:
         _check_shapes(shapes, n)
 
 
-def _check_shapes(shapes: Mapping[str, tuple[object, tuple[int, ...]]], n_classes: int) -> None:
+def _check_shapes(shapes: Mapping[str, tuple[Any, tuple[int, ...]]], n_classes: int) -> None:
     for name, (array, expected) in shapes.items():
         if array is not None and np.shape(array) != expected:
             raise ShapeError(f"report: {name} has shape {np.shape(array)}, expected {expected} for {n_classes} classes")

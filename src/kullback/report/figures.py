@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -68,7 +68,7 @@ def training_curve(curve: TrainingCurve, *, uniform_loss: float, uniform_name: s
         axes.plot(iterations, loss, color=_MAIN, linewidth=2, marker="o" if len(loss) <= 30 else "", markersize=3)
         right = float(iterations.max()) if len(loss) else 1.0
         gap = abs(uniform_loss - prior_entropy) / uniform_loss
-        dashed, dotted = (0, (5, 3)), (0, (1.5, 2))
+        dashed, dotted = (0, (5.0, 3.0)), (0, (1.5, 2.0))
         if gap < 0.01:
             lines = [
                 (uniform_loss, f"{uniform_name} = {nats(uniform_loss)}: knows nothing, or the balance", dashed, True)
@@ -136,13 +136,9 @@ def _style(salt: str):  # type: ignore[no-untyped-def]  # matplotlib's context m
     import matplotlib
 
     # Start from matplotlib's own defaults, not from whatever style the user's machine or session has set.
-    defaults = {
-        k: v
-        for k, v in matplotlib.rcParamsDefault.items()
-        if k.split(".")[0]
-        in {"axes", "font", "lines", "svg", "text", "xtick", "ytick", "figure", "path", "patch", "scatter", "savefig"}
-    }
-    return matplotlib.rc_context({**defaults, **_SETTINGS, "svg.hashsalt": salt})
+    settings: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    settings.update(_SETTINGS, **{"svg.hashsalt": salt})
+    return matplotlib.rc_context(settings)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

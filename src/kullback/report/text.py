@@ -21,8 +21,8 @@ def visible(text: str, limit: int = _TEXT_LIMIT) -> str:
     """Text with what the eye would miss made visible, and its length bounded.
 
     Control characters become their Unicode pictures, line breaks ``↵``, direction overrides and zero-width
-    characters their code point, lone surrogates (which no encoding can write) ``�``, and spaces at either end ``␣``, so that ``"a"`` and ``"a "`` differ on the page as they do in
-    the data.
+    characters their code point, lone surrogates (which no encoding can write) ``�``, and spaces at either end
+    ``␣``, so that ``"a"`` and ``"a "`` differ on the page as they do in the data.
 
     >>> visible("two\\nlines ")
     'two↵lines␣'

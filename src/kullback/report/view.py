@@ -97,7 +97,7 @@ def confusion_matrix(counts: NDArray[np.integer], names: Sequence[str]) -> Matri
     if len(shown) < n:
         others = tuple(float(support[i] - counts[i, shown].sum()) for i in shown)
     return Matrix(
-        names=tuple(names[i] for i in shown),
+        names=tuple(names[int(i)] for i in shown),
         rows=tuple(rows),
         counts=tuple(float(support[i]) for i in shown),
         others=others,
@@ -136,7 +136,7 @@ def account_matrix(account: GradientAccount, names: Sequence[str], scale: float)
     n = len(names)
     shown = np.arange(n) if n <= MATRIX_LIMIT else np.sort(_largest(account.counts, ACCOUNT_TOP))
     return Matrix(
-        names=tuple(names[i] for i in shown),
+        names=tuple(names[int(i)] for i in shown),
         rows=tuple(tuple(_push_cell(account.push[i, j], scale) for j in shown) for i in shown),
         counts=tuple(float(account.counts[i]) for i in shown),
         footer=tuple(_push_cell(account.overall[j], scale) for j in shown),
