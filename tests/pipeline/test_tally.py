@@ -22,7 +22,7 @@ def classes_case(seed: int = 0) -> tuple[Any, ...]:
     targets = rng.choice(C, size=N, p=[0.5, 0.3, 0.15, 0.05])
     logits[np.arange(N), targets] += 1.5
     scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    decisions = np.argmax(logits + [0, 0, 0, 2.0], axis=1)
+    decisions = np.argmax(logits + np.array([0, 0, 0, 2.0]), axis=1)
     return targets, scores, decisions
 
 

@@ -26,14 +26,16 @@ def fit(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Directory for the model and report.html.  [default: DATA's name + -model]"),
+        typer.Option(
+            metavar="DIR", help="Directory for the model and report.html.", show_default="DATA's name + -model"
+        ),
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             metavar="SPELLING",
-            help='A loss such as "cross_entropy(label_smoothing=0.1)"; kullback losses lists them.  '
-            "[default: cross_entropy, or binary_cross_entropy for several labels]",
+            help='A loss such as "cross_entropy(label_smoothing=0.1)"; kullback losses lists them.',
+            show_default="cross_entropy, or binary_cross_entropy for several labels",
         ),
     ] = None,
     class_weight: Annotated[
@@ -49,7 +51,7 @@ def fit(
     ] = None,
     delimiter: Annotated[
         str | None,
-        typer.Option(help='What separates several labels in a cell; "" if a cell is one class.  [default: found]'),
+        typer.Option(help='What separates several labels in a cell; "" if a cell is one class.', show_default="found"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is already there.")] = False,
     as_json: JsonOption = False,
@@ -66,7 +68,7 @@ def fit(
             target,
             out=_default_directory(data) if out is None else out,
             loss=loss,
-            class_weight=None if class_weight is None else class_weight.value,
+            class_weight=None if class_weight is None else "balanced",
             C=C,
             max_iter=max_iter,
             test_size=test_size,

@@ -126,7 +126,7 @@ def print_model(model: Model) -> None:
     console = _console()
 
     def say(name: str, value: str) -> None:
-        console.print(Text(f"{name + ':':<13}{printable(value)}"), soft_wrap=True)
+        console.print(Text(f"{name + ':' if name else '':<13}{printable(value)}"), soft_wrap=True)
 
     labels = model.kind == "labels"
     say("Target", f"{record['target']}, {len(model.classes)} {'labels' if labels else 'classes'}")
@@ -144,7 +144,8 @@ def print_model(model: Model) -> None:
         say("Data", f"{data['file_name']}, {data['rows']} rows ({parts}; seed {data['seed']})")
     if "test_metrics" in record:
         metrics = record["test_metrics"]
-        say("Test", f"loss {metrics['loss']:.4f} nats, accuracy {_share(metrics['accuracy'])}")
+        unit = " per label" if labels else ""
+        say("Test", f"loss {metrics['loss']:.4f} nats{unit}, accuracy {_share(metrics['accuracy'])}")
     say("Written", f"{record.get('created', '?')} by Kullback {record.get('kullback_version', '?')}")
 
     classes = _table("label" if labels else "class", "share", "pushed up and down most by", right=(1,))
@@ -167,22 +168,18 @@ def print_model(model: Model) -> None:
 
 def print_losses(records: list[dict[str, Any]]) -> None:
     """The catalogue as a table."""
-    table = _table("loss", "targets", "convex", "proper", "starts at", "what it is", right=())
+    table = _table("loss", "targets", "convex", "proper", "reports", "start, C=3", right=(5,))
     for record in records:
-        starts = f"{record['initial_value']['3']:.4f} (3 {record['targets']})"
-        table.add_row(
-            record["name"],
-            record["targets"],
-            _yes(record["convex"]),
-            _yes(record["proper"]),
-            starts,
-            Text(record["meaning"]),
-        )
+        start = f"{record['initial_value']['3']:.4f}"
+        convex, proper = ("yes" if record[name] else "no" for name in ("convex", "proper"))
+        table.add_row(record["name"], record["targets"], convex, proper, record["reports"], start)
     console = _console()
     console.print(table)
     for record in records:
         settings = ", ".join(f"{name}={value!r}" for name, value in record["settings"].items())
+        console.print()
         console.print(Text(f"{record['name']}({settings})"), soft_wrap=True)
+        console.print(Text(f"  {record['meaning']}"), soft_wrap=True)
 
 
 def _console() -> Console:
@@ -206,7 +203,3 @@ def _calibration(metrics: TestMetrics) -> str:
 def _share(value: float | None) -> str:
     # NaN where there is nothing to average; from a stored model it comes back as text.
     return "–" if not isinstance(value, float | int) or value != value else f"{value:.4f}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

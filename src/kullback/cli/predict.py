@@ -16,7 +16,7 @@ def predict(
     data: DataArgument,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .csv or .parquet file.  [default: CSV on standard output]"),
+        typer.Option(metavar="FILE", help="A .csv or .parquet file.", show_default="CSV on standard output"),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

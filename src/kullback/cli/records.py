@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kullback.errors import NoProbabilitiesError
+
 if TYPE_CHECKING:
+    from kullback.losses import Loss
     from kullback.pipeline import FitResult, Model
     from kullback.report.content import TestMetrics
 
@@ -64,21 +67,34 @@ def loss_records() -> list[dict[str, Any]]:
     """The catalogue, each loss with its default settings."""
     from kullback.losses import CATALOGUE
 
-    return [
-        {
-            "name": name,
-            "targets": loss.target_form,
-            "link": loss.link,
-            "convex": loss.convex,
-            "proper": loss.proper,
-            "bounded_gradient": loss.bounded_gradient,
-            "initial_value": {str(n): loss.initial_value(n) for n in (2, 3, 10)},
-            "settings": {field.name: field.default for field in dataclasses.fields(loss)},
-            "meaning": (kind.__doc__ or "").strip().partition("\n\n")[0],
-        }
-        for name, kind in CATALOGUE.items()
-        for loss in (kind(),)
-    ]
+    return [_loss_record(kind()) for kind in CATALOGUE.values()]
+
+
+def _loss_record(loss: Loss) -> dict[str, Any]:
+    fields = dataclasses.fields(loss)  # type: ignore[arg-type]
+    return {
+        "name": loss.name,
+        "targets": loss.target_form,
+        "link": loss.link,
+        "convex": loss.convex,
+        "proper": loss.proper,
+        "reports": _reports(loss),
+        "bounded_gradient": loss.bounded_gradient,
+        "initial_value": {str(n): loss.initial_value(n) for n in (2, 3, 10)},
+        "settings": {field.name: field.default for field in fields},
+        "meaning": " ".join((type(loss).__doc__ or "").strip().partition("\n\n")[0].split()),
+    }
+
+
+def _reports(loss: Loss) -> str:
+    """What a trained model's probabilities mean, in a few words."""
+    if loss.proper:
+        return "the true p"
+    try:
+        loss.elicited(np.full(2, 0.5))
+    except NoProbabilitiesError:
+        return "no probabilities"
+    return "a shifted p, undone"
 
 
 def _strongest(model: Model, index: int) -> list[dict[str, Any]]:

@@ -96,9 +96,12 @@ class _Data:
 
     def counts_of(self, part: str) -> NDArray[np.int64]:
         targets = self.targets_of(part)
-        if self.kind == "labels":
-            return targets.sum(axis=0, dtype=np.int64)
-        return np.bincount(targets, minlength=len(self.plan.classes))
+        counts: NDArray[np.int64] = (
+            targets.sum(axis=0, dtype=np.int64)
+            if self.kind == "labels"
+            else np.bincount(targets, minlength=len(self.plan.classes))
+        )
+        return counts
 
 
 def fit_file(
@@ -129,7 +132,8 @@ def fit_file(
         target: name of the target column, or of several 0/1 columns separated by commas.
         out: directory to write the model and `report.html` to; None writes nothing.
         loss: a loss or its spelling; cross-entropy for classes, binary cross-entropy for labels if None.
-        class_weight: ``"balanced"`` weights classes by the inverse of their frequency; see `Predictions`.
+        class_weight: ``"balanced"`` weights classes by the inverse of their frequency, which moves decisions and not
+            probabilities (see `Predictions`); None for no weights.
         C: inverse strength of the penalty, as in scikit-learn.
         max_iter: most iterations of the solver.
         test_size: share of the rows to test on, in (0, 1).
@@ -206,7 +210,7 @@ def fit_file(
         loss=LossSummary(str(model.loss), minimiser_meaning(model.loss, [str(name) for name in model.classes])),
         metrics=metrics,
         balance=ClassBalance(*(examples.counts_of(part) for part in ("train", "calibration", "test"))),
-        curve=_curve(estimator),
+        curve=_curve(estimator, examples),
         confusion=tally.confusion(),
         per_class=tally.per_class(),
         reliability_before=tally.reliability_before(),
@@ -253,7 +257,7 @@ def _divide(path: Path, table: pa.Table, plan: TargetPlan, test_size: float, see
 
 
 def _estimator(
-    plan: TargetPlan, loss: Loss, class_weight: str | None, C: float, max_iter: int, listener: Listener
+    plan: TargetPlan, loss: Loss, class_weight: Literal["balanced"] | None, C: float, max_iter: int, listener: Listener
 ) -> Any:
     from kullback.linear import SigmoidClassifier, SoftmaxClassifier
 
@@ -343,13 +347,16 @@ def _data_summary(examples: _Data, encoder: FeatureEncoder, notes: tuple[str, ..
     )
 
 
-def _curve(estimator: Any) -> TrainingCurve:
-    last = estimator.history_[-1]
+def _curve(estimator: Any, examples: _Data) -> TrainingCurve:
+    history = estimator.history_
+    # Summed over labels in training, but shown per label, beside log 2.
+    per_row = getattr(estimator.loss_, "label_reduction", "mean") == "sum"
+    labels = len(examples.plan.classes) if per_row else 1
     return TrainingCurve(
-        iterations=np.array([record.iteration for record in estimator.history_]),
-        loss=np.array([record.loss for record in estimator.history_]),
+        iterations=np.array([record.iteration for record in history]),
+        loss=np.array([record.loss for record in history]) / labels,
         converged=bool(estimator.converged_),
-        note=f"gradient norm {last.gradient_norm:.2g} after {last.iteration} iterations",
+        note=f"gradient norm {history[-1].gradient_norm:.2g} after {history[-1].iteration} iterations",
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kullback.data import EncodingCounts, iter_batches
 from kullback.errors import InputError
@@ -77,24 +78,23 @@ def predict_file(
     if out is not None and out.exists() and os.path.samefile(out, data):
         raise InputError(f"{out} is the data file itself; give another file for the predictions")
     schema = prediction_schema(model)
-    rows = moved = 0
+    moved = 0
     counts = EncodingCounts()
     listener.stage("Predicting")
     batches = iter_batches(data, batch_rows_for(model), column_types=model.encoder.column_types)
-    # The first batch is read before anything is opened or written, so that most errors come before any output.
-    first = next(batches, None)
+    predicted = map(model.predictions, batches)
+    # One batch is predicted before anything is opened or written: most faults show there, and leave no trace.
+    first = next(predicted, None)
     target = atomic_file(out) if out is not None else contextlib.nullcontext(stream)
     with target as file:
         if file is None:
             raise InputError("there is nowhere to write to: standard output is closed; give a file with --out")
         sink = sink_of(file, schema)
-        for batch in _chain(first, batches):
-            predictions = model.predictions(batch)
-            counts += predictions.counts
+        for predictions in itertools.chain([] if first is None else [first], predicted):
             sink.write(prediction_table(model, predictions, schema))
-            rows += batch.num_rows
+            counts += predictions.counts
             moved += _moved(model, predictions)
-            listener.advance(rows)
+            listener.advance(counts.rows)
         notes.say(counts.notes())
         if moved:
             what = "rows" if model.kind == "classes" else "decisions"
@@ -104,13 +104,13 @@ def predict_file(
                     "move decisions and leave probabilities as they are"
                 ]
             )
-        sink.close(rows, notes.said)
-    return PredictionSummary(rows, tuple(schema.names), moved, notes.said)
+        sink.close(counts.rows, notes.said)
+    return PredictionSummary(counts.rows, tuple(schema.names), moved, notes.said)
 
 
 def batch_rows_for(model: Model) -> int:
     """How many rows to read at a time, so that their features and scores stay small."""
-    return max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(model.coefficients.shape)))
+    return int(max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(model.coefficients.shape))))
 
 
 def prediction_schema(model: Model) -> pa.Schema:
@@ -141,15 +141,9 @@ def prediction_table(model: Model, predictions: Predictions, schema: pa.Schema) 
 
 
 def _moved(model: Model, predictions: Predictions) -> int:
-    if model.kind == "classes":
-        return int((predictions.decisions != predictions.probabilities.argmax(axis=1)).sum())
-    return int((predictions.decisions != (predictions.probabilities > 0.5)).sum())
-
-
-def _chain(first: pa.Table | None, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    if first is not None:
-        yield first
-    yield from rest
+    probabilities = predictions.probabilities
+    likely = probabilities.argmax(axis=1) if model.kind == "classes" else probabilities > 0.5
+    return int(np.count_nonzero(predictions.decisions != likely))
 
 
 class _Sink(ABC):
@@ -160,6 +154,7 @@ class _Sink(ABC):
         self.schema = schema
         self.begin()
 
+    @abstractmethod
     def begin(self) -> None:
         """Write what comes before the first row."""
 
@@ -167,8 +162,9 @@ class _Sink(ABC):
     def write(self, table: pa.Table) -> None:
         """Write rows."""
 
+    @abstractmethod
     def close(self, rows: int, notes: tuple[str, ...]) -> None:
-        """Write what comes after the last row."""
+        """Write what comes after the last row, once everything else was written."""
 
 
 class _Csv(_Sink):
@@ -181,8 +177,17 @@ class _Csv(_Sink):
         from pyarrow.csv import WriteOptions, write_csv
 
         text = pa.BufferOutputStream()
-        write_csv(table, text, WriteOptions(include_header=False))
+        write_csv(table, text, WriteOptions(include_header=False, quoting_style=self.quoting(table)))
         self.file.write(text.getvalue())
+
+    def quoting(self, table: pa.Table) -> str:
+        """Arrow quotes every text or none; quotes are left away where no text needs them."""
+        texts = [column for column in table.columns if pa.types.is_string(column.type)]
+        special = any(pc.any(pc.match_substring_regex(text, '^$|[",\\r\\n]')).as_py() for text in texts)
+        return "needed" if special else "none"
+
+    def close(self, rows: int, notes: tuple[str, ...]) -> None:
+        pass
 
 
 class _Parquet(_Sink):

@@ -240,7 +240,7 @@ def losses_of(scores: Floats, targets: NDArray[Any], kind: Kind) -> Floats:
     array([0.6931])
     """
     if kind == "classes":
-        return -scores[np.arange(len(targets)), targets]
+        return np.asarray(-scores[np.arange(len(targets)), targets])
     signed = np.where(targets != 0, -scores, scores)
     return np.asarray(np.logaddexp(0.0, signed).mean(axis=1))
 
