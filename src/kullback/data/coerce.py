@@ -149,7 +149,8 @@ def cast_text(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
         except pa.ArrowInvalid:
             return column.cast(NUMBER).cast(INTEGER)  # "3.0" is whole too; 3.5 fails the second cast
     if wanted == CLOCK:
-        return column.cast(pa.time32("s")).cast(CLOCK)
+        # Arrow reads a time of day from text only as part of a timestamp.
+        return pc.binary_join_element_wise("1970-01-01", column, " ").cast(MOMENT).cast(CLOCK)
     if wanted == BOOLEAN:
         return pc.utf8_lower(column).cast(BOOLEAN)
     return column.cast(wanted)
