@@ -13,8 +13,8 @@ from scipy.optimize import OptimizeResult, minimize
 
 from kullback.linear.solvers.base import Callback, IterationRecord, Point, Problem, SolverResult, Vector
 
-# Pairs of steps and gradient changes kept. On standardised tables with 5 to 30 classes, 20 pairs took fewer passes
-# over the data than 10, and their extra vectors cost little beside a pass.
+# Pairs of steps and gradient changes kept. On tables of 5 to 64 columns and 2 to 26 classes, 20 needed up to a fifth
+# fewer iterations than 10, and twenty more vectors of parameters are little memory beside the data.
 MEMORY = 20
 
 

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from kullback.linear import design as design_module
+from kullback.linear.design import as_design
+from kullback.linear.scaling import column_scaling
+
+
+def layouts(X):
+    wide = np.zeros((X.shape[0], 2 * X.shape[1]), dtype=X.dtype)
+    wide[:, ::2] = X
+    return {
+        "C": np.ascontiguousarray(X),
+        "F": np.asfortranarray(X),
+        "strided": wide[:, ::2],
+        "reversed": np.ascontiguousarray(X[::-1])[::-1],
+        "csr": sparse.csr_array(X),
+        "csr_matrix": sparse.csr_matrix(X),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_layout_gives_the_same_products(rng, dtype):
+    X = rng.normal(size=(50, 7)).astype(dtype)
+    X[rng.random(X.shape) < 0.5] = 0
+    weights, gradient = rng.normal(size=(7, 3)).astype(dtype), rng.normal(size=(50, 3)).astype(dtype)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    for name, matrix in layouts(X).items():
+        design = as_design(matrix)
+        out = np.empty((50, 3), dtype=dtype)
+        design.forward(slice(0, 50), weights, out)
+        np.testing.assert_allclose(out, X @ weights, rtol=tolerance, atol=tolerance, err_msg=name)
+        pull = design.backward(slice(0, 50), gradient)
+        assert pull.dtype == dtype
+        np.testing.assert_allclose(pull, X.T @ gradient, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_blocks_cover_every_row_once(monkeypatch):
+    monkeypatch.setattr(design_module, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(design_module, "BLOCK_ROWS", (8, 16))
+    blocks = as_design(np.zeros((45, 3))).blocks(4)
+    assert len(blocks) > 1
+    assert [b.start for b in blocks] == [0, *(b.stop for b in blocks[:-1])]
+    assert blocks[-1].stop == 45
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_column_moments(rng, weighted):
+    X = rng.normal(size=(200, 4)) * [1, 1e-6, 1e6, 0] + [0, 3, -1e7, 5]
+    weight = rng.integers(0, 3, 200).astype(float) if weighted else None
+    rows = np.repeat(X, weight.astype(int), axis=0) if weighted else X
+    for matrix in (X, np.asfortranarray(X), sparse.csr_array(X)):
+        mean, variance = as_design(matrix).column_moments(weight)
+        np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(variance, rows.var(axis=0), rtol=1e-6, atol=1e-13)
+
+
+def test_scaling_is_a_change_of_variables_and_back(rng):
+    X = rng.normal(size=(100, 3)) * [1, 1000, 0] + [5, 0, 2]
+    scaling = column_scaling(as_design(X), None, penalty=0.0, curvature=0.25, fit_intercept=True)
+    assert scaling.scale[2] == 1.0  # a constant column is left alone
+    weights, intercept = rng.normal(size=(3, 4)), rng.normal(size=4)
+    scaled, moved = scaling.from_raw(weights, intercept)
+    standardised = (X - X.mean(axis=0)) / scaling.scale
+    np.testing.assert_allclose(standardised @ scaled + moved, X @ weights + intercept, rtol=1e-10)
+    for found, expected in zip(scaling.to_raw(scaled, moved), (weights, intercept), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from kullback.errors import InputError
+from kullback.linear.solvers import SOLVERS, Point, find_solver
+
+
+class Quadratic:
+    """½(x − m)ᵀA(x − m)."""
+
+    def __init__(self, matrix, minimum):
+        self.matrix, self.minimum = matrix, minimum
+        self.size = len(minimum)
+        self.evaluations = 0
+
+    def evaluate(self, x):
+        self.evaluations += 1
+        pull = self.matrix @ (x - self.minimum)
+        value = 0.5 * float((x - self.minimum) @ pull)
+        return Point(value, value, pull)
+
+    def hessian_product(self, x, direction):
+        return self.matrix @ direction
+
+
+@pytest.fixture
+def quadratic(rng):
+    root = rng.normal(size=(12, 12))
+    return Quadratic(root @ root.T + np.eye(12), rng.normal(size=12))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_finds_the_minimum_and_says_so(name, quadratic):
+    records = []
+    result = SOLVERS[name](quadratic, np.zeros(12), tol=1e-9, max_iter=200, callback=records.append)
+    assert result.converged
+    assert result.reason == ""
+    np.testing.assert_allclose(result.parameters, quadratic.minimum, atol=1e-8)
+    assert list(result.history) == records
+    assert [r.iteration for r in records] == list(range(len(records)))
+    assert records[0].objective == pytest.approx(quadratic.evaluate(np.zeros(12)).objective)
+    assert records[-1].gradient_norm <= 1e-9
+    assert all(a.objective >= b.objective for a, b in zip(records, records[1:], strict=False))
+    assert all(a.seconds <= b.seconds for a, b in zip(records, records[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_start_may_be_the_minimum(name, quadratic):
+    result = SOLVERS[name](quadratic, quadratic.minimum.copy(), tol=1e-9, max_iter=5, callback=lambda _: None)
+    assert result.converged
+    assert len(result.history) == 1
+    assert quadratic.evaluations == 1
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_running_out_of_iterations_is_reported(name, quadratic):
+    result = SOLVERS[name](quadratic, np.zeros(12), tol=1e-12, max_iter=2, callback=lambda _: None)
+    assert not result.converged
+    assert "2 iterations" in result.reason
+    assert len(result.history) == 3
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_tolerance_below_rounding_is_reported(name, quadratic):
+    result = SOLVERS[name](quadratic, np.zeros(12), tol=1e-300, max_iter=10_000, callback=lambda _: None)
+    assert result.converged or "rounding" in result.reason
+    np.testing.assert_allclose(result.parameters, quadratic.minimum, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_a_callback_raises_passes_through(name, quadratic):
+    def stop(record):
+        if record.iteration == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SOLVERS[name](quadratic, np.zeros(12), tol=1e-9, max_iter=100, callback=stop)
+
+
+@pytest.mark.parametrize("name", ["newton", None, ["lbfgs"]])
+def test_unknown_solver_lists_the_known(name):
+    with pytest.raises(InputError, match="choose one of: .*lbfgs"):
+        find_solver(name)
