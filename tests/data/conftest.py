@@ -4,23 +4,11 @@ import decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-WORDS = """sea storm river mountain city night train love war letter garden winter dog king stone""".split()  # noqa: SIM905
-    "sea",
-    "storm",
-    "river",
-    "mountain",
-    "city",
-    "night",
-    "train",
-    "love",
-    "war",
-    "letter",
-    "garden",
-    "winter",
-    "dog",
-    "king",
-    "stone",
-]
+
+WORDS = (
+    *("sea", "storm", "river", "mountain", "city", "night", "train", "love"),
+    *("war", "letter", "garden", "winter", "dog", "king", "stone"),
+)
 
 
 def make_sentences(rows, words=6):

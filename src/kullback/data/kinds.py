@@ -133,5 +133,5 @@ def _fit_text(name: str, strings: pa.ChunkedArray) -> Verdict:
             f"{'one' if other == 1 else 'ones'} ({rest} {'row' if rest == 1 else 'rows'}) "
             f'{"goes to" if other == 1 else "share"} the feature "other"'
         )
-    rare = level_hashes(np.delete(levels.to_numpy(zero_copy_only=False), kept))
+    rare = np.sort(level_hashes(np.delete(levels.to_numpy(zero_copy_only=False), kept)))
     return Verdict(CategoryCode(name, kept_levels, missing, rare), f"{distinct} categories", note)

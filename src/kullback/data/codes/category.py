@@ -19,9 +19,9 @@ from kullback.data.origin import Origin
 
 
 def level_hashes(levels: Iterable[str]) -> NDArray[np.int64]:
-    """64-bit hashes of levels, ascending, the same on every machine."""
+    """64-bit hashes of levels, in their order, the same on every machine."""
     digests = [hashlib.blake2b(level.encode(), digest_size=8).digest() for level in levels]
-    return np.sort(np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64))
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class CategoryCode:
         name: the column.
         levels: sorted.
         missing: whether training had missing values.
-        rare: (k,) int64, ascending: hashes of the levels too rare to keep. Hashes tell a level that training met from
+        rare: (k,) int64, ascending: `level_hashes` of the levels too rare to keep. Hashes tell a level that training met from
             one it never saw, and a model file then does not spell out values that may belong to one person.
     """
 
@@ -83,12 +83,8 @@ class CategoryCode:
         if not self.other:
             return len(strange)
         counted = pc.value_counts(strange)
-        levels, counts = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
-        return sum(
-            count
-            for level, count in zip(levels, counts, strict=True)
-            if not np.isin(level_hashes([level]), self.rare)[0]
-        )
+        hashes = level_hashes(counted.field("values").to_pylist())
+        return int(counted.field("counts").to_numpy()[~np.isin(hashes, self.rare)].sum())
 
     def state(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         """A JSON-safe description; arrays go to `arrays`."""
