@@ -1,0 +1,315 @@
+"""CPU tensors through the native kernels: NumPy views of the same memory, no copies, no compiled tie to PyTorch.
+
+What the kernels do not take (softcap, z-loss) runs in `plain`, a chunk of rows at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import torch
+from kullback import kernels
+from kullback.errors import InputError, TargetError
+from kullback.kernels.recipe import Array, SoftmaxRecipe
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
+from kullback.torch import plain
+from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError
+from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.settings import RowSettings
+from torch import Tensor
+
+# Elements of half-precision logits that are widened at a time: they and their gradient stay in a near cache.
+HALF_CHUNK = 2**18
+
+
+class Pass(NamedTuple):
+    """What one pass over the rows gives; parts that were not asked for are None.
+
+    Attributes:
+        total: Σ row weight × loss, a Python float.
+        losses: (N,) row weight × loss.
+        gradient: (N, C) scale × row weight × ∂loss/∂logits in the logits' dtype.
+        lse: (N,) log-sum-exp of what the softmax is taken of; 0 for rows that do not count.
+    """
+
+    total: float
+    losses: Tensor | None
+    gradient: Tensor | None
+    lse: Tensor | None
+
+
+def array_of(tensor: Tensor) -> Array:
+    """A CPU tensor's memory as a NumPy array."""
+    return tensor.detach().resolve_conj().resolve_neg().numpy()
+
+
+def class_targets(target: TargetRows) -> ClassTargets:
+    """The same targets as the kernels take them."""
+    first = array_of(target.first if target.first.dtype != torch.bfloat16 else target.first.float())
+    if target.soft:
+        return ClassRows(first)
+    if target.second is None or target.share is None:
+        return ClassIndices(first)
+    try:
+        return ClassMixture(first, array_of(target.second), array_of(target.share))
+    except TargetError as error:
+        raise SettingError(str(error)) from None
+
+
+def row_weights(row_weight: Tensor | None, *, checked: bool) -> Array | None:
+    """Row weights in float64; those of users are checked, those of a backward pass may have any sign.
+
+    Raises:
+        SettingError: for a negative, NaN or infinite weight, naming its position.
+    """
+    if row_weight is None:
+        return None
+    weight = array_of(row_weight.to(torch.float64))
+    if checked:
+        bad = ~((weight >= 0) & (weight < math.inf))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise SettingError(
+                f"sample_weight {weight[row]} of example {row} is not valid; weights are finite and at least 0"
+            )
+    return weight
+
+
+def denominator(
+    target: TargetRows,
+    n_classes: int,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    settings: RowSettings,
+    kind: str,
+    shape: Sequence[int],
+) -> tuple[int, float]:
+    """How many rows count, and what the mean divides by; index ranges are checked on the way."""
+    if target.soft and (class_weight is None or kind == "examples"):
+        counted = target.first.shape[0] if row_weight is None else int(np.count_nonzero(row_weight))
+        weight = float(counted) if row_weight is None else float(row_weight.sum())
+        return counted, weight if kind == "weights" else float(counted)
+    try:
+        summary = kernels.active().softmax_targets(
+            class_targets(target),
+            n_classes,
+            row_weight=row_weight,
+            class_weight=None if class_weight is None else array_of(class_weight.double()),
+            ignore_index=settings.ignore_index,
+        )
+    except TargetError as error:
+        raise target_error(error, target, n_classes, row_weight, settings, shape) from None
+    return summary.counted, summary.weight if kind == "weights" else float(summary.counted)
+
+
+def evaluate(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    *,
+    scale: float = 1.0,
+    with_losses: bool = False,
+    gradient: Tensor | None = None,
+    with_lse: bool = False,
+    shape: Sequence[int] = (),
+) -> Pass:
+    """Losses and, where a tensor is given for it, the gradient of CPU rows.
+
+    Args:
+        settings: the loss.
+        logits: (N, C), rows with unit stride run without a copy.
+        target: N targets.
+        class_weight: (C,) or None.
+        row_weight: (N,) float64 or None.
+        scale: multiplies the gradient only.
+        with_losses: whether per-row losses are wanted.
+        gradient: optional (N, C) of the logits' dtype to write into; may share the logits' memory exactly.
+        with_lse: whether log-sum-exps are wanted.
+        shape: the user's shape of N, for error messages.
+
+    Raises:
+        ClassIndexError, SoftTargetError: naming the position, the value and the valid range.
+    """
+    n_rows, n_classes = logits.shape
+    wide = accumulation_dtype(logits.dtype)
+    losses = torch.empty(n_rows, dtype=wide) if with_losses else None
+    lse = _log_sum_exp(settings, logits, target, row_weight) if with_lse else None
+    if target.soft and settings.smoothing and settings.plain:
+        # PyTorch spreads ε/C whatever a row sums to, the kernels ε/C of its sum; for distributions they agree
+        smoothed = target.first.to(wide) * (1 - settings.smoothing) + settings.smoothing / n_classes
+        _check_soft(target, row_weight, shape)
+        target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
+    if not settings.plain:
+        total = _evaluate_plain(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+    else:
+        step = n_rows if logits.dtype == wide else max(1, HALF_CHUNK // max(n_classes, 1))
+        total = 0.0
+        for start in range(0, n_rows, step) if n_rows else ():
+            rows = slice(start, start + step)
+            total += _evaluate_native(
+                settings, logits, target, class_weight, row_weight, scale, losses, gradient, rows, shape
+            )
+    return Pass(total, losses, gradient, lse)
+
+
+def _evaluate_native(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    scale: float,
+    losses: Tensor | None,
+    gradient: Tensor | None,
+    rows: slice,
+    shape: Sequence[int],
+) -> float:
+    narrow = logits.dtype not in (torch.float32, torch.float64)
+    z = logits[rows].float() if narrow else logits[rows]
+    g = None if gradient is None else z if narrow else gradient[rows]
+    recipe = SoftmaxRecipe(
+        smoothing=settings.smoothing,
+        temperature=settings.temperature,
+        class_weight=None if class_weight is None else array_of(class_weight.double()),
+    )
+    chunk_weight = None if row_weight is None else row_weight[rows]
+    chunk = plain.part(target, rows)
+    try:
+        result = kernels.active().softmax_evaluate(
+            recipe,
+            array_of(z),
+            class_targets(chunk),
+            row_weight=chunk_weight,
+            ignore_index=settings.ignore_index,
+            scale=scale,
+            per_example=None if losses is None else array_of(losses[rows]),
+            gradient=None if g is None else array_of(g),
+        )
+    except TargetError as error:
+        raise target_error(error, target, logits.shape[1], row_weight, settings, shape) from None
+    if narrow and gradient is not None and g is not None:
+        gradient[rows] = g
+    return result.total
+
+
+def _evaluate_plain(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    scale: float,
+    losses: Tensor | None,
+    gradient: Tensor | None,
+    shape: Sequence[int],
+) -> float:
+    n_rows, n_classes = logits.shape
+    check_targets(target, n_classes, row_weight, settings, shape)
+    weight = None if row_weight is None else torch.from_numpy(row_weight)
+    total = 0.0
+    with torch.no_grad():
+        for rows in plain.chunks(n_rows, n_classes, 2**20):
+            chunk = plain.part(target, rows)
+            chunk_weight = None if weight is None else weight[rows]
+            counts = plain.counted_rows(chunk, chunk_weight, settings.ignore_index)
+            state = plain.PlainRows(settings, logits[rows], counts)
+            masses = state.masses(chunk, class_weight)
+            value = state.losses(masses)
+            if chunk_weight is not None:
+                value = torch.where(counts, value * chunk_weight, 0.0).to(value.dtype)
+            total += float(value.sum(dtype=torch.float64))
+            if losses is not None:
+                losses[rows] = value
+            if gradient is not None:
+                factor = scale if chunk_weight is None else scale * chunk_weight[:, None]
+                gradient[rows] = torch.where(counts[:, None], state.gradient(masses) * factor, 0.0).to(gradient.dtype)
+    return total
+
+
+def _log_sum_exp(settings: RowSettings, logits: Tensor, target: TargetRows, row_weight: Array | None) -> Tensor:
+    n_rows, n_classes = logits.shape
+    weight = None if row_weight is None else torch.from_numpy(row_weight)
+    lse = torch.zeros(n_rows, dtype=accumulation_dtype(logits.dtype))
+    with torch.no_grad():
+        for rows in plain.chunks(n_rows, n_classes, 2**20):
+            chunk_weight = None if weight is None else weight[rows]
+            counts = plain.counted_rows(plain.part(target, rows), chunk_weight, settings.ignore_index)
+            lse[rows] = torch.where(counts, plain.PlainRows(settings, logits[rows], counts).lse, 0.0)
+    return lse
+
+
+def check_targets(
+    target: TargetRows, n_classes: int, row_weight: Array | None, settings: RowSettings, shape: Sequence[int]
+) -> None:
+    """Check every counted target without looking at logits.
+
+    Raises:
+        ClassIndexError, SoftTargetError: naming the position.
+    """
+    if target.soft:
+        _check_soft(target, row_weight, shape)
+    else:
+        denominator(target, n_classes, None, row_weight, settings, "examples", shape)
+
+
+def _check_soft(target: TargetRows, row_weight: Array | None, shape: Sequence[int]) -> None:
+    rows = target.first
+    good = bool(((rows >= 0) & torch.isfinite(rows)).all())
+    if not good:
+        error = _soft_error(rows, row_weight, shape)
+        if error is not None:
+            raise error
+
+
+def target_error(
+    error: TargetError,
+    target: TargetRows,
+    n_classes: int,
+    row_weight: Array | None,
+    settings: RowSettings,
+    shape: Sequence[int],
+) -> InputError:
+    """The kernels' complaint in the user's terms: a position in the tensor that was passed, PyTorch's exception type."""
+    weight = None if row_weight is None else torch.from_numpy(row_weight)
+    if target.soft:
+        return _soft_error(target.first, row_weight, shape) or SoftTargetError(str(error))
+    counts = plain.counted_rows(target, weight, settings.ignore_index)
+    wrong = plain.out_of_range(target, n_classes, counts)
+    if not bool(wrong.any()):
+        return ClassIndexError(str(error))
+    row = int(wrong.to(torch.uint8).argmax())
+    value = int(target.first[row])
+    if target.second is not None and 0 <= value < n_classes:
+        value = int(target.second[row])
+    valid = f"valid classes are 0 to {n_classes - 1}" if n_classes else "the input has no classes"
+    ignored = "" if settings.ignore_index is None else f"; ignore_index is {settings.ignore_index}"
+    return ClassIndexError(f"Target {value} is out of bounds. {position(row, shape)}{valid}{ignored}")
+
+
+def position(row: int, shape: Sequence[int]) -> str:
+    """Where a flattened row lies in the target tensor, as the start of a sentence."""
+    if not len(shape):
+        return ""
+    index = tuple(int(i) for i in np.unravel_index(row, tuple(shape)))
+    return f"At target[{', '.join(map(str, index))}]: "
+
+
+def _soft_error(rows: Tensor, row_weight: Array | None, shape: Sequence[int]) -> SoftTargetError | None:
+    bad = ~((rows >= 0) & torch.isfinite(rows))
+    if row_weight is not None:
+        bad &= torch.from_numpy(row_weight != 0)[:, None]
+    if not bool(bad.any()):
+        return None
+    flat = int(bad.flatten().to(torch.uint8).argmax())
+    row, column = divmod(flat, rows.shape[1])
+    where = position(row, shape).replace("target", "example", 1)
+    return SoftTargetError(
+        f"{where}class {column}: soft target {float(rows[row, column])} is not valid; entries must be finite and at "
+        "least 0"
+    )

@@ -1,0 +1,424 @@
+"""The operators PyTorch knows Kullback by: ``torch.ops.kullback.*``, each with its fake version and its gradient.
+
+They are opaque to compilers and need nothing of PyTorch's C++ interface, so that one installed Kullback works with any
+version of PyTorch. Two of them carry the softmax family:
+
+- ``softmax_loss``: the value and, from the same pass, the gradient, already divided by what the mean divides by;
+- ``softmax_gradient``: the gradient with any factor per row, for ``reduction="none"`` and higher derivatives.
+
+Under ``create_graph`` (double backward, ``torch.func.grad``) the backward of the first calls the second, and the
+second's own backward is written in ordinary differentiable operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from kullback.errors import InputError
+from kullback.torch import devices, native, plain
+from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.settings import RowSettings
+from torch import Tensor
+
+_TARGET = "Tensor first, Tensor? second, Tensor? share"
+_SETTINGS = "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index"
+
+
+def _nothing(like: Tensor) -> Tensor:
+    """An output that was not asked for."""
+    return like.new_empty(0)
+
+
+# ---------------------------------------------------------------- the value
+
+
+@torch.library.custom_op(
+    "kullback::softmax_loss",
+    mutates_args=(),
+    schema=(
+        f"(Tensor logits, {_TARGET}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, "
+        "str denominator, str empty, bool with_gradient, bool with_statistics, ScalarType value_dtype, SymInt[] shape)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
+def softmax_loss(
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    smoothing: float,
+    temperature: float,
+    softcap: float,
+    z_loss: float,
+    ignore_index: int | None,
+    reduction: str,
+    denominator: str,
+    empty: str,
+    with_gradient: bool,
+    with_statistics: bool,
+    value_dtype: torch.dtype,
+    shape: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The loss of a batch of rows.
+
+    Returns:
+        The value (0-d, or (N,) for ``"none"``), its gradient (N, C), the factor 1/denominator on every row (0-d), the
+        log-sum-exps (N,) and the predictions (N,); parts that were not asked for are empty.
+    """
+    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index)
+    target = TargetRows(first, second, share)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
+    prediction = logits.argmax(dim=1) if with_statistics and logits.shape[1] else _nothing(logits).long()
+    value, scale, lse = loss_of(
+        settings,
+        logits,
+        target,
+        row_weight,
+        class_weight,
+        (reduction, denominator, empty),
+        gradient,
+        with_statistics,
+        shape,
+    )
+    return (
+        value.to(value_dtype),
+        _nothing(logits) if gradient is None else gradient,
+        scale,
+        _nothing(value) if lse is None else lse,
+        prediction,
+    )
+
+
+def loss_of(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    reducing: tuple[str, str, str],
+    gradient: Tensor | None,
+    with_lse: bool,
+    shape: list[int],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Value, 1/denominator and log-sum-exps of a batch; the gradient goes into `gradient`, which may be the logits."""
+    run = _cpu_loss if logits.device.type == "cpu" else _device_loss
+    return run(settings, logits, target, row_weight, class_weight, reducing, gradient, with_lse, shape)
+
+
+def _cpu_loss(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    reducing: tuple[str, str, str],
+    gradient: Tensor | None,
+    with_lse: bool,
+    shape: list[int],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    reduction, kind, empty = reducing
+    weight = native.row_weights(row_weight, checked=True)
+    scale, divisor, nothing = 1.0, 1.0, False
+    if reduction == "mean":
+        counted, divisor = native.denominator(target, logits.shape[1], class_weight, weight, settings, kind, shape)
+        nothing = counted == 0 or divisor == 0
+        if nothing and empty == "error":
+            raise empty_error()
+        scale = 0.0 if nothing else 1.0 / divisor
+    result = native.evaluate(
+        settings,
+        logits,
+        target,
+        class_weight,
+        weight,
+        scale=scale,
+        with_losses=reduction == "none",
+        gradient=gradient,
+        with_lse=with_lse,
+        shape=shape,
+    )
+    if result.losses is not None:
+        value = result.losses
+    else:
+        number = result.total / divisor if not nothing else math.nan if empty == "nan" else 0.0
+        value = torch.tensor(number, dtype=torch.float64)
+    return value, torch.tensor(scale, dtype=torch.float64), result.lse
+
+
+def _device_loss(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    reducing: tuple[str, str, str],
+    gradient: Tensor | None,
+    with_lse: bool,
+    shape: list[int],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    reduction, kind, empty = reducing
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    divisor = torch.ones((), dtype=wide, device=logits.device)
+    if reduction == "mean":
+        divisor = plain.denominator(target, class_weight, row_weight, settings.ignore_index, kind)
+        if empty == "error" and not bool(divisor != 0):  # the one policy that has to wait for the device
+            raise empty_error()
+    scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
+    result = devices.evaluate(
+        settings, logits, target, class_weight, row_weight, scale, gradient=gradient, with_lse=with_lse
+    )
+    value = result.losses
+    if reduction != "none":
+        nothing = math.nan if empty == "nan" else 0.0
+        value = torch.where(divisor == 0, nothing, value.sum(dtype=wide) / divisor)
+    return value, scale, result.lse
+
+
+def empty_error() -> InputError:
+    """The complaint of ``empty="error"``."""
+    return InputError(
+        "no example counts: the batch is empty, or every target is ignored or has weight 0; "
+        'pass empty="nan" or empty="zero" if that is expected'
+    )
+
+
+@softmax_loss.register_fake
+def _softmax_loss_fake(
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    smoothing: float,
+    temperature: float,
+    softcap: float,
+    z_loss: float,
+    ignore_index: int | None,
+    reduction: str,
+    denominator: str,
+    empty: str,
+    with_gradient: bool,
+    with_statistics: bool,
+    value_dtype: torch.dtype,
+    shape: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    n_rows = logits.shape[0]
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    return (
+        logits.new_empty((n_rows,) if reduction == "none" else (), dtype=value_dtype),
+        torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0),
+        logits.new_empty((), dtype=wide),
+        logits.new_empty(n_rows if with_statistics else 0, dtype=accumulation_dtype(logits.dtype)),
+        logits.new_empty(n_rows if with_statistics else 0, dtype=torch.int64),
+    )
+
+
+def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)  # else a zero tensor as large as the logits stands in for the gradient's gradient
+    logits, first, second, share, row_weight, class_weight, *rest = inputs
+    ctx.settings = RowSettings(*rest[:5])
+    ctx.reduction = rest[5]
+    ctx.has_gradient = rest[8]
+    ctx.shape = rest[11]
+    ctx.save_for_backward(logits, first, second, share, row_weight, class_weight, output[1], output[2])
+
+
+def _loss_backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tensor | None, ...]:
+    if g is None:
+        return (None,) * 18
+    logits, first, second, share, row_weight, class_weight, gradient, scale = ctx.saved_tensors
+    if ctx.has_gradient and not torch.is_grad_enabled():
+        return (times(gradient, g), *(None,) * 17)
+    row_scale = g if ctx.reduction == "none" else (g * scale).expand(logits.shape[0])
+    row_scale = row_scale.to(accumulation_dtype(logits.dtype))
+    if row_weight is not None:
+        row_scale = row_scale * row_weight
+    result = gradient_op(row_scale, logits, first, second, share, class_weight, *ctx.settings, ctx.shape)
+    return (result, *(None,) * 17)
+
+
+softmax_loss.register_autograd(_loss_backward, setup_context=_loss_context)
+
+
+def times(gradient: Tensor, by: Tensor) -> Tensor:
+    """A stored gradient times the incoming one, which is 1 in a plain ``loss.backward()`` and then costs nothing."""
+    looks_ordinary = type(by) is Tensor and by.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks_ordinary and by.item() == 1.0:
+        return gradient
+    return gradient * by
+
+
+# ---------------------------------------------------------------- the gradient on its own
+
+
+@torch.library.custom_op(
+    "kullback::softmax_gradient",
+    mutates_args=(),
+    schema=f"(Tensor row_scale, Tensor logits, {_TARGET}, Tensor? class_weight, {_SETTINGS}, SymInt[] shape) -> Tensor",
+)
+def softmax_gradient(
+    row_scale: Tensor,
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    class_weight: Tensor | None,
+    smoothing: float,
+    temperature: float,
+    softcap: float,
+    z_loss: float,
+    ignore_index: int | None,
+    shape: list[int],
+) -> Tensor:
+    """row_scale × ∂loss/∂logits, (N, C) in the logits' dtype."""
+    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index)
+    target = TargetRows(first, second, share)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    if logits.device.type == "cpu":
+        weight = native.row_weights(row_scale, checked=False)
+        native.evaluate(settings, logits, target, class_weight, weight, gradient=gradient, shape=shape)
+    else:
+        one = torch.ones((), device=logits.device)
+        devices.evaluate(settings, logits, target, class_weight, row_scale, one, gradient=gradient)
+    return gradient
+
+
+@softmax_gradient.register_fake
+def _softmax_gradient_fake(row_scale: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _gradient_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.settings = RowSettings(*inputs[6:11])
+
+
+def _gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+    row_scale, logits, first, second, share, class_weight = ctx.saved_tensors
+    target = TargetRows(first, second, share)
+    scale_part, logits_part = plain.gradient_products(ctx.settings, logits, target, class_weight, row_scale, direction)
+    return (scale_part, logits_part, *(None,) * 10)
+
+
+softmax_gradient.register_autograd(_gradient_backward, setup_context=_gradient_context)
+
+
+# ---------------------------------------------------------------- vmap: a batch of batches is one batch of more rows
+
+
+def _stacked(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    """A possibly batched (N, …) tensor as (size·N, …)."""
+    if tensor is None:
+        return None
+    whole = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return whole.reshape(size * whole.shape[1], *whole.shape[2:])
+
+
+def _loss_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    size = info.batch_size
+    if in_dims[5] is not None:  # each batch has its own class weights: they share nothing
+        return _one_by_one(loss_op, size, in_dims, args)
+    rows = [_stacked(args[i], in_dims[i], size) for i in range(5)]
+    logits, first, second, share, row_weight = rows
+    class_weight, settings = args[5], args[6:11]
+    reduction, kind, empty, with_gradient, with_statistics, value_dtype, shape = args[11:]
+    assert logits is not None and first is not None
+    n_rows = logits.shape[0] // size
+    wide = accumulation_dtype(logits.dtype)
+    inner = value_dtype if reduction == "none" else wide
+    value, _, scale, lse, prediction = loss_op(
+        *rows, class_weight, *settings, "none", kind, empty, False, with_statistics, inner, [size, *shape]
+    )
+    value = value.reshape(size, n_rows)
+    scale = scale.expand(size)
+    gradient = logits.new_empty(size, 0)
+    if reduction != "none":
+        divisors = [1.0] * size
+        if reduction == "mean":
+            parts = [
+                TargetRows(*(None if t is None else t[b * n_rows : (b + 1) * n_rows] for t in rows[1:4]))  # type: ignore[arg-type]
+                for b in range(size)
+            ]
+            weights = [None if row_weight is None else row_weight[b * n_rows : (b + 1) * n_rows] for b in range(size)]
+            divisors = [
+                plain.denominator(p, class_weight, w, settings[4], kind) for p, w in zip(parts, weights, strict=True)
+            ]  # type: ignore[misc]
+        divisor = torch.stack([torch.as_tensor(d, device=logits.device, dtype=scale.dtype) for d in divisors])
+        if empty == "error" and bool((divisor == 0).any()):
+            raise empty_error()
+        scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
+        nothing = math.nan if empty == "nan" else 0.0
+        value = torch.where(divisor == 0, nothing, value.sum(dim=1, dtype=scale.dtype) / divisor).to(value_dtype)
+        if with_gradient:
+            row_scale = scale.to(wide).repeat_interleave(n_rows)
+            if row_weight is not None:
+                row_scale = row_scale * row_weight
+            gradient = gradient_op(row_scale, *rows[:4], class_weight, *settings, [size, *shape])
+            gradient = gradient.reshape(size, n_rows, -1)
+    per_row = (size, n_rows) if with_statistics else (size, 0)
+    outputs = (
+        value,
+        gradient,
+        scale,
+        lse.reshape(per_row) if with_statistics else lse.new_empty(per_row),
+        prediction.reshape(per_row) if with_statistics else prediction.new_empty(per_row),
+    )
+    return outputs, (0, 0, 0, 0, 0)
+
+
+def _gradient_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    size = info.batch_size
+    if in_dims[5] is not None:
+        return _one_by_one(gradient_op, size, in_dims, args)
+    rows = [_stacked(args[i], in_dims[i], size) for i in range(5)]
+    gradient = gradient_op(*rows, *args[5:11], [size, *args[11]])
+    return gradient.reshape(size, gradient.shape[0] // size, gradient.shape[1]), 0
+
+
+def _one_by_one(op: Callable[..., Any], size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    results = [
+        op(*(a if d is None or isinstance(d, list) else a.select(d, b) for a, d in zip(args, in_dims, strict=True)))
+        for b in range(size)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0,) * len(results[0])
+
+
+# ---------------------------------------------------------------- torch.func: the same operators as it wants them
+
+
+class _LossFunction(torch.autograd.Function):
+    """``softmax_loss`` for ``torch.func``, whose transforms do not look inside registered operators."""
+
+    forward = staticmethod(softmax_loss)
+    setup_context = staticmethod(_loss_context)
+    backward = staticmethod(_loss_backward)
+    vmap = staticmethod(_loss_vmap)
+
+
+class _GradientFunction(torch.autograd.Function):
+    forward = staticmethod(softmax_gradient)
+    setup_context = staticmethod(_gradient_context)
+    backward = staticmethod(_gradient_backward)
+    vmap = staticmethod(_gradient_vmap)
+
+
+def _in_transform() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``softmax_loss``, also inside ``torch.func.grad``, ``vmap`` and the like."""
+    return _LossFunction.apply(*args) if _in_transform() else softmax_loss(*args)  # type: ignore[no-any-return]
+
+
+def gradient_op(*args: Any) -> Tensor:
+    """``softmax_gradient``, also inside ``torch.func.grad``, ``vmap`` and the like."""
+    return _GradientFunction.apply(*args) if _in_transform() else softmax_gradient(*args)  # type: ignore[no-any-return]
