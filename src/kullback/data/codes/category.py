@@ -32,8 +32,8 @@ class CategoryCode:
         name: the column.
         levels: sorted.
         missing: whether training had missing values.
-        rare: (k,) int64, ascending: `level_hashes` of the levels too rare to keep. Hashes tell a level that training met from
-            one it never saw, and a model file then does not spell out values that may belong to one person.
+        rare: (k,) int64, ascending: `level_hashes` of the levels too rare to keep. They tell a level that
+            training met from one it never saw, and do not spell out values that may belong to one person.
     """
 
     name: str
