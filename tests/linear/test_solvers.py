@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,8 @@ def test_finds_the_minimum_and_says_so(name, quadratic):
     assert [r.iteration for r in records] == list(range(len(records)))
     assert records[0].objective == pytest.approx(quadratic.evaluate(np.zeros(12)).objective)
     assert records[-1].gradient_norm <= 1e-9
-    assert all(a.objective >= b.objective for a, b in zip(records, records[1:], strict=False))
-    assert all(a.seconds <= b.seconds for a, b in zip(records, records[1:], strict=False))
+    assert all(a.objective >= b.objective for a, b in pairwise(records))
+    assert all(a.seconds <= b.seconds for a, b in pairwise(records))
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -79,5 +81,5 @@ def test_what_a_callback_raises_passes_through(name, quadratic):
 
 @pytest.mark.parametrize("name", ["newton", None, ["lbfgs"]])
 def test_unknown_solver_lists_the_known(name):
-    with pytest.raises(InputError, match="choose one of: .*lbfgs"):
+    with pytest.raises(InputError, match=r"choose one of: .*lbfgs"):
         find_solver(name)

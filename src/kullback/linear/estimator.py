@@ -181,7 +181,7 @@ class LinearEstimator(BaseEstimator):
         self.history_ = list(result.history)
         self.n_iter_ = max(1, result.history[-1].iteration)
         self.converged_ = result.converged
-        self._warn_if_not_converged(result)
+        self._warn_if_not_converged(result, design.dtype)
 
     def _start(self, objective: LinearObjective, scaling: ColumnScaling) -> Vector:
         if not (self.warm_start and hasattr(self, "coef_")):
@@ -205,16 +205,19 @@ class LinearEstimator(BaseEstimator):
         if self.callback is not None:
             self.callback(record)
 
-    def _warn_if_not_converged(self, result: SolverResult) -> None:
+    def _warn_if_not_converged(self, result: SolverResult, dtype: np.dtype[Any]) -> None:
         if result.converged:
             return
         last = result.history[-1]
-        advice = ["raise max_iter"] if last.iteration >= self.max_iter else ["pass X as float64"]
-        advice += ["raise tol", "lower C (a stronger penalty)"]
+        advice = ["raise tol", "lower C (a stronger penalty)"]
+        if last.iteration >= self.max_iter:
+            advice.insert(0, "raise max_iter")
+        elif dtype == np.float32:
+            advice.insert(0, "pass X as float64")
         warnings.warn(
             f"{type(self).__name__} did not converge: {result.reason}; the scaled gradient norm is "
             f"{last.gradient_norm:.3g} (tol {self.tol:.3g}) and the objective {last.objective:.8g} nats per example "
-            f"after {last.iteration} iterations. What helps: {', '.join(advice[:-1])}, or {advice[-1]}.",
+            f"after {last.iteration} iterations. What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
             NotConvergedWarning,
             stacklevel=4,
         )

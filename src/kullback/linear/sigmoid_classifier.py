@@ -173,7 +173,7 @@ def _label_matrix(y: Any, loss: Loss) -> NDArray[Any]:
         allowed |= matrix == ignored
     if not np.all(allowed):
         row, column = (int(i) for i in np.argwhere(~np.asarray(allowed))[0])
-        value = matrix[row, column]
+        value = matrix[row, column : column + 1].tolist()[0]
         or_ignored = "" if ignored is None else f" (or {ignored} where it is unknown)"
         raise TargetError(
             f"Unknown label type: row {row}, column {column} of y is {value!r}; independent labels are 0 or 1"

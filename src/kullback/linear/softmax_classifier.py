@@ -188,11 +188,12 @@ def _wrapped_classes(y: ClassTargets, n_examples: int) -> tuple[NDArray[Any], Cl
 
 
 def _check_two_classes(classes: NDArray[Any], mass: Vector) -> None:
-    if len(classes) < 2:
+    labels = classes.tolist()
+    if len(labels) < 2:
         raise TargetError(
-            f"y holds one class only ({classes[0]!r}); a classifier needs examples of at least two classes"
+            f"y holds one class only ({labels[0]!r}); a classifier needs examples of at least two classes"
         )
-    present = classes[mass > 0]
+    present = [label for label, held in zip(labels, mass > 0, strict=True) if held]
     if len(present) < 2:
         raise TargetError(
             f"only the class {present[0]!r} has examples with a positive sample_weight; "
