@@ -28,6 +28,7 @@ from kullback.targets import (
     Targets,
     as_class_targets,
     as_label_targets,
+    counted_rows,
 )
 
 if TYPE_CHECKING:
@@ -153,12 +154,13 @@ def _account(
             if start:  # the message counts rows from this block's start: let the whole input raise it instead
                 loss.per_example(np.zeros((n_rows, n_classes)), wrapped, sample_weight=weight)
             raise
-        mass, counted = _masses(part, n_classes, ignored)
-        row_weight = np.where(counted, 1.0 if part_weight is None else part_weight, 0.0)
+        counted = counted_rows(part, part_weight, ignored)
+        mass = _masses(part, n_classes, counted, ignored)
+        row_weight = counted * (1.0 if part_weight is None else part_weight)
         # The gradient already carries the sample weight; the divisor must carry it too.
         push -= np.asarray(mass.T @ gradient, dtype=np.float64)
         mass_weight += mass.T @ row_weight
-        counts += mass.T @ (row_weight != 0).astype(np.float64)
+        counts += mass.T @ counted.astype(np.float64)
         overall -= gradient.sum(axis=0, dtype=np.float64)
         total_weight += float(row_weight.sum())
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -182,27 +184,19 @@ def _rows_of(targets: Targets, start: int, stop: int) -> Targets:
             return LabelRows(targets.rows[start:stop])
 
 
-def _masses(targets: Targets, n_classes: int, ignored: int | None) -> tuple[Any, NDArray[np.bool_]]:
-    """(n, C) target mass, sparse for index forms, and which rows count at all."""
+def _masses(targets: Targets, n_classes: int, counted: NDArray[np.bool_], ignored: int | None) -> Any:
+    """(n, C) target mass, sparse for index forms; rows that do not count have none."""
     match targets:
         case ClassIndices():
-            counted = _not_ignored(targets.indices, ignored)
-            return _sparse_mass([(targets.indices, counted.astype(np.float64))], n_classes), counted
+            return _sparse_mass([(targets.indices, counted.astype(np.float64))], n_classes)
         case ClassMixture():
-            share = targets.share
-            counted = _not_ignored(targets.first, ignored) & _not_ignored(targets.second, ignored)
-            parts = [(targets.first, counted * share), (targets.second, counted * (1 - share))]
-            return _sparse_mass(parts, n_classes), counted
+            share = counted * targets.share
+            return _sparse_mass([(targets.first, share), (targets.second, counted - share)], n_classes)
         case ClassRows():
-            return np.asarray(targets.rows, dtype=np.float64), np.ones(len(targets), dtype=bool)
+            return np.where(counted[:, None], targets.rows, 0).astype(np.float64)
         case LabelRows():
-            present = _not_ignored(targets.rows, ignored)
-            mass = np.where(present, targets.rows, 0).astype(np.float64)
-            return mass, np.asarray(present.any(axis=1))
-
-
-def _not_ignored(values: NDArray[Any], ignored: int | None) -> NDArray[np.bool_]:
-    return np.ones(values.shape, dtype=bool) if ignored is None else np.asarray(values != ignored)
+            present = counted[:, None] & (ignored is None or targets.rows != ignored)
+            return np.where(present, targets.rows, 0).astype(np.float64)
 
 
 def _sparse_mass(parts: Sequence[tuple[NDArray[Any], NDArray[np.float64]]], n_classes: int) -> Any:
