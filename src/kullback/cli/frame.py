@@ -8,45 +8,46 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from kullback.cli.termination import Terminated
 from kullback.errors import InputError
 
 DEBUG = "KULLBACK_DEBUG"
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. Not an `Exception`, so that no handler on the way takes it for an error."""
-
-
-def handle_termination() -> None:
-    """Turn SIGTERM into an exception, so that temporary files are removed on the way out."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
-
-
 class Frame(TyperGroup):
     """The group of all commands, which turns whatever they raise into a message and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the arguments; `--help` and `--version` do their work here."""
+        with _exit_codes():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         with _exit_codes():
-            try:
-                return super().invoke(ctx)
-            finally:
-                # While the frame can still handle a closed pipe or a full disk: at shutdown Python can only complain.
-                if sys.stdout is not None and not sys.stdout.closed:
-                    sys.stdout.flush()
+            result = super().invoke(ctx)
+            # A full disk must show here, as an error: at shutdown Python can only complain.
+            sys.stdout.flush()
+            return result
+
+
+@contextlib.contextmanager
+def flushing() -> Iterator[None]:
+    """Write out what help and usage texts left in the buffer, and do not mind if nobody reads it."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
 
 
 @contextlib.contextmanager

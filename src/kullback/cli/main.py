@@ -1,17 +1,26 @@
-"""Start the command line; the only module imported before interruptions are handled."""
+"""Start the command line; nothing that takes time is imported before interruptions are handled."""
 
 from __future__ import annotations
 
+import os
 import sys
+
+from kullback.cli.termination import Terminated, handle_termination
 
 
 def main() -> None:
     """Run the `kullback` command and exit with its code."""
+    if sys.stdout is None:  # started with a closed standard output: there is nobody to tell
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        from kullback.cli.app import app
-        from kullback.cli.frame import handle_termination
-
         handle_termination()
-        app(prog_name="kullback")
-    except KeyboardInterrupt:  # before the frame is in charge: while modules load or arguments are parsed
+        from kullback.cli.app import app
+        from kullback.cli.frame import flushing
+
+        with flushing():
+            app(prog_name="kullback")
+    # Before the frame is in charge, while modules load:
+    except KeyboardInterrupt:
         sys.exit(130)
+    except Terminated:
+        sys.exit(143)

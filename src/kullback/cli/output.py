@@ -182,8 +182,14 @@ def print_losses(records: list[dict[str, Any]]) -> None:
         console.print(Text(f"  {record['meaning']}"), soft_wrap=True)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave a closed pipe to the frame; Rich itself would exit with code 1."""
+        raise
+
+
 def _console() -> Console:
-    return Console(highlight=False)
+    return _Console(highlight=False)
 
 
 def _table(*headings: str, right: tuple[int, ...] | None = None) -> Table:
