@@ -75,6 +75,8 @@ Rows<T> rows_of(const Matrix& m, int64_t begin, int64_t end, int64_t columns, Sc
 struct BlockTargets {
     int32_t *first = nullptr, *second = nullptr;
     double* weight = nullptr;
+    bool uniform = false;       // every weight is 1
+    bool some_skipped = false;  // some weight is 0
 };
 
 inline void block_weights(const Targets& t, int64_t begin, int64_t end, double* weight) {
@@ -85,20 +87,30 @@ inline void block_weights(const Targets& t, int64_t begin, int64_t end, double* 
 inline bool block_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, bool has_ignore,
                           int64_t ignore, double* weight, int32_t* out, Report& report) {
     bool bad = false;
+    const bool inside_ignored = has_ignore && ignore >= 0 && ignore < classes;
     with_type(v.type, [&](auto sample) {
         using S = decltype(sample);
         const S* from = static_cast<const S*>(v.data) + begin * v.stride;
         auto run = [&](int64_t stride) KULLBACK_LAMBDA {
+            // branchless, so that compilers vectorise it; weights are only looked at where something is amiss
+            uint64_t amiss = 0;
             for (int64_t i = 0; i < end - begin; ++i) {
+                const uint64_t y = uint64_t(int64_t(from[i * stride]));
+                const uint64_t outside = uint64_t(y >= uint64_t(classes));
+                amiss |= outside;
+                out[i] = int32_t(outside ? 0 : y);
+            }
+            for (int64_t i = 0; (amiss || inside_ignored) && i < end - begin; ++i) {
                 const int64_t y = int64_t(from[i * stride]);
-                const bool skip = has_ignore && y == ignore;
-                weight[i] = skip ? 0.0 : weight[i];
-                const bool outside = uint64_t(y) >= uint64_t(classes);
-                bad |= outside && weight[i] != 0;
-                out[i] = outside ? 0 : int32_t(y);
+                if (has_ignore && y == ignore) weight[i] = 0;
+                bad |= uint64_t(y) >= uint64_t(classes) && weight[i] != 0;
             }
         };
-        if (v.stride == 1) run(1); else run(v.stride);
+        if (v.stride == 1) {
+            run(1);
+        } else {
+            run(v.stride);
+        }
         if (bad) {
             for (int64_t i = 0; i < end - begin; ++i) {
                 if (weight[i] != 0 && uint64_t(int64_t(from[i * v.stride])) >= uint64_t(classes)) {
@@ -114,17 +126,28 @@ inline bool block_classes(const IndexVector& v, int64_t begin, int64_t end, int6
 inline bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch, BlockTargets& block,
                           Report& report) {
     const Targets& t = job.targets;
-    block.weight = scratch.take<double>(end - begin);
+    const int64_t rows = end - begin;
+    block.weight = scratch.take<double>(rows);
     block_weights(t, begin, end, block.weight);
-    if (t.form == Form::rows) return true;
-    block.first = scratch.take<int32_t>(end - begin);
-    if (t.form == Form::indices) {
-        return block_classes(t.first, begin, end, job.classes, t.has_ignore, t.ignore_index, block.weight,
-                             block.first, report);
+    bool good = true;
+    if (t.form != Form::rows) {
+        block.first = scratch.take<int32_t>(rows);
+        const bool may_ignore = t.has_ignore && t.form == Form::indices;
+        good = block_classes(t.first, begin, end, job.classes, may_ignore, t.ignore_index, block.weight, block.first,
+                             report);
     }
-    block.second = scratch.take<int32_t>(end - begin);
-    return block_classes(t.first, begin, end, job.classes, false, 0, block.weight, block.first, report) &&
-           block_classes(t.second, begin, end, job.classes, false, 0, block.weight, block.second, report);
+    if (t.form == Form::mixture) {
+        block.second = scratch.take<int32_t>(rows);
+        good = good && block_classes(t.second, begin, end, job.classes, false, 0, block.weight, block.second, report);
+    }
+    int64_t ones = 0, zeros = 0;
+    for (int64_t i = 0; i < rows; ++i) {
+        ones += block.weight[i] == 1;
+        zeros += block.weight[i] == 0;
+    }
+    block.uniform = ones == rows;
+    block.some_skipped = zeros > 0;
+    return good;
 }
 
 }  // namespace KULLBACK_LEVEL

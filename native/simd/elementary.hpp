@@ -20,7 +20,7 @@ struct Constants<float> {
     using Int = int32_t;
     static constexpr int mantissa_bits = 23;
     static constexpr Int bias = 127;
-    static constexpr float exp_floor = -104.0f;  // exp is below half the least subnormal: rounds to 0
+    static constexpr float exp_floor = -0x1.b8d774p+6f;  // -(lift + bias) log 2, where the scale below becomes 0
     static constexpr Int lift = 32;              // keeps 2^(n + lift) normal for every n that occurs
     static constexpr float unlift = 0x1p-32f;
     static constexpr float round_magic = 0x1.8p23f;
@@ -35,7 +35,7 @@ struct Constants<double> {
     using Int = int64_t;
     static constexpr int mantissa_bits = 52;
     static constexpr Int bias = 1023;
-    static constexpr double exp_floor = -746.0;
+    static constexpr double exp_floor = -0x1.78b9b9e2a1effp+9;
     static constexpr Int lift = 64;
     static constexpr double unlift = 0x1p-64;
     static constexpr double round_magic = 0x1.8p52;
@@ -80,6 +80,7 @@ KULLBACK_INLINE V exp_lifted(V x) {
     using K = Constants<T>;
     using I = typename traits<V>::integer;
     constexpr T magic = K::round_magic + T(K::lift + K::bias);
+    x = larger<V>(splat<V>(K::exp_floor), x);
     // Adding the magic number leaves the rounded exponent, already lifted and biased, in the lowest bits.
     const V shifted = x * K::log2_e + magic;
     const V n = shifted - magic;
@@ -91,7 +92,7 @@ KULLBACK_INLINE V exp_lifted(V x) {
     } else {
         scale = bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits);
     }
-    return select<V>(x < K::exp_floor, V{}, y * scale);
+    return y * scale;
 }
 
 template <class V>

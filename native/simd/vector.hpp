@@ -7,6 +7,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__GNUC__) || defined(__clang__)
 #define KULLBACK_INLINE inline __attribute__((always_inline))
@@ -111,8 +116,17 @@ KULLBACK_INLINE V keep(Mask<V> condition, V value) {
     return condition ? value : V{};
 }
 
+// a > b ? a : b, so a NaN in `a` is passed over and one in `b` is kept. That is what the x86 instruction does, but
+// compilers do not always find it.
 template <class V>
-KULLBACK_INLINE V larger(V a, V b) {  // a NaN in `a` is passed over, one in `b` is kept
+KULLBACK_INLINE V larger(V a, V b) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_max_ps(__m256(a), __m256(b)));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_max_pd(__m256d(a), __m256d(b)));
+#elif KULLBACK_HAS_VECTORS && defined(__SSE2__)
+    if constexpr (std::is_same_v<V, VectorF>) return V(_mm_max_ps(__m128(a), __m128(b)));
+    if constexpr (std::is_same_v<V, VectorD>) return V(_mm_max_pd(__m128d(a), __m128d(b)));
+#endif
     return a > b ? a : b;
 }
 

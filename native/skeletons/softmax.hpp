@@ -58,45 +58,52 @@ Kept<T> room_to_keep(int64_t classes, Scratch& scratch) {
     return {exp, scratch.take<T>(classes / piece_size<T> + 1)};
 }
 
-// Adds up 2^lift exp((z - center) / T) over [begin, end), the ties with the center apart.
-template <class T, bool Keep, bool Ties>
-KULLBACK_INLINE void sum_piece(const T* z, int64_t begin, int64_t end, T center, T factor, T* kept, double& rest,
-                               double& ties) {
+// Keeps 2^lift exp((z - center) / T) over [begin, end) and returns the sum, without the lift.
+template <class T>
+KULLBACK_INLINE double sum_piece(const T* z, int64_t begin, int64_t end, T center, T factor, T* kept) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{}, count_a = V{}, count_b = V{};
-    auto add = [&](int64_t k, auto part, V& sum, V& count) KULLBACK_LAMBDA {
-        const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
-        const V e = exp_lifted<V>(d);
-        if constexpr (Keep) store<V>(kept + k, part, e);
-        if constexpr (Ties) {
-            const Mask<V> is_top = d == T(0);
-            sum += select<V>(is_top, V{}, e);
-            count += keep<V>(is_top, splat<V>(T(1)));
-        } else {
-            sum += e;
-        }
+    V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{};
+    auto add = [&](int64_t k, auto part, V& sum) KULLBACK_LAMBDA {
+        const V e = exp_lifted<V>((load<V>(z + k, part, -infinity<T>) - center) * factor);
+        store<V>(kept + k, part, e);
+        sum += e;
     };
     int64_t k = begin;
     for (; k + 4 * W <= end; k += 4 * W) {
-        add(k, Whole{}, sum_a, count_a);
-        add(k + W, Whole{}, sum_b, count_b);
-        add(k + 2 * W, Whole{}, sum_c, count_a);
-        add(k + 3 * W, Whole{}, sum_d, count_b);
+        add(k, Whole{}, sum_a);
+        add(k + W, Whole{}, sum_b);
+        add(k + 2 * W, Whole{}, sum_c);
+        add(k + 3 * W, Whole{}, sum_d);
     }
-    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum_a, count_a); });
-    rest += sum_lanes((sum_a + sum_b) + (sum_c + sum_d)) * double(Constants<T>::unlift);
-    if constexpr (Ties) ties += sum_lanes(count_a + count_b);
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum_a); });
+    return sum_lanes((sum_a + sum_b) + (sum_c + sum_d)) * double(Constants<T>::unlift);
 }
 
-template <class T, bool Keep = false>
-inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept = {}) {
+// The kept sum over [begin, end) without one of the largest, which are 2^lift. Added up apart from them it keeps
+// its own precision, however small it is.
+template <class T>
+KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
+    using V = Vector<T>;
+    constexpr T one = 1 / Constants<T>::unlift;
+    V sum = V{}, ties = V{};
+    along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+        const V e = load<V>(kept + k, part, T(0));
+        const Mask<V> is_top = e == one;
+        sum += select<V>(is_top, V{}, e);
+        ties += keep<V>(is_top, splat<V>(T(1)));
+    });
+    return sum_lanes(sum) * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
+}
+
+template <class T>
+inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     const T factor = T(inverse_temperature);
     T top = -infinity<T>;
     T center = 0;
-    double rest = 0, ties = 0;
+    double others = -1;  // the sum is 1 + others as soon as there is a largest logit
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
         const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
         V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
@@ -109,26 +116,27 @@ inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature
             peak_a = larger<V>(load<V>(z + j, part, -infinity<T>), peak_a);
         });
         const T piece_top = largest_lane(larger<V>(peak_a, peak_b));
-        if (piece_top > top) {
+        const bool new_top = piece_top > top;
+        if (new_top) {
             // what was summed so far is now relative to a larger logit
             const double d = (double(top) - double(piece_top)) * inverse_temperature;
-            if (begin > 0) rest = (rest + ties) * exp_nonpositive<double>(d);
-            ties = 0;
+            others = (others + 1) * exp_nonpositive<double>(d);
             top = center = piece_top;
         }
-        if constexpr (Keep) kept.centers[begin / piece_size<T>] = center;
-        if (piece_top == top) {
-            sum_piece<T, Keep, true>(z, begin, end, center, factor, kept.exp, rest, ties);
+        kept.centers[begin / piece_size<T>] = center;
+        const double sum = sum_piece(z, begin, end, center, factor, kept.exp);
+        if (new_top) {
+            others += sum < 1.5 ? sum_others(kept.exp, begin, end) : sum - 1;
         } else {
-            sum_piece<T, Keep, false>(z, begin, end, center, factor, kept.exp, rest, ties);
+            others += sum;
         }
     }
     RowSum<T> row;
     row.center = center;
-    row.sum = rest + ties;
-    const bool empty = row.sum == 0;
-    row.others = empty ? 0 : rest + (ties - 1);
-    row.log_sum = empty ? 0 : log1p_nonnegative<double>(row.others);
+    row.sum = 1 + others;
+    const bool empty = top == -infinity<T> && row.sum == 0;
+    row.others = empty ? 0 : others;
+    row.log_sum = empty ? 0 : log1p_nonnegative<double>(others);
     row.inverse = empty ? 0 : 1 / row.sum;
     return row;
 }
@@ -167,6 +175,33 @@ inline void put_loss(const Job& job, int64_t i, double weighted, Report& report)
         static_cast<double*>(job.per_example)[i] = weighted;
     } else {
         static_cast<T*>(job.per_example)[i] = T(weighted);
+    }
+}
+
+// Weighs, sums and stores the losses of a whole block; rows that do not count have loss 0.
+template <class T>
+inline void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses, const double* weight,
+                       Report& report) {
+    double sums[8] = {};
+    T largest = 0;
+    int64_t r = 0;
+    for (; r + 8 <= rows; r += 8) {
+        for (int j = 0; j < 8; ++j) sums[j] += weight[r + j] * double(losses[r + j]);
+    }
+    for (int64_t j = r; j < rows; ++j) sums[0] += weight[j] * double(losses[j]);
+    for (r = 0; r < rows; ++r) largest = losses[r] > largest ? losses[r] : largest;
+    report.total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    for (r = 0; largest == infinity<T> && r < rows; ++r) {
+        if (weight[r] * double(losses[r]) == infinity<double>) {
+            report.infinite_row = begin + r;
+            break;
+        }
+    }
+    if (!job.per_example) return;
+    if (job.per_example_float64) {
+        for (r = 0; r < rows; ++r) static_cast<double*>(job.per_example)[begin + r] = weight[r] * double(losses[r]);
+    } else {
+        for (r = 0; r < rows; ++r) static_cast<T*>(job.per_example)[begin + r] = T(weight[r] * double(losses[r]));
     }
 }
 
@@ -214,8 +249,7 @@ struct SoftmaxRows {
 
     // Loss and gradient of a row whose target is class a, or share of a and 1 - share of b.
     double class_row(const T* z, T* g, int64_t a, int64_t b, double share, double gradient_scale, Kept<T> kept) const {
-        const RowSum<T> row = g ? sum_row<T, true>(z, classes, job.inverse_temperature, kept)
-                                : sum_row<T>(z, classes, job.inverse_temperature);
+        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
         double weighted_log_p = 0;
         if (loss.spreads()) {
             weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
@@ -292,8 +326,8 @@ struct SoftmaxRows {
         return (plain + T(total * job.smoothing / double(classes))) * w;
     }
 
-    double mass_row(const T* z, const T* t, double total, T* g, double gradient_scale) const {
-        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature);
+    double mass_row(const T* z, const T* t, double total, T* g, double gradient_scale, Kept<T> kept) const {
+        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
         double value = 0, first = 0;
         const T log_sum = T(row.log_sum);
         for (int64_t begin = 0; begin < classes; begin += 64 * lanes<T>) {
@@ -310,12 +344,11 @@ struct SoftmaxRows {
             first += sum_lanes(firsts);
         }
         if (g) {
-            const T f = T(-gradient_scale * first * row.inverse);
             const T s = T(gradient_scale);
-            along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                const V d = scaled(z, row, k, part);
-                const auto element = loss.at_mass(d - log_sum, mass_at(t, total, k, part));
-                store<V>(g + k, part, exp_nonpositive<V>(d) * f + element.first * s);
+            along_kept(row, kept, classes, job.inverse_temperature, -gradient_scale * first * row.inverse,
+                       [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
+                const auto element = loss.at_mass(scaled(z, row, k, part) - log_sum, mass_at(t, total, k, part));
+                store<V>(g + k, part, e + element.first * s);
             });
         }
         return row.broken() ? row.sum : value;
@@ -337,14 +370,11 @@ struct SoftmaxRows {
             } else {
                 few_class_block<T, Loss, true>(job, run.loss, logits, targets, begin, end - begin, losses);
             }
-            for (int64_t i = begin; i < end; ++i) {
-                const double row_weight = targets.weight[i - begin];
-                put_loss<T>(job, i, row_weight == 0 ? 0.0 : row_weight * double(losses[i - begin]), report);
-            }
+            put_losses(job, begin, end - begin, losses, targets.weight, report);
             return;
         }
 #endif
-        const Kept<T> kept = soft ? Kept<T>{} : room_to_keep<T>(job.classes, scratch);
+        const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             const double row_weight = targets.weight[r];
@@ -364,7 +394,7 @@ struct SoftmaxRows {
                     report.bad_column = column;
                     return;
                 }
-                value = run.mass_row(logits.row(r), masses.row(r), total, g, gradient_scale);
+                value = run.mass_row(logits.row(r), masses.row(r), total, g, gradient_scale, kept);
             } else {
                 const bool mixed = job.targets.form == Form::mixture;
                 value = run.class_row(logits.row(r), g, targets.first[r], mixed ? targets.second[r] : -1,
@@ -415,6 +445,7 @@ struct SoftmaxRows {
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Rows<T> masses = soft ? rows_of<T>(job.targets.rows, begin, end, job.classes, scratch) : Rows<T>{};
         const double scale = job.scale * job.inverse_temperature * job.inverse_temperature;
+        const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             if (targets.weight[r] == 0) {
@@ -424,7 +455,7 @@ struct SoftmaxRows {
             double mass;
             if (!run.row_mass(targets, masses, i, r, mass, report)) return;
             const T* z = logits.row(r);
-            body(run, z, sum_row(z, job.classes, job.inverse_temperature), mass * targets.weight[r] * scale, i);
+            body(run, z, sum_row(z, job.classes, job.inverse_temperature, kept), mass * targets.weight[r] * scale, i);
         }
     }
 
@@ -469,10 +500,11 @@ void softmax_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
     Scratch scratch(memory);
     const T factor = T(job.inverse_temperature);
     const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
+    const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
     for (int64_t i = begin; i < end; ++i) {
         const T* z = logits.row(i - begin);
         T* out = static_cast<T*>(job.out) + i * job.out_stride;
-        const RowSum<T> row = sum_row(z, job.classes, job.inverse_temperature);
+        const RowSum<T> row = sum_row(z, job.classes, job.inverse_temperature, kept);
         // log_sum is NaN with the sum, so a row with a NaN or +inf logit is NaN all along
         const T log_sum = T(row.log_sum), inverse = T(row.inverse);
         along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {

@@ -42,15 +42,13 @@ KULLBACK_INLINE Vector<T> few_class_group(const Loss& loss, const T* weight, int
     for (int k = 1; k < classes; ++k) top = larger<V>(e[k], top);
     top = larger<V>(splat<V>(-infinity<T>), top);
     const V center = select<V>(top > -infinity<T>, top, V{});
-    V rest = V{}, ties = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
+    V misses = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
 #pragma GCC unroll 16
     for (int k = 0; k < classes; ++k) {
         const V d = (e[k] - center) * factor;
         e[k] = exp_nonpositive<V>(d);
-        const Mask<V> is_top = d == T(0);
-        rest += select<V>(is_top, V{}, e[k]);
-        ties += keep<V>(is_top, splat<V>(T(1)));
         const Mask<V> is_target = target == k;
+        misses += select<V>(is_target, V{}, e[k]);
         d_y = select<V>(is_target, d, d_y);
         e_y = select<V>(is_target, e[k], e_y);
         if constexpr (!Plain) {
@@ -60,15 +58,16 @@ KULLBACK_INLINE Vector<T> few_class_group(const Loss& loss, const T* weight, int
             weight_sum += w;
         }
     }
-    const V sum = rest + ties;
+    // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
+    // is the largest and e_y - 1 is 0, or its loss is not small
+    const V sum = misses + e_y;
     const Mask<V> empty = sum == T(0);
-    const V others = select<V>(empty, V{}, rest + (ties - T(1)));
     const V inverse = select<V>(empty, V{}, T(1) / sum);
-    const V log_sum = log1p_nonnegative<V>(others);
+    const V log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, misses + (e_y - T(1)))));
     TargetClass<V> at;
     at.log_p = d_y - log_sum;
     at.p = e_y * inverse;
-    at.miss = select<V>(d_y == T(0), others * inverse, T(1) - at.p);
+    at.miss = select<V>(empty, splat<V>(T(1)), misses * inverse);
     at.weight = w_y;
     // without smoothing this may be -inf and must not meet a zero
     at.weighted_log_p = loss.spreads() ? weighted - weight_sum * log_sum : V{};
@@ -98,7 +97,11 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
     auto group = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, T* g, int64_t g_stride) {
         T factors[W];
-        for (int i = 0; i < W; ++i) factors[i] = T(row_weight[i] * scale);
+        if (targets.uniform) {
+            for (int i = 0; i < W; ++i) factors[i] = T(scale);
+        } else {
+            for (int i = 0; i < W; ++i) factors[i] = T(row_weight[i] * scale);
+        }
         return few_class_group<T, Loss, C, Tile, Plain>(loss, weight, classes, factor, z, stride, y,
                                                         load<Vector<T>>(factors), g, g_stride);
     };
@@ -124,7 +127,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
         }
     }
     // rows that do not count may hold anything: their results are replaced, not multiplied by zero
-    for (r = 0; r < rows; ++r) {
+    for (r = 0; targets.some_skipped && r < rows; ++r) {
         if (targets.weight[r] != 0) continue;
         losses[r] = 0;
         for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
