@@ -58,6 +58,16 @@ def test_quoted_cells_may_hold_delimiters_quotes_and_newlines(write):
     assert columns(path) == {"a": ['x, "y"\nz', "q"], "b": [1, 2]}
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_quoted_newlines_survive_blocks_of_any_size(write, monkeypatch, newline):
+    cells = [f"one{newline}two {i}" if i % 7 == 3 else f"plain {i}" for i in range(300)]
+    path = write("a,b\n" + "".join(f'{i},"{cell}"\n' for i, cell in enumerate(cells)))
+    for block in (64, 100, 333):
+        monkeypatch.setattr(delimited_module, "_BLOCK_BYTES", block)
+        assert columns(path)["b"] == cells
+        assert [value for batch in iter_batches(path, 50) for value in batch.column("b").to_pylist()] == cells
+
+
 def test_a_quoted_newline_in_the_header_keeps_the_first_row(write):
     assert columns(write('"a\nb",c\n1,2\n')) == {"a\nb": [1], "c": [2]}
 
