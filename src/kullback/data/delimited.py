@@ -30,7 +30,7 @@ class _Layout:
     names: list[str]
     header_lines: int
     delimiter: str
-    spanning: bool
+    quoted: bool
     notes: tuple[str, ...]
 
 
@@ -168,12 +168,12 @@ def _layout(path: Path, delimiter: str) -> _Layout:
         )
     try:
         quotes = _count_quotes(path)
-        spanning = quotes > 0 and _quotes_may_span_lines(path)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read to its end: {error}") from None
     if quotes % 2:
         raise_if_unclosed(path, delimiter)
-    return _Layout(names, lines, delimiter, spanning, tuple(notes))
+    # Without a quote no cell spans lines, and Arrow can cut the file up for its threads.
+    return _Layout(names, lines, delimiter, quotes > 0, tuple(notes))
 
 
 def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
@@ -201,12 +201,6 @@ def _count_quotes(path: Path) -> int:
     return count
 
 
-def _quotes_may_span_lines(path: Path) -> bool:
-    """Whether a cell may hold a line break. Where none does, Arrow can cut the file up for its threads."""
-    with open_bytes(path) as file:
-        return any(line.count(b'"') % 2 or line.find(b"\r", 0, -2) >= 0 for line in file)
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -226,7 +220,7 @@ def _read_options(layout: _Layout, block: int) -> pacsv.ReadOptions:
 def _parse_options(layout: _Layout) -> pacsv.ParseOptions:
     return pacsv.ParseOptions(
         delimiter=layout.delimiter,
-        newlines_in_values=layout.spanning,
+        newlines_in_values=layout.quoted,
         # In a file of one column an empty line is a row whose only cell is missing.
         ignore_empty_lines=len(layout.names) > 1,
     )
