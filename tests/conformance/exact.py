@@ -69,3 +69,139 @@ def binary_cross_entropy(
 def floats(values) -> np.ndarray:
     """Round to float64 once, at the very end."""
     return np.array([float(v) for v in values])
+
+
+# ---------------------------------------------------------------- any loss: derivatives from values
+
+
+def odds(u):
+    """p, 1 − p and their logarithms of one row of scores, each to full precision however close to 0."""
+    finite = [v for v in u if v != -mp.inf]
+    if not finite:
+        return [(mp.mpf(0), mp.mpf(1), -mp.inf, mp.mpf(0))] * len(u)
+    top = max(finite)
+    e = [mp.exp(v - top) if v != -mp.inf else mp.mpf(0) for v in u]
+    total = mp.fsum(e)
+    rows = []
+    for k in range(len(u)):
+        rest = mp.fsum(e[:k] + e[k + 1 :])
+        rows.append((e[k] / total, rest / total, _log(e[k] / total), _log(rest / total)))
+    return rows
+
+
+def _log(x):
+    return mp.log(x) if x != 0 else -mp.inf
+
+
+def focal(gamma):
+    return lambda p, m, log_p, log_m: -(m**gamma) * log_p if m != 0 else mp.mpf(0)
+
+
+def zero(p, m, log_p, log_m):
+    return mp.mpf(0)
+
+
+def mirrored(on):
+    return lambda p, m, log_p, log_m: on(m, p, log_m, log_p)
+
+
+def log_loss(p, m, log_p, log_m):
+    return -log_p
+
+
+def brier(p, m, log_p, log_m):
+    return m**2
+
+
+def generalised(q):
+    return lambda p, m, log_p, log_m: (1 - p**q) / q if p != 0 else 1 / q
+
+
+def poly(epsilon):
+    return lambda p, m, log_p, log_m: -log_p + epsilon * m
+
+
+def linear(p, m, log_p, log_m):
+    return m
+
+
+def shifted(delta):
+    """Cross-entropy with `delta` taken off the logit: log(1 + e^Δ·(1 − p)/p)."""
+    return lambda p, m, log_p, log_m: mp.log(p + mp.exp(delta) * m) - log_p
+
+
+def asymmetric_off(gamma, clip):
+    def off(p, m, log_p, log_m):
+        x = p - clip
+        if x <= 0:
+            return mp.mpf(0)
+        return -(x**gamma) * (log_m if clip == 0 else mp.log(1 - x))
+
+    return off
+
+
+def softmax_row(on, off=zero, *, s, temperature=1.0, offset=None, softcap=None, z_loss=0.0):
+    """The loss of one row as a function of its logits; `on` may be a list, one function a class."""
+    s = [_number(x) for x in s]
+    total = mp.fsum(s)
+    ons = on if isinstance(on, list) else [on] * len(s)
+
+    def value(z):
+        if softcap is not None:
+            z = [softcap * mp.tanh(v / softcap) if v != -mp.inf else v for v in z]
+        shift = [mp.mpf(0)] * len(z) if offset is None else [mp.mpf(float(x)) for x in offset]
+        u = [v / _number(temperature) + b if v != -mp.inf else v for v, b in zip(z, shift, strict=True)]
+        terms = []
+        for k, row in enumerate(odds(u)):
+            if s[k] != 0:
+                terms.append(s[k] * ons[k](*row))
+            if total - s[k] != 0:
+                terms.append((total - s[k]) * off(*row))
+        if z_loss and total != 0:
+            top = max(u)
+            terms.append(total * _number(z_loss) * (top + mp.log(mp.fsum(mp.exp(v - top) for v in u))) ** 2)
+        return mp.fsum(terms)
+
+    return value
+
+
+def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0):
+    """The loss of one row of labels, summed, as a function of its logits."""
+    on_mass, off_mass = [_number(x) for x in on_mass], [_number(x) for x in off_mass]
+
+    def value(z):
+        total = mp.mpf(0)
+        for k, v in enumerate(z):
+            x = v / _number(temperature)
+            p, m = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+            row = (p, m, -mp.log1p(mp.exp(-x)), -mp.log1p(mp.exp(x)))
+            total += (on_mass[k] * on(*row) if on_mass[k] else 0) + (off_mass[k] * off(*row) if off_mass[k] else 0)
+        return total
+
+    return value
+
+
+def derivatives(value, z, direction):
+    """Value, gradient, Hessian·direction and Hessian diagonal at the logits z, by differences in 150 digits."""
+    z = [_number(v) for v in z]
+    v = [_number(x) for x in direction]
+    n = len(z)
+    with mp.workdps(150):
+        h = mp.mpf(10) ** -40
+
+        def at(steps):
+            return value([a + b * h if a != -mp.inf else a for a, b in zip(z, steps, strict=True)])
+
+        unit = [[mp.mpf(int(i == j)) for i in range(n)] for j in range(n)]
+        middle = at([0] * n)
+        up, down = [at(e) for e in unit], [at([-x for x in e]) for e in unit]
+        gradient = [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)]
+        diagonal = [(a - 2 * middle + b) / h**2 for a, b in zip(up, down, strict=True)]
+        product = []
+        for j in range(n):
+            both = [
+                at([sign * x + other * e for x, e in zip(v, unit[j], strict=True)])
+                for sign, other in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+            ]
+            product.append((both[0] - both[1] - both[2] + both[3]) / (4 * h**2))
+        return middle, gradient, product, diagonal

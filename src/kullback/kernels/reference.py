@@ -226,7 +226,7 @@ class _SoftmaxRows:
             u = u + recipe.offset
         self.softmax = softmax_odds(u)
         self.p, self.miss, *_ = odds = self.softmax.odds
-        self.spoilt = np.isnan(odds.log_p).any(axis=1)
+        self.spoilt: Bool = np.asarray(np.isnan(odds.log_p).any(axis=1))
         mass = targets[self.counts].dense(n_classes)
         total = mass.sum(axis=1, keepdims=True)
         s = (1 - recipe.smoothing) * mass + recipe.smoothing / max(n_classes, 1) * total
@@ -260,7 +260,7 @@ class _SoftmaxRows:
     def gradient(self) -> Float:
         b, _, a, _ = self.split()
         g = b - self.p * b.sum(axis=1, keepdims=True) - a * self.softmax.others + np.where(self.softmax.is_top, a, 0.0)
-        return g + self.lse_pull() * self.p
+        return np.asarray(g + self.lse_pull() * self.p)
 
     def lse_pull(self) -> Float:
         """2·λ·S·log Σexp, (n, 1): what the z-loss adds to each p."""
@@ -275,14 +275,14 @@ class _SoftmaxRows:
         product = bent - p * bent.sum(axis=1, keepdims=True) - b.sum(axis=1, keepdims=True) * p * delta
         product += h * np.where(top, apart, 0.0).sum(axis=1, keepdims=True) * (np.where(top, 1.0, 0.0) - r)
         product -= a * r * apart
-        return product + 2 * self.z_loss * p * mean + self.lse_pull() * p * delta
+        return np.asarray(product + 2 * self.z_loss * p * mean + self.lse_pull() * p * delta)
 
     def hessian_diagonal(self) -> Float:
         b, c, a, h = self.split()
         p, m, r = self.p, self.miss, self.softmax.others
         diagonal = c * m**2 + p**2 * (c.sum(axis=1, keepdims=True) - c) - b.sum(axis=1, keepdims=True) * p * m
         diagonal += np.where(self.softmax.is_top, h, h * r**2 - a * r * (1 - r))
-        return diagonal + 2 * self.z_loss * p**2 + self.lse_pull() * p * m
+        return np.asarray(diagonal + 2 * self.z_loss * p**2 + self.lse_pull() * p * m)
 
     def clean(self, values: Float) -> Float:
         """A row with a NaN or +inf logit says NaN even if a zero target would have hidden it."""
@@ -543,7 +543,7 @@ def margin_hessian_diagonal(
 ) -> None:
     """Write scale·row_weight·∂²loss/∂logits_j² into `out` (N, C); zero for the plain hinges."""
     rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
-    rows.write(out, rows.per_row(np.abs(rows.pulled(rows.second))), scale)
+    rows.write(out, np.asarray(np.abs(rows.per_row(rows.pulled(rows.second)))), scale)
 
 
 class _MarginRows:
@@ -564,7 +564,7 @@ class _MarginRows:
         _check_range(targets, n_classes, self.counts)
         self.weight = _weights(row_weight, self.counts)
         z = np.asarray(logits, dtype=np.float64)[self.counts]
-        self.spoilt = np.isnan(z).any(axis=1) | np.isposinf(z).any(axis=1)
+        self.spoilt: Bool = np.asarray((np.isnan(z) | np.isposinf(z)).any(axis=1))
         mass = targets[self.counts].dense(n_classes)
         if recipe.class_weight is not None:
             mass = mass * recipe.class_weight
@@ -581,9 +581,9 @@ class _MarginRows:
             active &= np.arange(n_classes) == highest[:, None]
         hinge = np.where(active, excess, 0.0)
         if recipe.power == 2:
-            self.value, self.first, self.second = (hinge**2).sum(axis=1), 2 * hinge, 2.0 * active
+            self.value, self.first, self.second = (hinge**2).sum(axis=1), 2 * hinge, np.where(active, 2.0, 0.0)
         else:
-            self.value, self.first, self.second = hinge.sum(axis=1), 1.0 * active, np.zeros_like(hinge)
+            self.value, self.first, self.second = hinge.sum(axis=1), np.where(active, 1.0, 0.0), np.zeros_like(hinge)
 
     def pulled(self, push: Float) -> Float:
         """Every push on a rival is a pull on the true class."""

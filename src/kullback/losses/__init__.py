@@ -1,8 +1,32 @@
 """The losses: what each one computes, what its minimiser means, and how it is spelled."""
 
+from kullback.losses.balanced_softmax import BalancedSoftmax
 from kullback.losses.base import Loss
 from kullback.losses.binary_cross_entropy import BinaryCrossEntropy
+from kullback.losses.brier import Brier
 from kullback.losses.cross_entropy import CrossEntropy
+from kullback.losses.deviance import Deviance
+from kullback.losses.focal import Focal
+from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from kullback.losses.ldam import Ldam
+from kullback.losses.one_vs_rest import OneVsRest
+from kullback.losses.poly import Poly
+from kullback.losses.smoothed_zero_one import SmoothedZeroOne
 from kullback.losses.spelling import CATALOGUE, parse_loss
 
-__all__ = ["CATALOGUE", "BinaryCrossEntropy", "CrossEntropy", "Loss", "parse_loss"]
+__all__ = [
+    "CATALOGUE",
+    "BalancedSoftmax",
+    "BinaryCrossEntropy",
+    "Brier",
+    "CrossEntropy",
+    "Deviance",
+    "Focal",
+    "GeneralisedCrossEntropy",
+    "Ldam",
+    "Loss",
+    "OneVsRest",
+    "Poly",
+    "SmoothedZeroOne",
+    "parse_loss",
+]

@@ -467,6 +467,22 @@ def check_positive(name: str, value: float) -> float:
     return number
 
 
+def check_at_least(name: str, value: float, least: float) -> float:
+    """A finite setting that is not below `least`."""
+    number = check_number(name, value)
+    if not least <= number < math.inf:
+        raise InputError(f"{name}={value!r} is not valid; it is a finite number of at least {least}")
+    return number
+
+
+def check_between(name: str, value: float, least: float, most: float) -> float:
+    """A setting in [least, most]."""
+    number = check_number(name, value)
+    if not least <= number <= most:
+        raise InputError(f"{name}={value!r} is not valid; it lies between {least} and {most}")
+    return number
+
+
 def check_number(name: str, value: float) -> float:
     """A real number that is not a truth value."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
@@ -499,6 +515,18 @@ def as_distribution(values: ArrayLike, what: str) -> Float:
     if p.size and not np.allclose(total, 1, rtol=0, atol=1e-4):
         raise InputError(f"{what} has a row that sums to {np.ravel(total)[np.argmax(abs(np.ravel(total) - 1))]}, not 1")
     return p
+
+
+def sharpened(s: Float, power: float) -> Float:
+    """Scores whose softmax is s^power, normalised, (N, C); for an infinite power all mass is on the (first) mode."""
+    if power == math.inf:
+        scores = np.full(s.shape, -math.inf)
+        scores[np.arange(len(s)), np.argmax(s, axis=1)] = 0.0
+        return scores
+    with np.errstate(divide="ignore"):
+        scores = power * np.log(s)
+    scores -= scores.max(axis=1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
 
 
 def infer_n_classes(targets: Targets, n_classes: int | None) -> int:

@@ -7,11 +7,35 @@ import dataclasses
 import difflib
 
 from kullback.errors import InputError, SpellingError
+from kullback.losses.balanced_softmax import BalancedSoftmax
 from kullback.losses.base import Loss
 from kullback.losses.binary_cross_entropy import BinaryCrossEntropy
+from kullback.losses.brier import Brier
 from kullback.losses.cross_entropy import CrossEntropy
+from kullback.losses.deviance import Deviance
+from kullback.losses.focal import Focal
+from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from kullback.losses.ldam import Ldam
+from kullback.losses.one_vs_rest import OneVsRest
+from kullback.losses.poly import Poly
+from kullback.losses.smoothed_zero_one import SmoothedZeroOne
 
-CATALOGUE: dict[str, type[Loss]] = {loss.name: loss for loss in (CrossEntropy, BinaryCrossEntropy)}
+CATALOGUE: dict[str, type[Loss]] = {
+    loss.name: loss
+    for loss in (
+        CrossEntropy,
+        BalancedSoftmax,
+        Ldam,
+        Focal,
+        Poly,
+        GeneralisedCrossEntropy,
+        SmoothedZeroOne,
+        Brier,
+        OneVsRest,
+        Deviance,
+        BinaryCrossEntropy,
+    )
+}
 
 
 def parse_loss(spelling: str | Loss) -> Loss:

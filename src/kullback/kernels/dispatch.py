@@ -1,0 +1,44 @@
+"""Which backend runs a recipe: the active one or, for what it lacks, the reference.
+
+The C++ kernels do not cover every loss. A loss they lack runs on the NumPy reference, which is right but slow;
+``loss.backend`` says where a loss runs, so nobody has to guess.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TypeAlias, cast
+
+from kullback import kernels
+from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe, SoftmaxRecipe
+
+Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe
+
+
+def backend_of(recipe: Recipe) -> str:
+    """The name of the backend that runs the recipe here: ``"cpu"`` or ``"reference"``.
+
+    >>> backend_of(SoftmaxRecipe())
+    'cpu'
+    """
+    return runner(recipe).__name__.rpartition(".")[2]
+
+
+def runner(recipe: Recipe) -> kernels.Kernels:
+    """The backend module that runs the recipe: the active one if it can, else the reference."""
+    active = kernels.active()
+    if active.__name__.endswith(".cpu") and not _native_runs(recipe):
+        return cast(kernels.Kernels, importlib.import_module("kullback.kernels.reference"))
+    return active
+
+
+def _native_runs(recipe: Recipe) -> bool:
+    from kullback.kernels import _native
+
+    if isinstance(recipe, MarginRecipe):
+        return False
+    if isinstance(recipe, SoftmaxRecipe):
+        extras = recipe.softcap is not None or recipe.offset is not None or recipe.shift is not None
+        if extras or recipe.z_loss:
+            return False
+    return recipe.family in _native.families(isinstance(recipe, SigmoidRecipe))
