@@ -71,82 +71,83 @@ Rows<T> rows_of(const Matrix& m, int64_t begin, int64_t end, int64_t columns, Sc
     return {copy, columns};
 }
 
-// The targets of a block of rows that do not need the logits: classes in range and weights, 0 for ignored rows.
+// What the targets of a block say without the logits: classes in range, and row weights that are 0 for ignored rows.
 struct BlockTargets {
     int32_t *first = nullptr, *second = nullptr;
-    double* weight = nullptr;
-    bool uniform = false;       // every weight is 1
-    bool some_skipped = false;  // some weight is 0
+    double* weights = nullptr;  // null: all ones
+    bool some_skipped = false;
+    double weight(int64_t r) const { return weights ? weights[r] : 1.0; }
 };
 
-inline void block_weights(const Targets& t, int64_t begin, int64_t end, double* weight) {
-    for (int64_t i = begin; i < end; ++i) weight[i - begin] = t.row_weight ? t.row_weight[i] : 1.0;
+inline double* copy_weights(const Targets& t, int64_t begin, int64_t end, double* weights) {
+    for (int64_t i = begin; i < end; ++i) weights[i - begin] = t.row_weight ? t.row_weight[i] : 1.0;
+    return weights;
 }
 
-// Narrows one index vector; false (and the report says where) if a counted row's class is out of range.
-inline bool block_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, bool has_ignore,
-                          int64_t ignore, double* weight, int32_t* out, Report& report) {
-    bool bad = false;
-    const bool inside_ignored = has_ignore && ignore >= 0 && ignore < classes;
+// Narrows one index vector to 32 bits, with 0 for classes out of range; returns whether there were any.
+inline bool narrow_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, int32_t* out) {
+    bool amiss = false;
     with_type(v.type, [&](auto sample) {
         using S = decltype(sample);
         const S* from = static_cast<const S*>(v.data) + begin * v.stride;
         auto run = [&](int64_t stride) KULLBACK_LAMBDA {
-            // branchless, so that compilers vectorise it; weights are only looked at where something is amiss
-            uint64_t amiss = 0;
+            uint64_t outside = 0;  // branchless, so that compilers vectorise it
             for (int64_t i = 0; i < end - begin; ++i) {
                 const uint64_t y = uint64_t(int64_t(from[i * stride]));
-                const uint64_t outside = uint64_t(y >= uint64_t(classes));
-                amiss |= outside;
-                out[i] = int32_t(outside ? 0 : y);
+                const uint64_t bad = uint64_t(y >= uint64_t(classes));
+                outside |= bad;
+                out[i] = int32_t(bad ? 0 : y);
             }
-            for (int64_t i = 0; (amiss || inside_ignored) && i < end - begin; ++i) {
-                const int64_t y = int64_t(from[i * stride]);
-                if (has_ignore && y == ignore) weight[i] = 0;
-                bad |= uint64_t(y) >= uint64_t(classes) && weight[i] != 0;
-            }
+            amiss = outside != 0;
         };
         if (v.stride == 1) {
             run(1);
         } else {
             run(v.stride);
         }
-        if (bad) {
-            for (int64_t i = 0; i < end - begin; ++i) {
-                if (weight[i] != 0 && uint64_t(int64_t(from[i * v.stride])) >= uint64_t(classes)) {
-                    report.bad_row = begin + i;
-                    break;
-                }
-            }
+    });
+    return amiss;
+}
+
+// Takes ignored rows out; false (and the report says where) if a row that counts has its class out of range.
+inline bool settle_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, bool has_ignore,
+                           int64_t ignore, double* weights, Report& report) {
+    with_type(v.type, [&](auto sample) {
+        using S = decltype(sample);
+        const S* from = static_cast<const S*>(v.data) + begin * v.stride;
+        for (int64_t i = 0; i < end - begin; ++i) {
+            const int64_t y = int64_t(from[i * v.stride]);
+            if (has_ignore && y == ignore) weights[i] = 0;
+            if (uint64_t(y) >= uint64_t(classes) && weights[i] != 0 && report.bad_row < 0) report.bad_row = begin + i;
         }
     });
-    return !bad;
+    return report.bad_row < 0;
 }
 
 inline bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch, BlockTargets& block,
                           Report& report) {
     const Targets& t = job.targets;
     const int64_t rows = end - begin;
-    block.weight = scratch.take<double>(rows);
-    block_weights(t, begin, end, block.weight);
-    bool good = true;
+    const bool may_ignore = t.has_ignore && t.form == Form::indices;
+    bool amiss = t.row_weight || (may_ignore && t.ignore_index >= 0 && t.ignore_index < job.classes);
     if (t.form != Form::rows) {
         block.first = scratch.take<int32_t>(rows);
-        const bool may_ignore = t.has_ignore && t.form == Form::indices;
-        good = block_classes(t.first, begin, end, job.classes, may_ignore, t.ignore_index, block.weight, block.first,
-                             report);
+        amiss |= narrow_classes(t.first, begin, end, job.classes, block.first);
     }
     if (t.form == Form::mixture) {
         block.second = scratch.take<int32_t>(rows);
-        good = good && block_classes(t.second, begin, end, job.classes, false, 0, block.weight, block.second, report);
+        amiss |= narrow_classes(t.second, begin, end, job.classes, block.second);
     }
-    int64_t ones = 0, zeros = 0;
-    for (int64_t i = 0; i < rows; ++i) {
-        ones += block.weight[i] == 1;
-        zeros += block.weight[i] == 0;
+    if (!amiss) return true;
+    block.weights = copy_weights(t, begin, end, scratch.take<double>(rows));
+    bool good = true;
+    if (t.form != Form::rows) {
+        good = settle_classes(t.first, begin, end, job.classes, may_ignore, t.ignore_index, block.weights, report);
     }
-    block.uniform = ones == rows;
-    block.some_skipped = zeros > 0;
+    if (t.form == Form::mixture) {
+        good = good && settle_classes(t.second, begin, end, job.classes, false, 0, block.weights, report);
+    }
+    for (int64_t r = 0; r < rows; ++r) block.some_skipped |= block.weights[r] == 0;
     return good;
 }
 

@@ -100,8 +100,7 @@ struct SigmoidRows {
     static void each_row(const Job& job, int64_t begin, int64_t end, Scratch& scratch, Report& report, Body body,
                          Skipped skipped) {
         const SigmoidRows run(job);
-        double* weights = scratch.take<double>(end - begin);
-        block_weights(job.targets, begin, end, weights);
+        const double* weights = copy_weights(job.targets, begin, end, scratch.take<double>(end - begin));
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Rows<T> labels = rows_of<T>(job.targets.rows, begin, end, job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
@@ -192,8 +191,7 @@ void sigmoid_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
 // Counts rows of which at least one label is not ignored, and sums their weights.
 inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
     Scratch scratch(memory);
-    double* weights = scratch.take<double>(end - begin);
-    block_weights(job.targets, begin, end, weights);
+    double* weights = copy_weights(job.targets, begin, end, scratch.take<double>(end - begin));
     if (job.targets.has_ignore) {
         const Rows<double> labels = rows_of<double>(job.targets.rows, begin, end, job.classes, scratch);
         const double ignored = double(job.targets.ignore_index);

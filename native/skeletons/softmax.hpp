@@ -141,10 +141,11 @@ inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature
     return row;
 }
 
-// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept.
+// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept. If `streamed` is not null, body
+// stores to it and nowhere else, past the caches.
 template <class T, class Body>
 KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
-                                double f, Body body) {
+                                double f, const T* streamed, Body body) {
     using V = Vector<T>;
     constexpr double unlift = double(Constants<T>::unlift);
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
@@ -153,9 +154,14 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
         const double piece_f = d == 0 ? f : f * exp_nonpositive<double>(d);
         const T whole = T(piece_f * unlift);
         if (whole >= Constants<T>::least_normal || whole <= -Constants<T>::least_normal || whole == 0 || whole != whole) {
-            along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            auto scale = [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 body(k, part, load<V>(kept.exp + k, part, T(0)) * whole);
-            });
+            };
+            if (streamed) {
+                along_streamed<T>(begin, end, streamed, scale);
+            } else {
+                along<T>(begin, end, scale);
+            }
         } else {
             // a factor that is itself subnormal would be coarse: take the lift back first
             const T rest_of_it = T(piece_f);
@@ -180,28 +186,36 @@ inline void put_loss(const Job& job, int64_t i, double weighted, Report& report)
 
 // Weighs, sums and stores the losses of a whole block; rows that do not count have loss 0.
 template <class T>
-inline void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses, const double* weight,
-                       Report& report) {
+inline void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses,
+                       const BlockTargets& targets, Report& report) {
     double sums[8] = {};
     T largest = 0;
     int64_t r = 0;
-    for (; r + 8 <= rows; r += 8) {
-        for (int j = 0; j < 8; ++j) sums[j] += weight[r + j] * double(losses[r + j]);
+    auto add = [&](auto weight) KULLBACK_LAMBDA {
+        for (; r + 8 <= rows; r += 8) {
+            for (int j = 0; j < 8; ++j) sums[j] += weight(r + j) * double(losses[r + j]);
+        }
+        for (int64_t j = r; j < rows; ++j) sums[0] += weight(j) * double(losses[j]);
+    };
+    const double* weights = targets.weights;
+    if (weights) {
+        add([&](int64_t j) KULLBACK_LAMBDA { return weights[j]; });
+    } else {
+        add([](int64_t) KULLBACK_LAMBDA { return 1.0; });
     }
-    for (int64_t j = r; j < rows; ++j) sums[0] += weight[j] * double(losses[j]);
     for (r = 0; r < rows; ++r) largest = losses[r] > largest ? losses[r] : largest;
     report.total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
     for (r = 0; largest == infinity<T> && r < rows; ++r) {
-        if (weight[r] * double(losses[r]) == infinity<double>) {
+        if (targets.weight(r) * double(losses[r]) == infinity<double>) {
             report.infinite_row = begin + r;
             break;
         }
     }
     if (!job.per_example) return;
     if (job.per_example_float64) {
-        for (r = 0; r < rows; ++r) static_cast<double*>(job.per_example)[begin + r] = weight[r] * double(losses[r]);
+        for (r = 0; r < rows; ++r) static_cast<double*>(job.per_example)[begin + r] = targets.weight(r) * double(losses[r]);
     } else {
-        for (r = 0; r < rows; ++r) static_cast<T*>(job.per_example)[begin + r] = T(weight[r] * double(losses[r]));
+        for (r = 0; r < rows; ++r) static_cast<T*>(job.per_example)[begin + r] = T(targets.weight(r) * double(losses[r]));
     }
 }
 
@@ -277,10 +291,10 @@ struct SoftmaxRows {
             const double f = gradient_scale * at.on_p * row.inverse;
             const T u = T(gradient_scale * at.on_weight);
             if (loss.spreads()) {
-                along_kept(row, kept, classes, job.inverse_temperature, f,
+                along_kept(row, kept, classes, job.inverse_temperature, f, job.stream ? g : nullptr,
                            [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e + weights(k, part) * u); });
             } else {
-                along_kept(row, kept, classes, job.inverse_temperature, f,
+                along_kept(row, kept, classes, job.inverse_temperature, f, job.stream ? g : nullptr,
                            [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e); });
             }
             g[a] = T(gradient_scale * at_a);
@@ -295,7 +309,8 @@ struct SoftmaxRows {
     }
 
     // Drops lanes of no weight (0 times -inf) and, in a part, lanes beyond the row.
-    static KULLBACK_INLINE V clipped(V value, V w, Whole) { return keep<V>(w != T(0), value); }
+    template <class Full>
+    static KULLBACK_INLINE V clipped(V value, V w, Full) { return keep<V>(w != T(0), value); }
     static KULLBACK_INLINE V clipped(V value, V w, Part part) {
         V kept = keep<V>(w != T(0), value);
         for (int i = part.count; i < traits<V>::width; ++i) lane(kept, i) = 0;
@@ -345,7 +360,7 @@ struct SoftmaxRows {
         }
         if (g) {
             const T s = T(gradient_scale);
-            along_kept(row, kept, classes, job.inverse_temperature, -gradient_scale * first * row.inverse,
+            along_kept(row, kept, classes, job.inverse_temperature, -gradient_scale * first * row.inverse, job.stream ? g : nullptr,
                        [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
                 const auto element = loss.at_mass(scaled(z, row, k, part) - log_sum, mass_at(t, total, k, part));
                 store<V>(g + k, part, e + element.first * s);
@@ -370,14 +385,14 @@ struct SoftmaxRows {
             } else {
                 few_class_block<T, Loss, true>(job, run.loss, logits, targets, begin, end - begin, losses);
             }
-            put_losses(job, begin, end - begin, losses, targets.weight, report);
+            put_losses(job, begin, end - begin, losses, targets, report);
             return;
         }
 #endif
         const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
-            const double row_weight = targets.weight[r];
+            const double row_weight = targets.weight(r);
             if (row_weight == 0) {
                 put_loss<T>(job, i, 0.0, report);
                 if (job.out) run.clear(i);
@@ -402,6 +417,7 @@ struct SoftmaxRows {
             }
             put_loss<T>(job, i, row_weight * value, report);
         }
+        if (job.stream) finish_streams();
     }
 
     // Effective mass of a row, -sum f' for the losses that are linear in log p.
@@ -448,14 +464,14 @@ struct SoftmaxRows {
         const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
-            if (targets.weight[r] == 0) {
+            if (targets.weight(r) == 0) {
                 run.clear(i);
                 continue;
             }
             double mass;
             if (!run.row_mass(targets, masses, i, r, mass, report)) return;
             const T* z = logits.row(r);
-            body(run, z, sum_row(z, job.classes, job.inverse_temperature, kept), mass * targets.weight[r] * scale, i);
+            body(run, z, sum_row(z, job.classes, job.inverse_temperature, kept), mass * targets.weight(r) * scale, i);
         }
     }
 
@@ -525,14 +541,17 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
         weigh_rows ? rows_of<double>(job.targets.rows, begin, end, job.classes, scratch) : Rows<double>{};
     double total = 0;
     int64_t counted = 0;
-    if (!class_weight) {
+    if (!class_weight && !targets.weights) {
+        counted = end - begin;
+        total = double(counted);
+    } else if (!class_weight) {
         for (int64_t r = 0; r < end - begin; ++r) {
-            counted += targets.weight[r] != 0;
-            total += targets.weight[r];
+            counted += targets.weight(r) != 0;
+            total += targets.weight(r);
         }
     } else {
         for (int64_t r = 0; r < end - begin; ++r) {
-            if (targets.weight[r] == 0) continue;
+            if (targets.weight(r) == 0) continue;
             double omega = 1;
             if (job.targets.form == Form::indices) {
                 omega = class_weight[targets.first[r]];
@@ -554,7 +573,7 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
                 if (plain > 0) omega = weighted / plain;
             }
             counted += 1;
-            total += targets.weight[r] * omega;
+            total += targets.weight(r) * omega;
         }
     }
     report.counted = counted;

@@ -97,17 +97,14 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
     auto group = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, T* g, int64_t g_stride) {
         T factors[W];
-        if (targets.uniform) {
-            for (int i = 0; i < W; ++i) factors[i] = T(scale);
-        } else {
-            for (int i = 0; i < W; ++i) factors[i] = T(row_weight[i] * scale);
-        }
+        for (int i = 0; i < W; ++i) factors[i] = row_weight ? T(row_weight[i] * scale) : T(scale);
         return few_class_group<T, Loss, C, Tile, Plain>(loss, weight, classes, factor, z, stride, y,
                                                         load<Vector<T>>(factors), g, g_stride);
     };
     int64_t r = 0;
     for (; r + W <= rows; r += W) {
-        store<Vector<T>>(losses + r, group(logits.row(r), logits.stride, targets.first + r, targets.weight + r,
+        store<Vector<T>>(losses + r, group(logits.row(r), logits.stride, targets.first + r,
+                                           targets.weights ? targets.weights + r : nullptr,
                                            out ? out + r * job.out_stride : nullptr, job.out_stride));
     }
     if (r < rows) {
@@ -118,7 +115,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
         for (int64_t i = 0; r + i < rows; ++i) {
             for (int k = 0; k < classes; ++k) z[i * classes + k] = logits.row(r + i)[k];
             y[i] = targets.first[r + i];
-            row_weight[i] = targets.weight[r + i];
+            row_weight[i] = targets.weight(r + i);
         }
         store<Vector<T>>(some_losses, group(z, classes, y, row_weight, out ? g : nullptr, classes));
         for (int64_t i = 0; r + i < rows; ++i) {
@@ -128,7 +125,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     }
     // rows that do not count may hold anything: their results are replaced, not multiplied by zero
     for (r = 0; targets.some_skipped && r < rows; ++r) {
-        if (targets.weight[r] != 0) continue;
+        if (targets.weight(r) != 0) continue;
         losses[r] = 0;
         for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
     }
