@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 # A report of a file with one-megabyte cells must stay a report; nobody reads past this.
 _TEXT_LIMIT = 200
@@ -55,8 +55,11 @@ def label(name: str, css_class: str = "label") -> Markup:
 
 
 def labels(names: tuple[str, ...]) -> Markup:
-    """Several names, comma-separated; a dash where there is none."""
-    return Markup(", ").join(label(name) for name in names) if names else Markup(escape("none"))
+    """Several names, comma-separated, no line starting with a comma; "none" where there are none."""
+    if not names:
+        return Markup('<span class="empty">none</span>')
+    *before, last = (label(name) for name in names)
+    return Markup("").join(Markup('<span class="item">{},</span> ').format(name) for name in before) + last
 
 
 def nats(value: float | None) -> str:
