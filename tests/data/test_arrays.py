@@ -102,6 +102,7 @@ def test_damaged_files(tmp_path):
     cases = {
         "cut.npy": whole[:500],
         "head.npy": whole[:20],
+        "tokens.npy": whole[:10] + b"{'descr': (" + whole[21:],
         "cut.npz": archive[: len(archive) // 2],
         "bits.npz": archive[:300] + bytes(byte ^ 255 for byte in archive[300:900]) + archive[900:],
         "text.npz": b"not an archive",

@@ -59,6 +59,8 @@ def test_what_can_be_read_is(values, wanted, expected):
         (["1", "x", "y"], NUMBER, r"f\.csv, data row 12, column 'c': 'x' is not a number"),
         (["1", "1.5"], INTEGER, "row 12, column 'c': '1.5' is not a whole number"),
         ([1.0, 2.5], INTEGER, "row 12, column 'c': 2.5 is not a whole number"),
+        ([1.0, 1e300], INTEGER, "row 12, column 'c': 1e\\+300 is not a whole number"),
+        (["1", "1e300"], INTEGER, "row 12, column 'c': '1e300' is not a whole number"),
         (["true", "yes"], BOOLEAN, "row 12, column 'c': 'yes' is not true or false"),
         ([1, 2], BOOLEAN, "row 12, column 'c': 2 is not true or false"),
         (["2013-05-01", "soon"], MOMENT, "row 12, column 'c': 'soon' is not a date"),

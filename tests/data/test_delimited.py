@@ -148,6 +148,21 @@ def test_a_truncated_or_damaged_gzip_is_said(write, tmp_path, read):
             read(path)
 
 
+@pytest.mark.parametrize("content", ["a,b\n1,x\n2,y\n", 'a,b\n1,"x\n2,é\n'])
+def test_no_single_damaged_byte_of_a_gzip_passes_unnoticed_as_a_crash(tmp_path, content):
+    whole = gzip.compress(content.encode(), mtime=0)
+    path = tmp_path / "data.csv.gz"
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        for read in (read_table, lambda path: list(iter_batches(path))):
+            try:
+                read(path)
+            except DataError:
+                refused += 1
+    assert refused > len(whole)
+
+
 def test_paths_that_are_no_data_files(tmp_path):
     with pytest.raises(DataError, match="there is no file"):
         read_table(tmp_path / "absent.csv")

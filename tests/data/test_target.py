@@ -68,6 +68,8 @@ def test_nan_is_a_missing_target():
         (list(np.linspace(0, 1, 200)), "200 different decimal numbers \\(0 to 1\\).*regression"),
         (list(range(200)), "200 different whole numbers.*regression"),
         ([f"name {i}" for i in range(200)], "names or free text"),
+        (pa.array([2**64 - 1, 1], pa.uint64()), "beyond 64 bits"),
+        ([1e300, 2e300], "different decimal numbers"),
         ([1.0, float("inf"), 1.0], "data row 2, column 'y': the target is infinite"),
         (pa.array([1, 2], pa.timestamp("s")), "timestamp"),
         (pa.array([[], []], pa.list_(pa.string())), "no labels at all"),

@@ -189,7 +189,7 @@ def _whole(
     if column.type == wanted:
         return column
     if wanted == INTEGER:
-        wrong = pc.not_equal(numbers, pc.floor(numbers))
+        wrong = pc.or_(pc.not_equal(numbers, pc.floor(numbers)), pc.greater_equal(pc.abs(numbers), 2.0**63))
     else:
         wrong = pc.and_(pc.not_equal(numbers, 0.0), pc.not_equal(numbers, 1.0))
     missing = pc.is_nan(numbers)

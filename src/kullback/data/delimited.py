@@ -118,35 +118,56 @@ def _batches(path: Path, layout: _Layout) -> Iterator[pa.RecordBatch]:
 
 
 def _layout(path: Path, delimiter: str) -> _Layout:
-    """Read the header line and settle on a delimiter."""
+    """Settle how the file is written: one pass over its bytes, then its header line."""
+    quotes = _scan(path)
     try:
-        with open_bytes(path) as file:
-            start = file.read(4)
-            if not start:
-                raise DataError(f"{path.name} is empty; it needs a header line of column names and rows of data")
-            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"{path.name} is UTF-16 text; save it as UTF-8 (for example: iconv -f UTF-16 -t UTF-8)")
-            if start == b"PK\x03\x04":
-                raise DataError(
-                    f"{path.name} is a ZIP archive or a spreadsheet, not text; export the sheet as CSV first"
-                )
         header, lines, line = _header(path, delimiter)
+        notes: list[str] = []
+        if len(header) == 1:
+            # One column that holds other delimiters: far more often another dialect than a file of one odd column.
+            counts = {each: line.count(each) for each in _DELIMITERS if each != delimiter}
+            best = max(counts, key=lambda each: counts[each])
+            if counts[best]:
+                notes.append(f"{path.name} separates its columns by {_DELIMITERS[best]}")
+                delimiter = best
+                header, lines, line = _header(path, delimiter)
     except UnicodeDecodeError:
         raise_if_not_utf8(path)
         raise
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from None
     except csv.Error as error:
-        raise DataError(f"{path.name}, line 1: the header line cannot be read: {error}") from None
+        raise DataError(f"{path.name}: the header line cannot be read: {error}") from None
+    names, said = _names(path, header)
+    if quotes % 2:
+        raise_if_unclosed(path, delimiter)
+    # Without a quote no cell spans lines, and Arrow can cut the file up for its threads.
+    return _Layout(names, lines, delimiter, quotes > 0, (*notes, *said))
+
+
+def _scan(path: Path) -> int:
+    """Read every byte once, so that a damaged archive is found before anything else; how many quotes there are."""
+    quotes = 0
+    try:
+        with open_bytes(path) as file:
+            chunk = file.read(1 << 22)
+            if not chunk:
+                raise DataError(f"{path.name} is empty; it needs a header line of column names and rows of data")
+            if chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"{path.name} is UTF-16 text; save it as UTF-8 (for example: iconv -f UTF-16 -t UTF-8)")
+            if chunk[:4] == b"PK\x03\x04":
+                raise DataError(
+                    f"{path.name} is a ZIP archive or a spreadsheet, not text; export the sheet as CSV first"
+                )
+            while chunk:
+                quotes += chunk.count(b'"')
+                chunk = file.read(1 << 22)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path.name} cannot be read to its end: {error}") from None
+    return quotes
+
+
+def _names(path: Path, header: list[str]) -> tuple[list[str], list[str]]:
+    """Column names from the header's fields, and what is odd about them."""
     notes: list[str] = []
-    if len(header) == 1:
-        # One column that holds other delimiters: far more often another dialect than a file of one odd column.
-        counts = {each: line.count(each) for each in _DELIMITERS if each != delimiter}
-        best = max(counts, key=lambda each: counts[each])
-        if counts[best]:
-            notes.append(f"{path.name} separates its columns by {_DELIMITERS[best]}")
-            delimiter = best
-            header, lines, line = _header(path, delimiter)
     names: list[str] = []
     for position, raw in enumerate(header, start=1):
         name = raw.strip()
@@ -154,11 +175,11 @@ def _layout(path: Path, delimiter: str) -> _Layout:
             name = f"column_{position}"
             notes.append(f"column {position} has no name in the header; it is called {name!r} here")
         names.append(name)
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        first = [str(position) for position, name in enumerate(names, start=1) if name == repeated[0]]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        places = ", ".join(str(position) for position, name in enumerate(names, start=1) if name == repeated)
         raise DataError(
-            f"{path.name}: the column name {repeated[0]!r} is used more than once (columns {', '.join(first)}); "
+            f"{path.name}: the column name {repeated!r} is used more than once (columns {places}); "
             "give every column its own name. If the file has no header line, add one"
         )
     if len(names) > 1 and all(_is_number(name) for name in names):
@@ -166,14 +187,7 @@ def _layout(path: Path, delimiter: str) -> _Layout:
             f"{path.name}: every column name is a number; if the file has no header line, add one, "
             "because its first row was taken for names"
         )
-    try:
-        quotes = _count_quotes(path)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path.name} cannot be read to its end: {error}") from None
-    if quotes % 2:
-        raise_if_unclosed(path, delimiter)
-    # Without a quote no cell spans lines, and Arrow can cut the file up for its threads.
-    return _Layout(names, lines, delimiter, quotes > 0, tuple(notes))
+    return names, notes
 
 
 def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
@@ -191,14 +205,6 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], int, str]:
             if fields:
                 return fields, reader.line_num, seen[-1]
     raise DataError(f"{path.name} holds only blank lines; it needs a header line and rows of data")
-
-
-def _count_quotes(path: Path) -> int:
-    count = 0
-    with open_bytes(path) as file:
-        while chunk := file.read(1 << 22):
-            count += chunk.count(b'"')
-    return count
 
 
 def _is_number(text: str) -> bool:

@@ -27,6 +27,8 @@ _PYTHON_TYPES: dict[str, type] = {"text": str, "integer": int, "boolean": bool, 
 _MANY_CLASSES = 50
 _FEW_ROWS_A_CLASS = 5
 _MANY_FRACTIONS = 20
+# From here on not every whole number is a float64.
+_LARGEST_EXACT = float(2**53)
 _DELIMITERS = ("|", ";", ",")
 
 
@@ -319,7 +321,8 @@ def _plan_classes(column: pa.ChunkedArray, name: str, origin: Origin) -> TargetP
         infinite = pc.index(pc.is_inf(column), True).as_py()
         if infinite >= 0:
             raise DataError(f"{origin.place(infinite, name)}: the target is infinite; mend it or leave it empty")
-        whole = pc.all(pc.equal(column, pc.floor(column))).as_py()
+        exact = pc.less(pc.abs(column), _LARGEST_EXACT)
+        whole = pc.all(pc.and_(exact, pc.equal(column, pc.floor(column)))).as_py()
         value_type = "integer" if whole else "number"
     else:
         raise DataError(
@@ -329,7 +332,10 @@ def _plan_classes(column: pa.ChunkedArray, name: str, origin: Origin) -> TargetP
     if value_type == "integer" and not pt.is_integer(kind):
         column = column.cast(INTEGER)
         notes.append(f"the target {name!r} is stored as decimals but holds whole numbers; read as classes")
-    counted = pc.value_counts(column.drop_null().cast(_VALUE_TYPES[value_type]))
+    try:
+        counted = pc.value_counts(column.drop_null().cast(_VALUE_TYPES[value_type]))
+    except pa.ArrowInvalid:
+        raise DataError(f"{where} holds whole numbers beyond 64 bits; store them as text if they are classes") from None
     counts = {each["values"]: each["counts"] for each in counted.to_pylist()}
     present = sum(counts.values())
     missing = len(column) - present
