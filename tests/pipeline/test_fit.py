@@ -282,16 +282,19 @@ def test_a_listener_hears_notes_and_stages(file: Path) -> None:
         def note(self, sentence: str) -> None:
             heard["note"].append(sentence)
 
-        def stage(self, name: str, total: int | None = None) -> None:
+        def stage(self, name: str, unit: str = "") -> None:
             heard["stage"].append(name)
 
-        def advance(self, done: int) -> None:
-            heard["advance"].append(done)
+        def advance(self, done: int, share: float | None = None) -> None:
+            heard["advance"].append((done, share))
 
     found = fit_file(file, "y", listener=Ear())
     assert tuple(heard["note"]) == found.notes
     assert heard["stage"] == ["Reading", "Encoding", "Training", "Calibrating", "Testing", "Reporting"]
-    assert heard["advance"] == list(range(len(heard["advance"])))
+    iterations, shares = zip(*heard["advance"], strict=True)
+    assert iterations == tuple(range(len(iterations)))
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert list(shares) == sorted(shares)
 
 
 @pytest.mark.parametrize("test_size", [0, 1, -0.1, math.nan])

@@ -30,44 +30,56 @@ def print_json(record: Any) -> None:
 
 
 @contextlib.contextmanager
-def listening(quiet: bool) -> Iterator[Listener]:
-    """A listener that writes notes to standard error, and shows progress there if it is a terminal."""
+def listening(quiet: bool, *, progress: bool = True) -> Iterator[Listener]:
+    """A listener that writes notes to standard error, and shows progress there if it is a terminal.
+
+    Args:
+        quiet: neither notes nor progress.
+        progress: whether to show progress; not while rows go to the same terminal.
+    """
     if quiet or sys.stderr is None:
         yield Listener()
         return
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    if not (console.is_terminal and progress):
         yield _Speaker(console, None)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Speaker(console, progress)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield _Speaker(console, bars)
 
 
 class _Speaker(Listener):
-    def __init__(self, console: Console, progress: Progress | None) -> None:
+    def __init__(self, console: Console, bars: Progress | None) -> None:
         self._console = console
-        self._progress = progress
+        self._bars = bars
         self._task: TaskID | None = None
+        self._unit = ""
 
     def note(self, sentence: str) -> None:
         """Print a note above the progress bar."""
         self._console.print(Text(f"note: {printable(sentence)}"), soft_wrap=True)
 
-    def stage(self, name: str, total: int | None = None) -> None:
-        """Begin a bar; one without a total only moves."""
-        if self._progress is None:
+    def stage(self, name: str, unit: str = "") -> None:
+        """Begin a bar, which only pulses until `advance` tells a share."""
+        self._unit = unit
+        if self._bars is None:
             return
         if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=total)
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(name, total=None, count="")
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, share: float | None = None) -> None:
         """Move the bar."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done)
+        if self._bars is None or self._task is None:
+            return
+        count = f"{done} {self._unit}"
+        if share is None:
+            self._bars.update(self._task, count=count)
+        else:
+            self._bars.update(self._task, total=1.0, completed=share, count=count)
 
 
 def print_fit(result: FitResult) -> None:

@@ -29,10 +29,10 @@ def predict(
     from kullback.cli.output import listening, print_json
     from kullback.pipeline import load_model, predict_file
 
-    with listening(quiet) as listener:
+    on_screen = out is None and sys.stdout.isatty()
+    with listening(quiet, progress=not on_screen) as listener:
         loaded = load_model(model)
-        stream = None if sys.stdout is None else sys.stdout.buffer
-        summary = predict_file(loaded, data, out=out, stream=stream, as_json=as_json, listener=listener)
+        summary = predict_file(loaded, data, out=out, stream=sys.stdout.buffer, as_json=as_json, listener=listener)
     if out is not None and as_json:
         record = {"out": str(out), "rows": summary.rows, "columns": summary.columns}
         print_json({**record, "decisions_moved": summary.decisions_moved, "notes": summary.notes})

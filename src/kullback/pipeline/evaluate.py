@@ -52,7 +52,7 @@ def evaluate_file(model: Model, data: Path, *, listener: Listener | None = None)
     """
     listener = listener or Listener()
     notes = Notes(listener)
-    listener.stage("Evaluating")
+    listener.stage("Evaluating", "rows")
     tally = Tally(model.kind, model.priors)
     unknown: Counter[Any] = Counter()
     counts = EncodingCounts()

@@ -11,11 +11,11 @@ class Listener:
     def note(self, sentence: str) -> None:
         """Something about the data or the model that a person should know."""
 
-    def stage(self, name: str, total: int | None = None) -> None:
-        """A new stage of the work begins: what it does, and how many steps it has at most, if that is known."""
+    def stage(self, name: str, unit: str = "") -> None:
+        """A new stage of the work begins: what it does, and what `advance` counts in it."""
 
-    def advance(self, done: int) -> None:
-        """So many steps of the stage are done."""
+    def advance(self, done: int, share: float | None = None) -> None:
+        """So many units are done, which is that share of the whole in [0, 1], if it can be told."""
 
 
 class Notes:

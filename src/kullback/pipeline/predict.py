@@ -80,7 +80,7 @@ def predict_file(
     schema = prediction_schema(model)
     moved = 0
     counts = EncodingCounts()
-    listener.stage("Predicting")
+    listener.stage("Predicting", "rows")
     batches = iter_batches(data, batch_rows_for(model), column_types=model.encoder.column_types)
     predicted = map(model.predictions, batches)
     # One batch is predicted before anything is opened or written: most faults show there, and leave no trace.
