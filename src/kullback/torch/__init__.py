@@ -14,7 +14,24 @@ try:
 except ImportError as error:  # pragma: no cover - needs an environment without PyTorch
     raise ImportError("kullback.torch needs PyTorch, which is not installed: pip install 'kullback[torch]'") from error
 
-from kullback.torch.functional import cross_entropy
+from kullback.torch.binary import binary_cross_entropy_with_logits
+from kullback.torch.divergence import kl_div
+from kullback.torch.functional import cross_entropy, cross_entropy_with_statistics
+from kullback.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
+from kullback.torch.nll import nll_loss
 from kullback.torch.rows import Mixture
+from kullback.torch.statistics import Statistics
 
-__all__ = ["Mixture", "cross_entropy"]
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "KLDivLoss",
+    "Mixture",
+    "NLLLoss",
+    "Statistics",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "cross_entropy_with_statistics",
+    "kl_div",
+    "nll_loss",
+]

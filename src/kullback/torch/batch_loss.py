@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
+
 from kullback.torch import ops, plain
 from kullback.torch.errors import NotSupportedError
 from kullback.torch.overwrite import overwriting_loss
 from kullback.torch.rows import Batch, TargetRows, accumulation_dtype
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
 from kullback.torch.statistics import Statistics, statistics_of
-from torch import Tensor
 
 
 def batch_loss(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from kullback.torch.batch_loss import batch_loss
 from kullback.torch.rows import Mixture, class_batch
 from kullback.torch.settings import legacy_reduction, row_settings
-from torch import Tensor
+from kullback.torch.statistics import Statistics
 
 
 def cross_entropy(
@@ -28,11 +30,12 @@ def cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy between logits and targets, in nats: ``torch.nn.functional.cross_entropy`` and more.
 
-    With x = softcap(z)/T a row costs −Σ_k s_k·log softmax(x)_k + λ·lse(x)². Index targets, mixtures and soft rows,
+    With x = softcap(z)/T a row costs −Σ_k s_k·log softmax(x)_k + Σs·λ·lse(x)². Index targets, mixtures and soft rows,
     class weights and smoothing mean what they mean in PyTorch: s_k = w_k·((1 − ε)·t_k + ε/C).
 
     Args:
-        input: logits (C,), (N, C) or (N, C, d1, …); float32, float64, bfloat16 or float16, computed in at least float32.
+        input: logits (C,), (N, C) or (N, C, d1, …); float32, float64, bfloat16 or float16, computed in
+            at least float32.
         target: class indices of the input's shape without its class dimension (int64, int32, int16, int8 or uint8);
             soft rows of the input's own shape; or a `Mixture`.
         weight: (C,) or None.
@@ -79,3 +82,52 @@ def cross_entropy(
         overwrite_input=overwrite_input,
     )
     return value
+
+
+def cross_entropy_with_statistics(
+    input: Tensor,
+    target: Tensor | Mixture,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    sample_weight: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    denominator: str | None = None,
+    empty: str = "nan",
+) -> tuple[Tensor, Statistics]:
+    """`cross_entropy` that also returns the log-sum-exps, the predictions and the accuracy of the batch.
+
+    Args:
+        input: as for `cross_entropy`, and so are all others.
+        target: class indices, soft rows or a `Mixture`.
+        weight: (C,) or None.
+        ignore_index: examples of this class do not count.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        label_smoothing: ε in [0, 1].
+        sample_weight: one weight per example, or None.
+        temperature: T > 0.
+        softcap: c, or None.
+        z_loss: λ.
+        denominator: what the mean divides by.
+        empty: the mean where nothing counts.
+
+    Returns:
+        The loss and its `Statistics`, which carry no gradient.
+
+    >>> import torch
+    >>> from kullback.torch import cross_entropy_with_statistics
+    >>> loss, found = cross_entropy_with_statistics(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    >>> found.accuracy, found.prediction
+    (tensor(0.5000), tensor([0, 0]))
+    """
+    settings = row_settings(label_smoothing, temperature, softcap, z_loss, ignore_index)
+    batch = class_batch(input, target, weight, sample_weight, settings)
+    value, found = batch_loss(
+        batch, settings, reduction=reduction, denominator=denominator, empty=empty, with_statistics=True
+    )
+    assert found is not None
+    return value, found

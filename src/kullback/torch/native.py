@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
 import torch
+from torch import Tensor
+
 from kullback import kernels
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array, SoftmaxRecipe
@@ -20,7 +21,6 @@ from kullback.torch import plain
 from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 # Elements of half-precision logits that are widened at a time: they and their gradient stay in a near cache.
 HALF_CHUNK = 2**18
@@ -140,8 +140,8 @@ def evaluate(
     wide = accumulation_dtype(logits.dtype)
     losses = torch.empty(n_rows, dtype=wide) if with_losses else None
     lse = _log_sum_exp(settings, logits, target, row_weight) if with_lse else None
-    if target.soft and settings.smoothing and settings.plain:
-        # PyTorch spreads ε/C whatever a row sums to, the kernels ε/C of its sum; for distributions they agree
+    if target.soft and settings.smoothing and settings.plain and not settings.by_mass:
+        # the kernels smooth by mass
         smoothed = target.first.to(wide) * (1 - settings.smoothing) + settings.smoothing / n_classes
         _check_soft(target, row_weight, shape)
         target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
@@ -275,7 +275,7 @@ def target_error(
     settings: RowSettings,
     shape: Sequence[int],
 ) -> InputError:
-    """The kernels' complaint in the user's terms: a position in the tensor that was passed, PyTorch's exception type."""
+    """The kernels' complaint in the user's terms: where in the tensor that was passed, in PyTorch's exception type."""
     weight = None if row_weight is None else torch.from_numpy(row_weight)
     if target.soft:
         return _soft_error(target.first, row_weight, shape) or SoftTargetError(str(error))

@@ -17,14 +17,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from kullback.errors import InputError
 from kullback.torch import devices, native, plain
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 _TARGET = "Tensor first, Tensor? second, Tensor? share"
-_SETTINGS = "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index"
+_SETTINGS = "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index, bool by_mass"
+_N = len(RowSettings._fields)
 
 
 def _nothing(like: Tensor) -> Tensor:
@@ -56,6 +58,7 @@ def softmax_loss(
     softcap: float,
     z_loss: float,
     ignore_index: int | None,
+    by_mass: bool,
     reduction: str,
     denominator: str,
     empty: str,
@@ -70,7 +73,7 @@ def softmax_loss(
         The value (0-d, or (N,) for ``"none"``), its gradient (N, C), the factor 1/denominator on every row (0-d), the
         log-sum-exps (N,) and the predictions (N,); parts that were not asked for are empty.
     """
-    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index)
+    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
     prediction = logits.argmax(dim=1) if with_statistics and logits.shape[1] else _nothing(logits).long()
@@ -200,6 +203,7 @@ def _softmax_loss_fake(
     softcap: float,
     z_loss: float,
     ignore_index: int | None,
+    by_mass: bool,
     reduction: str,
     denominator: str,
     empty: str,
@@ -222,25 +226,22 @@ def _softmax_loss_fake(
 def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)  # else a zero tensor as large as the logits stands in for the gradient's gradient
     logits, first, second, share, row_weight, class_weight, *rest = inputs
-    ctx.settings = RowSettings(*rest[:5])
-    ctx.reduction = rest[5]
-    ctx.has_gradient = rest[8]
-    ctx.shape = rest[11]
+    ctx.settings, (ctx.reduction, _, _, ctx.has_gradient, _, _, ctx.shape) = RowSettings(*rest[:_N]), rest[_N:]
     ctx.save_for_backward(logits, first, second, share, row_weight, class_weight, output[1], output[2])
 
 
 def _loss_backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tensor | None, ...]:
     if g is None:
-        return (None,) * 18
+        return (None,) * (13 + _N)
     logits, first, second, share, row_weight, class_weight, gradient, scale = ctx.saved_tensors
     if ctx.has_gradient and not torch.is_grad_enabled():
-        return (times(gradient, g), *(None,) * 17)
+        return (times(gradient, g), *(None,) * (12 + _N))
     row_scale = g if ctx.reduction == "none" else (g * scale).expand(logits.shape[0])
     row_scale = row_scale.to(accumulation_dtype(logits.dtype))
     if row_weight is not None:
         row_scale = row_scale * row_weight
     result = gradient_op(row_scale, logits, first, second, share, class_weight, *ctx.settings, ctx.shape)
-    return (result, *(None,) * 17)
+    return (result, *(None,) * (12 + _N))
 
 
 softmax_loss.register_autograd(_loss_backward, setup_context=_loss_context)
@@ -274,10 +275,11 @@ def softmax_gradient(
     softcap: float,
     z_loss: float,
     ignore_index: int | None,
+    by_mass: bool,
     shape: list[int],
 ) -> Tensor:
     """row_scale × ∂loss/∂logits, (N, C) in the logits' dtype."""
-    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index)
+    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     if logits.device.type == "cpu":
@@ -296,14 +298,14 @@ def _softmax_gradient_fake(row_scale: Tensor, logits: Tensor, *_: Any) -> Tensor
 
 def _gradient_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:6])
-    ctx.settings = RowSettings(*inputs[6:11])
+    ctx.settings = RowSettings(*inputs[6 : 6 + _N])
 
 
 def _gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
     row_scale, logits, first, second, share, class_weight = ctx.saved_tensors
     target = TargetRows(first, second, share)
     scale_part, logits_part = plain.gradient_products(ctx.settings, logits, target, class_weight, row_scale, direction)
-    return (scale_part, logits_part, *(None,) * 10)
+    return (scale_part, logits_part, *(None,) * (5 + _N))
 
 
 softmax_gradient.register_autograd(_gradient_backward, setup_context=_gradient_context)
@@ -325,10 +327,10 @@ def _loss_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, An
     if in_dims[5] is not None:  # each batch has its own class weights: they share nothing
         return _one_by_one(loss_op, size, in_dims, args)
     rows = [_stacked(args[i], in_dims[i], size) for i in range(5)]
-    logits, first, second, share, row_weight = rows
-    class_weight, settings = args[5], args[6:11]
-    reduction, kind, empty, with_gradient, with_statistics, value_dtype, shape = args[11:]
-    assert logits is not None and first is not None
+    logits, row_weight = rows[0], rows[4]
+    class_weight, settings = args[5], args[6 : 6 + _N]
+    reduction, kind, empty, with_gradient, with_statistics, value_dtype, shape = args[6 + _N :]
+    assert logits is not None
     n_rows = logits.shape[0] // size
     wide = accumulation_dtype(logits.dtype)
     inner = value_dtype if reduction == "none" else wide
@@ -339,17 +341,11 @@ def _loss_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, An
     scale = scale.expand(size)
     gradient = logits.new_empty(size, 0)
     if reduction != "none":
-        divisors = [1.0] * size
+        divisor = torch.ones(size, dtype=scale.dtype, device=logits.device)
         if reduction == "mean":
-            parts = [
-                TargetRows(*(None if t is None else t[b * n_rows : (b + 1) * n_rows] for t in rows[1:4]))  # type: ignore[arg-type]
-                for b in range(size)
-            ]
-            weights = [None if row_weight is None else row_weight[b * n_rows : (b + 1) * n_rows] for b in range(size)]
-            divisors = [
-                plain.denominator(p, class_weight, w, settings[4], kind) for p, w in zip(parts, weights, strict=True)
-            ]  # type: ignore[misc]
-        divisor = torch.stack([torch.as_tensor(d, device=logits.device, dtype=scale.dtype) for d in divisors])
+            target = TargetRows(*rows[1:4])  # type: ignore[arg-type]
+            shares = plain.mean_shares(target, class_weight, row_weight, RowSettings(*settings).ignore_index, kind)
+            divisor = shares.reshape(size, n_rows).sum(dim=1, dtype=scale.dtype)
         if empty == "error" and bool((divisor == 0).any()):
             raise empty_error()
         scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
@@ -377,7 +373,7 @@ def _gradient_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any
     if in_dims[5] is not None:
         return _one_by_one(gradient_op, size, in_dims, args)
     rows = [_stacked(args[i], in_dims[i], size) for i in range(5)]
-    gradient = gradient_op(*rows, *args[5:11], [size, *args[11]])
+    gradient = gradient_op(*rows, *args[5 : 6 + _N], [size, *args[6 + _N]])
     return gradient.reshape(size, gradient.shape[0] // size, gradient.shape[1]), 0
 
 
@@ -410,15 +406,16 @@ class _GradientFunction(torch.autograd.Function):
     vmap = staticmethod(_gradient_vmap)
 
 
-def _in_transform() -> bool:
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` is running here."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``softmax_loss``, also inside ``torch.func.grad``, ``vmap`` and the like."""
-    return _LossFunction.apply(*args) if _in_transform() else softmax_loss(*args)  # type: ignore[no-any-return]
+    return _LossFunction.apply(*args) if in_transform() else softmax_loss(*args)  # type: ignore[no-any-return]
 
 
 def gradient_op(*args: Any) -> Tensor:
     """``softmax_gradient``, also inside ``torch.func.grad``, ``vmap`` and the like."""
-    return _GradientFunction.apply(*args) if _in_transform() else softmax_gradient(*args)  # type: ignore[no-any-return]
+    return _GradientFunction.apply(*args) if in_transform() else softmax_gradient(*args)  # type: ignore[no-any-return]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from kullback.torch import ops
 from kullback.torch.errors import NotSupportedError
 from kullback.torch.rows import Batch, TargetRows
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 
 @torch.library.custom_op(
@@ -17,8 +18,8 @@ from torch import Tensor
     mutates_args=("logits",),
     schema=(
         "(Tensor(a!) logits, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, Tensor? class_weight, "
-        "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index, str reduction, "
-        "str denominator, str empty, ScalarType value_dtype, SymInt[] shape) -> Tensor"
+        "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index, bool by_mass, "
+        "str reduction, str denominator, str empty, ScalarType value_dtype, SymInt[] shape) -> Tensor"
     ),
 )
 def softmax_loss_(
@@ -33,6 +34,7 @@ def softmax_loss_(
     softcap: float,
     z_loss: float,
     ignore_index: int | None,
+    by_mass: bool,
     reduction: str,
     denominator: str,
     empty: str,
@@ -40,7 +42,7 @@ def softmax_loss_(
     shape: list[int],
 ) -> Tensor:
     """The value of a batch; its gradient replaces the logits."""
-    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index)
+    settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     value, _, _ = ops.loss_of(
         settings,
         logits,
@@ -71,7 +73,7 @@ class _Overwriting(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (ops.times(gradient, g), *(None,) * 15)
+        return (ops.times(gradient, g), *(None,) * 16)
 
 
 def overwriting_loss(

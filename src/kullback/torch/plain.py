@@ -3,16 +3,17 @@
 It serves devices that have no kernel of their own, gradients with respect to targets, and second derivatives. The
 kernels are tested against it, and it against the NumPy reference.
 
-With x = softcap(z) / T, p = softmax(x) and s the effective target, a row's loss is −Σ s·log p + λ·lse², and its
-gradient in x is p·(Σs + 2λ·lse) − s.
+With x = softcap(z) / T, p = softmax(x), s the effective target and S = Σs, a row's loss is −Σ s·log p + S·λ·lse², and
+its gradient in x is S·p·(1 + 2λ·lse) − s.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 
 def counted_rows(target: TargetRows, row_weight: Tensor | None, ignore_index: int | None) -> Tensor:
@@ -43,6 +44,23 @@ def row_class_weight(target: TargetRows, class_weight: Tensor | None, counts: Te
     return share * omega + (1 - share) * other
 
 
+def mean_shares(
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Tensor | None,
+    ignore_index: int | None,
+    kind: str,
+) -> Tensor:
+    """What each row adds to the mean's denominator, (N,): row weight × ω (``"weights"``) or 1, and 0 if not counted."""
+    counts = counted_rows(target, row_weight, ignore_index)
+    if kind == "examples" or (class_weight is None and row_weight is None):
+        return counts.to(torch.float32)
+    omega = row_class_weight(target, class_weight, counts)
+    if row_weight is not None:
+        omega = omega * row_weight
+    return torch.where(counts, omega, 0)
+
+
 def denominator(
     target: TargetRows,
     class_weight: Tensor | None,
@@ -51,14 +69,8 @@ def denominator(
     kind: str,
 ) -> Tensor:
     """What the mean divides by: Σ row weight × ω over counted rows (``"weights"``), or their number."""
-    counts = counted_rows(target, row_weight, ignore_index)
-    wide = torch.float32 if counts.device.type == "mps" else torch.float64
-    if kind == "examples" or (class_weight is None and row_weight is None):
-        return counts.sum().to(wide)
-    omega = row_class_weight(target, class_weight, counts)
-    if row_weight is not None:
-        omega = omega * row_weight
-    return torch.where(counts, omega, 0).sum(dtype=wide)
+    shares = mean_shares(target, class_weight, row_weight, ignore_index, kind)
+    return shares.sum(dtype=torch.float32 if shares.device.type == "mps" else torch.float64)
 
 
 def out_of_range(target: TargetRows, n_classes: int, counts: Tensor) -> Tensor:
@@ -87,10 +99,12 @@ class PlainRows:
         self.counts = counts
         z = torch.where(counts[:, None], logits.to(accumulation_dtype(logits.dtype)), 0.0)
         if settings.softcap:
-            self.slope: Tensor | None = 1 - torch.tanh(z / settings.softcap).square()
-            z = settings.softcap * torch.tanh(z / settings.softcap)
+            bent = torch.tanh(z / settings.softcap)
+            self.slope: Tensor | None = 1 - bent.square()
+            self.bend: Tensor | None = -2 * bent * self.slope / settings.softcap
+            z = torch.where(z == -torch.inf, z, settings.softcap * bent)  # a masked class stays masked
         else:
-            self.slope = None
+            self.slope = self.bend = None
         self.dead = (z == -torch.inf).all(dim=1)
         z = torch.where(self.dead[:, None], 0.0, z)
         self.x = z / settings.temperature
@@ -99,7 +113,7 @@ class PlainRows:
         self.lse = torch.logsumexp(self.x, dim=1)
 
     def masses(self, target: TargetRows, class_weight: Tensor | None) -> Tensor:
-        """The effective target s, (N, C), as PyTorch spreads smoothing: s = w·((1 − ε)·t + ε/C)."""
+        """The effective target s, (N, C): w·((1 − ε)·t + ε/C), or Σt·ε/C where smoothing goes by mass."""
         n_classes = self.x.shape[1]
         eps = self.settings.smoothing
         if target.soft:
@@ -118,7 +132,8 @@ class PlainRows:
                 mass = mass.scatter_add(1, first, share).scatter_add(1, second, 1 - share)
             mass = torch.where(wrong[:, None], torch.nan, mass)
         if eps:
-            mass = (1 - eps) * mass + eps / n_classes
+            total = mass.sum(dim=1, keepdim=True) if self.settings.by_mass else 1.0
+            mass = (1 - eps) * mass + eps / n_classes * total
         return mass if class_weight is None else mass * class_weight.to(mass.dtype)
 
     def losses(self, masses: Tensor) -> Tensor:
@@ -127,7 +142,7 @@ class PlainRows:
         log_p = torch.where((masses == 0) & (self.log_p == -torch.inf), 0.0, self.log_p)
         losses = -(masses * log_p).sum(dim=1)
         if self.settings.z_loss:
-            losses = losses + self.settings.z_loss * self.lse.square()
+            losses = losses + self.settings.z_loss * masses.sum(dim=1) * self.lse.square()
         losses = torch.where(self.dead & (masses != 0).any(dim=1), torch.inf, losses)
         return torch.where(self.counts, losses, 0.0)
 
@@ -136,7 +151,7 @@ class PlainRows:
         p = torch.where(self.dead[:, None], 0.0, self.log_p.exp())
         pull = masses.sum(dim=1)
         if self.settings.z_loss:
-            pull = pull + 2 * self.settings.z_loss * self.lse
+            pull = pull * (1 + 2 * self.settings.z_loss * self.lse)
         g = (p * pull[:, None] - masses) / self.settings.temperature
         if self.slope is not None:
             g = g * self.slope
@@ -145,22 +160,17 @@ class PlainRows:
     def hessian_product(self, masses: Tensor, direction: Tensor) -> Tensor:
         """(∂²loss/∂logits²)·direction (N, C) of each row.
 
-        In x: (Σs + 2λ·lse)·(p∘v − p·(p·v)) + 2λ·p·(p·v). Softcap adds its own curvature, x'' = −2·tanh·slope/c.
+        In x: S·(1 + 2λ·lse)·(p∘v − p·(p·v)) + 2λ·S·p·(p·v). Softcap adds its own curvature.
         """
         settings = self.settings
         p = torch.where(self.dead[:, None], 0.0, self.log_p.exp())
-        pull = masses.sum(dim=1, keepdim=True)
-        if settings.z_loss:
-            pull = pull + 2 * settings.z_loss * self.lse[:, None]
+        total = masses.sum(dim=1, keepdim=True)
+        pull = total * (1 + 2 * settings.z_loss * self.lse[:, None])
         v = direction if self.slope is None else direction * self.slope
         along = (p * v).sum(dim=1, keepdim=True)
-        product = pull * p * (v - along)
-        if settings.z_loss:
-            product = product + 2 * settings.z_loss * p * along
-        product = product / settings.temperature**2
-        if self.slope is not None:
-            bend = -2 * self.x * settings.temperature / settings.softcap**2 * self.slope
-            product = product * self.slope + (p * pull - masses) / settings.temperature * bend * direction
+        product = (pull * p * (v - along) + 2 * settings.z_loss * total * p * along) / settings.temperature**2
+        if self.slope is not None and self.bend is not None:
+            product = product * self.slope + (p * pull - masses) / settings.temperature * self.bend * direction
         return torch.where(self.counts[:, None], product, 0.0)
 
 

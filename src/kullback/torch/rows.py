@@ -10,6 +10,8 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
 from kullback.torch.errors import (
     BatchSizeError,
     LogitsTypeError,
@@ -19,7 +21,6 @@ from kullback.torch.errors import (
     TensorTypeError,
 )
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 INDEX_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOAT_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

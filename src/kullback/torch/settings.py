@@ -15,14 +15,16 @@ EMPTY = ("nan", "zero", "error")
 class RowSettings(NamedTuple):
     """What one row's loss depends on besides logits, target and class weights.
 
-    With x = softcap(z) / T the loss is Σ_k −s_k·log softmax(x)_k + z_loss·logsumexp(x)².
+    With x = softcap(z) / T and S = Σs the loss is Σ_k −s_k·log softmax(x)_k + S·z_loss·logsumexp(x)².
 
     Attributes:
         smoothing: ε in [0, 1].
         temperature: T > 0.
-        softcap: c > 0 bounds the logits through c·tanh(z / c); 0 leaves them as they are.
+        softcap: c > 0 bounds the logits through c·tanh(z / c), −inf staying −inf; 0 leaves them as they are.
         z_loss: λ >= 0, the weight of the squared log-sum-exp (PaLM, Chowdhery et al. 2022, §5).
         ignore_index: class index of rows that do not count, or None.
+        by_mass: whether smoothing gives each class Σt·ε/C, a row's own total, as Kullback's losses do; PyTorch gives
+            ε/C whatever a soft row sums to. For distributions the two agree.
     """
 
     smoothing: float = 0.0
@@ -30,6 +32,7 @@ class RowSettings(NamedTuple):
     softcap: float = 0.0
     z_loss: float = 0.0
     ignore_index: int | None = -100
+    by_mass: bool = False
 
     @property
     def plain(self) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
 from kullback.torch import plain
 from kullback.torch.rows import Batch
 from kullback.torch.settings import RowSettings
-from torch import Tensor
 
 
 class Statistics(NamedTuple):

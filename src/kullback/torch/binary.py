@@ -1,0 +1,261 @@
+"""Binary cross-entropy over independent labels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kullback import kernels
+from kullback.errors import TargetError
+from kullback.kernels.recipe import SigmoidRecipe
+from kullback.targets import LabelRows
+from kullback.torch import native, ops, plain
+from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import accumulation_dtype, check_logits
+from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """w·(π·t·softplus(−z) + (1 − t)·softplus(z)) of each logit: ``torch.nn.functional``'s function of the same name.
+
+    Exact where PyTorch is not: a logit of ±inf whose label agrees costs 0, with zero gradient, instead of NaN. Labels
+    may be booleans or integers, and lie in [0, 1]. On the CPU, value and gradient come from one pass unless the loss is
+    wanted per element, or a gradient for anything but the logits.
+
+    Args:
+        input: logits of any shape.
+        target: labels of the same shape.
+        weight: multiplies each element's loss; any shape that broadcasts to the input's.
+        size_average: deprecated, as in PyTorch.
+        reduce: deprecated, as in PyTorch.
+        reduction: ``"mean"`` over all elements, ``"sum"`` or ``"none"``.
+        pos_weight: π, multiplies the cost of a missed label; any shape that broadcasts to the input's.
+
+    Raises:
+        SoftTargetError: (a ``RuntimeError``) for a label outside [0, 1], in eager mode on the CPU.
+        InputError: of PyTorch's exception type for what does not fit.
+
+    >>> import torch
+    >>> from kullback.torch import binary_cross_entropy_with_logits
+    >>> binary_cross_entropy_with_logits(torch.zeros(2, 3), torch.tensor([[1, 0, 1], [0, 0, 0]]))
+    tensor(0.6931)
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_choice("reduction", reduction, REDUCTIONS)
+    _check(input, target)
+    labels = target
+    value_dtype = torch.promote_types(input.dtype, target.dtype) if target.dtype.is_floating_point else input.dtype
+    if torch.is_autocast_enabled(input.device.type) and value_dtype in (torch.float16, torch.bfloat16):
+        value_dtype = torch.float32
+    weights = [_fitting("weight", weight, input), _fitting("pos_weight", pos_weight, input)]
+    columns = _columns(input, weights)
+    fused = (
+        columns > 0
+        and reduction != "none"
+        and input.device.type == "cpu"
+        and not target.requires_grad
+        and not any(w is not None and w.requires_grad for w in weights)
+        and not ops.in_transform()
+    )
+    if fused:
+        size = input.numel()
+        scale = 1.0 / size if reduction == "mean" else 1.0
+        wide = accumulation_dtype(input.dtype)
+        per_column = [None if w is None else w.to(wide).expand(columns) for w in weights]
+        value, _ = sigmoid_loss(
+            input.reshape(size // columns, columns),
+            labels.reshape(size // columns, columns),
+            *per_column,
+            scale,
+            torch.is_grad_enabled() and input.requires_grad and input.dtype != torch.float16,
+            value_dtype,
+            list(input.shape),
+        )
+        return value
+    if input.device.type == "cpu" and not torch.compiler.is_compiling() and not ops.in_transform():
+        _check_labels(labels.detach(), list(input.shape))
+    losses = element_losses(input, labels, *weights)
+    if reduction == "mean":
+        losses = losses.mean()
+    elif reduction == "sum":
+        losses = losses.sum()
+    return losses.to(value_dtype)
+
+
+def element_losses(
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, positive_weight: Tensor | None = None
+) -> Tensor:
+    """Each element's loss in ordinary operations, differentiable in everything; float32 or float64."""
+    wide = accumulation_dtype(
+        torch.promote_types(logits.dtype, labels.dtype) if labels.is_floating_point() else logits.dtype
+    )
+    z, t = logits.to(wide), labels.to(wide)
+    # 0·softplus(inf) is 0: a label that is certainly absent may have logit −inf, and takes no gradient
+    hit = torch.nn.functional.logsigmoid(torch.where((t == 0) & (z == -math.inf), 0.0, z))
+    miss = torch.nn.functional.logsigmoid(torch.where((t == 1) & (z == math.inf), 0.0, -z))
+    cost = t * hit if positive_weight is None else positive_weight.to(wide) * t * hit
+    losses = -(cost + (1 - t) * miss)
+    return losses if weight is None else losses * weight.to(wide)
+
+
+def _check(input: Tensor, target: Tensor) -> None:
+    if isinstance(input, Tensor) and input.dim() == 0 and input.dtype.is_floating_point:
+        check_logits(input.reshape(1))
+    else:
+        check_logits(input)
+    if not isinstance(target, Tensor):
+        raise TensorKindError(f"target must be a Tensor, not {type(target).__name__}")
+    if target.device != input.device:
+        raise TensorTypeError(
+            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
+            f"{target.device}; move it with .to({str(input.device)!r})"
+        )
+    if target.shape != input.shape:
+        raise BatchSizeError(
+            f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)}); for one class "
+            "index per example use cross_entropy"
+        )
+    if target.dtype.is_complex:
+        raise TensorTypeError(f"target has dtype {target.dtype}; labels are numbers in [0, 1] or booleans")
+
+
+def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor):
+        raise TensorKindError(f"{name} must be a Tensor, not {type(weight).__name__}")
+    if weight.device != input.device:
+        raise TensorTypeError(f"{name} is on {weight.device}, the input on {input.device}")
+    fits = weight.dim() <= input.dim() and all(
+        w in (1, n) for w, n in zip(reversed(weight.shape), reversed(input.shape), strict=False)
+    )
+    if not fits:
+        raise TensorShapeError(
+            f"{name} has shape {tuple(weight.shape)}, which does not broadcast to the input's {tuple(input.shape)}"
+        )
+    return weight
+
+
+def _columns(input: Tensor, weights: list[Tensor | None]) -> int:
+    """How many columns the elements may be laid out in for the kernel; 0 if the weights do not go by column."""
+    if input.dim() == 0 or input.numel() == 0:
+        return 0
+    if all(w is None or w.numel() == 1 for w in weights):
+        return math.gcd(input.numel(), 4096)  # any layout does: rows long enough to be worth their bookkeeping
+    if all(w is None or w.numel() == 1 or tuple(w.shape) == (input.shape[-1],) for w in weights):
+        return int(input.shape[-1])
+    return 0
+
+
+def _check_labels(labels: Tensor, shape: list[int]) -> None:
+    if labels.dtype == torch.bool:
+        return
+    bad = ~((labels >= 0) & (labels <= 1))
+    if bool(bad.any()):
+        raise _label_error(labels, int(bad.flatten().to(torch.uint8).argmax()), shape)
+
+
+def _label_error(labels: Tensor, flat: int, shape: list[int]) -> SoftTargetError:
+    value = labels.flatten()[flat].item()
+    return SoftTargetError(
+        f"{native.position(flat, shape)}label target {value} is not valid; entries must lie between 0 and 1. For class "
+        "indices use cross_entropy"
+    )
+
+
+# ---------------------------------------------------------------- the fused CPU operator
+
+
+@torch.library.custom_op(
+    "kullback::sigmoid_loss",
+    mutates_args=(),
+    device_types="cpu",
+    schema=(
+        "(Tensor logits, Tensor labels, Tensor? weight, Tensor? positive_weight, float scale, bool with_gradient, "
+        "ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
+    ),
+)
+def sigmoid_loss(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    positive_weight: Tensor | None,
+    scale: float,
+    with_gradient: bool,
+    value_dtype: torch.dtype,
+    shape: list[int],
+) -> tuple[Tensor, Tensor]:
+    """scale × the sum of all element losses of (N, C), and its gradient if asked for."""
+    n_rows, n_columns = logits.shape
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0)
+    recipe = SigmoidRecipe(
+        class_weight=None if weight is None else native.array_of(weight.double()),
+        positive_weight=None if positive_weight is None else native.array_of(positive_weight.double()),
+    )
+    narrow = logits.dtype not in (torch.float32, torch.float64)
+    if labels.dtype in (torch.float16, torch.bfloat16):
+        labels = labels.float()
+    total = 0.0
+    for rows in plain.chunks(n_rows, n_columns, native.HALF_CHUNK) if narrow else [slice(0, n_rows)]:
+        z = logits[rows].float() if narrow else logits[rows]
+        g = None if not with_gradient else z if narrow else gradient[rows]
+        try:
+            result = kernels.active().sigmoid_evaluate(
+                recipe,
+                native.array_of(z),
+                LabelRows(native.array_of(labels[rows])),
+                scale=scale,
+                gradient=None if g is None else native.array_of(g),
+            )
+        except TargetError:
+            _check_labels(labels, shape)
+            raise
+        if narrow and g is not None:
+            gradient[rows] = g
+        total += result.total
+    return torch.tensor(np.float64(total * scale)).to(value_dtype), gradient
+
+
+@sigmoid_loss.register_fake
+def _sigmoid_loss_fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    with_gradient, value_dtype = args[4], args[5]
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0)
+    return logits.new_empty((), dtype=value_dtype), gradient
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.scale, ctx.has_gradient = inputs[4], inputs[5]
+    ctx.save_for_backward(*inputs[:4], output[1])
+
+
+def _backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor | None, ...]:
+    if g is None:
+        return (None,) * 8
+    logits, labels, weight, positive_weight, gradient = ctx.saved_tensors
+    if ctx.has_gradient and not torch.is_grad_enabled():
+        return (ops.times(gradient, g), *(None,) * 7)
+    wide = accumulation_dtype(logits.dtype)
+    z, on = logits.to(wide), labels.to(wide)
+    off = 1 - on
+    if positive_weight is not None:
+        on = on * positive_weight
+    result = (off * torch.sigmoid(z) - on * torch.sigmoid(-z)) * (g * ctx.scale)
+    if weight is not None:
+        result = result * weight
+    return (result.to(logits.dtype), *(None,) * 7)
+
+
+sigmoid_loss.register_autograd(_backward, setup_context=_context)

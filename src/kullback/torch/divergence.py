@@ -1,0 +1,75 @@
+"""Kullback-Leibler divergence of given log-probabilities from given targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import FLOAT_TYPES
+from kullback.torch.settings import check_choice, legacy_reduction
+
+
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    """t·(log t − x) of each entry, for log-probabilities x: ``torch.nn.functional.kl_div`` with exact corners.
+
+    An entry with t = 0 is 0 and takes no gradient, even where x is −inf (PyTorch gives NaN there); one with t > 0 and
+    x = −inf is +inf. Shapes must be equal: nothing is broadcast.
+
+    Args:
+        input: log-probabilities, any shape.
+        target: probabilities, or their logarithms with ``log_target=True``; may require a gradient.
+        size_average: deprecated, as in PyTorch.
+        reduce: deprecated, as in PyTorch.
+        reduction: ``"batchmean"`` (the sum over all entries by the number of rows, which is the divergence's own mean),
+            ``"mean"`` (by the number of entries), ``"sum"`` or ``"none"``.
+        log_target: whether the target is given as logarithms.
+
+    Raises:
+        InputError: of PyTorch's exception type for what does not fit.
+
+    >>> import torch
+    >>> from kullback.torch import kl_div
+    >>> kl_div(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), reduction="batchmean")
+    tensor(0.6931)
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_choice("reduction", reduction, ("mean", "batchmean", "sum", "none"))
+    for name, tensor in (("input", input), ("target", target)):
+        if not isinstance(tensor, Tensor):
+            raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+        if tensor.dtype not in FLOAT_TYPES:
+            raise LogitsTypeError(f"{name} has dtype {tensor.dtype}; kl_div takes floating point tensors")
+    if input.device != target.device:
+        raise TensorTypeError(
+            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
+            f"{target.device}"
+        )
+    if input.shape != target.shape:
+        raise TensorShapeError(
+            f"target has shape {tuple(target.shape)}, the input {tuple(input.shape)}; they must match"
+        )
+    # under autocast and for narrow types the arithmetic is float32's
+    dtype = torch.promote_types(input.dtype, target.dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    x, t = input.to(wide), target.to(wide)
+    if log_target:
+        absent = t == -torch.inf
+        losses = torch.where(absent, 0.0, t.exp() * (torch.where(absent, 0.0, t) - torch.where(absent, 0.0, x)))
+    else:
+        absent = t == 0
+        losses = torch.xlogy(t, t) - t * torch.where(absent & (x == -torch.inf), 0.0, x)
+    if reduction == "mean":
+        losses = losses.mean()
+    elif reduction == "sum":
+        losses = losses.sum()
+    elif reduction == "batchmean":
+        losses = losses.sum() / input.shape[0] if input.dim() else losses.sum()
+    return losses if torch.is_autocast_enabled(input.device.type) else losses.to(dtype)

@@ -1,0 +1,108 @@
+"""Negative log-likelihood of given log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor
+
+from kullback.torch import ops
+from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES
+from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, check_choice, legacy_reduction
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    sample_weight: Tensor | None = None,
+    denominator: str = "weights",
+    empty: str = "nan",
+) -> Tensor:
+    """−w_y·log p_y for log-probabilities that are already there: ``torch.nn.functional.nll_loss`` and more.
+
+    The input is taken for log-probabilities and not checked; for logits use `cross_entropy`, which needs no
+    ``log_softmax`` before it.
+
+    Args:
+        input: log-probabilities (C,), (N, C) or (N, C, d1, …).
+        target: class indices of any integer dtype.
+        weight: (C,) or None.
+        size_average: deprecated, as in PyTorch.
+        ignore_index: examples of this class do not count.
+        reduce: deprecated, as in PyTorch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        sample_weight: one weight per example, or None; may require a gradient.
+        denominator: what the mean divides by: ``"weights"``, the sum of sample × class weights of the counted examples
+            (PyTorch's), or ``"examples"``, their number.
+        empty: the mean where nothing counts: ``"nan"`` (PyTorch's), ``"zero"``, or ``"error"``.
+
+    Raises:
+        IndexError: for a class out of range.
+        InputError: of PyTorch's exception type for what does not fit.
+
+    >>> import torch
+    >>> from kullback.torch import nll_loss
+    >>> nll_loss(torch.tensor([[0.25, 0.75]]).log(), torch.tensor([1]))
+    tensor(0.2877)
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("denominator", denominator, DENOMINATORS)
+    check_choice("empty", empty, EMPTY)
+    _check(input, target)
+    target = target.long()
+    if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
+        return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    counts = target != ignore_index
+    losses = F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
+    if sample_weight is not None:
+        if sample_weight.shape != target.shape:
+            raise TensorShapeError(
+                f"sample_weight has shape {tuple(sample_weight.shape)}, expected {tuple(target.shape)}: one weight per "
+                "example"
+            )
+        counts = counts & (sample_weight != 0)
+        losses = torch.where(counts, losses * sample_weight, 0.0)
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    shares = torch.where(counts, 1.0, 0.0)
+    if denominator == "weights":
+        if weight is not None:
+            shares = shares * weight[torch.where(counts, target, 0)]
+        if sample_weight is not None:
+            shares = torch.where(counts, shares * sample_weight, 0.0)
+    divisor = shares.sum()
+    if empty == "error" and bool(divisor == 0):
+        raise ops.empty_error()
+    nothing = math.nan if empty == "nan" else 0.0
+    value = torch.where(divisor == 0, nothing, losses.sum() / torch.where(divisor == 0, 1.0, divisor))
+    return value.to(input.dtype)
+
+
+def _check(input: Tensor, target: Tensor) -> None:
+    for name, tensor in (("input", input), ("target", target)):
+        if not isinstance(tensor, Tensor):
+            raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+    if input.dtype not in FLOAT_TYPES:
+        raise LogitsTypeError(f"input has dtype {input.dtype}; log-probabilities are floating point")
+    if input.device != target.device:
+        raise TensorTypeError(
+            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
+            f"{target.device}; move it with .to({str(input.device)!r})"
+        )
+    if target.dtype not in INDEX_TYPES:
+        raise TensorTypeError(
+            f"expected target dtype to be an integer type, but got {target.dtype}: nll_loss takes class indices; for "
+            "soft targets use cross_entropy or kl_div"
+        )
