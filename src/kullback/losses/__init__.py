@@ -1,5 +1,6 @@
 """The losses: what each one computes, what its minimiser means, and how it is spelled."""
 
+from kullback.losses.asymmetric import Asymmetric
 from kullback.losses.balanced_softmax import BalancedSoftmax
 from kullback.losses.base import Loss
 from kullback.losses.binary_cross_entropy import BinaryCrossEntropy
@@ -11,11 +12,14 @@ from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from kullback.losses.ldam import Ldam
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.poly import Poly
+from kullback.losses.sigmoid_brier import SigmoidBrier
+from kullback.losses.sigmoid_focal import SigmoidFocal
 from kullback.losses.smoothed_zero_one import SmoothedZeroOne
 from kullback.losses.spelling import CATALOGUE, parse_loss
 
 __all__ = [
     "CATALOGUE",
+    "Asymmetric",
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Brier",
@@ -27,6 +31,8 @@ __all__ = [
     "Loss",
     "OneVsRest",
     "Poly",
+    "SigmoidBrier",
+    "SigmoidFocal",
     "SmoothedZeroOne",
     "parse_loss",
 ]

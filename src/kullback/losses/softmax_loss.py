@@ -182,7 +182,7 @@ class SoftmaxLoss(Loss):
         mass = self._effective(wrapped[counted].class_mass(n_classes, weight[counted]))
         if not mass.any():
             raise InputError("no row counts, so there is no best constant")
-        return self._logits(self._best_scores(mass[None, :] / mass.sum()))[0]
+        return np.asarray(self._logits(self._best_scores(mass[None, :] / mass.sum()))[0])
 
     def elicited(self, p: ArrayLike) -> Float:
         """What the loss' minimiser reports when the truth is `p`, (C,) or (N, C): `probabilities` of its logits.

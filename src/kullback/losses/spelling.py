@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 
 from kullback.errors import InputError, SpellingError
+from kullback.losses.asymmetric import Asymmetric
 from kullback.losses.balanced_softmax import BalancedSoftmax
 from kullback.losses.base import Loss
 from kullback.losses.binary_cross_entropy import BinaryCrossEntropy
@@ -18,6 +19,8 @@ from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from kullback.losses.ldam import Ldam
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.poly import Poly
+from kullback.losses.sigmoid_brier import SigmoidBrier
+from kullback.losses.sigmoid_focal import SigmoidFocal
 from kullback.losses.smoothed_zero_one import SmoothedZeroOne
 
 CATALOGUE: dict[str, type[Loss]] = {
@@ -34,6 +37,9 @@ CATALOGUE: dict[str, type[Loss]] = {
         OneVsRest,
         Deviance,
         BinaryCrossEntropy,
+        SigmoidFocal,
+        Asymmetric,
+        SigmoidBrier,
     )
 }
 
