@@ -8,8 +8,10 @@ import pathlib
 import numpy as np
 
 from kullback.losses import (
+    Asymmetric,
     BalancedSoftmax,
     Brier,
+    CrammerSinger,
     CrossEntropy,
     Deviance,
     Focal,
@@ -17,7 +19,10 @@ from kullback.losses import (
     Ldam,
     OneVsRest,
     Poly,
+    SigmoidBrier,
+    SigmoidFocal,
     SmoothedZeroOne,
+    WestonWatkins,
 )
 
 _spec = importlib.util.spec_from_file_location("exact", pathlib.Path(__file__).with_name("exact.py"))
@@ -103,4 +108,79 @@ def effective(loss, mass):
     """s = w·((1 − ε)·t + Σt·ε/C), as the kernels round it."""
     n_classes = len(mass)
     weight = np.ones(n_classes) if loss.class_weight is None else np.array(loss.class_weight)
+    if loss.link == "none":
+        return weight * mass
     return weight * ((1 - loss.label_smoothing) * mass + loss.label_smoothing / n_classes * mass.sum())
+
+
+def _sigmoid(on, off):
+    def row(loss, labels):
+        on_factor, off_factor = loss._balance()
+        smoothed = (1 - loss.label_smoothing) * labels + loss.label_smoothing / 2
+        weight = np.ones(len(labels)) if loss.class_weight is None else np.array(loss.class_weight)
+        positive = np.ones(len(labels)) if loss.positive_weight is None else np.array(loss.positive_weight)
+        return exact.sigmoid_row(
+            on(loss),
+            off(loss),
+            on_mass=on_factor * weight * positive * smoothed,
+            off_mass=off_factor * weight * (1 - smoothed),
+            temperature=loss.temperature,
+        )
+
+    return row
+
+
+# name: (C -> loss, (loss, labels) -> exact value of a row)
+SIGMOID = {
+    "sigmoid_brier": (
+        lambda c: SigmoidBrier(label_reduction="sum", positive_weight=counts(c), label_smoothing=0.1),
+        _sigmoid(lambda loss: exact.brier, lambda loss: exact.mirrored(exact.brier)),
+    ),
+    "sigmoid_focal": (
+        lambda c: SigmoidFocal(label_reduction="sum"),
+        _sigmoid(lambda loss: exact.focal(loss.gamma), lambda loss: exact.mirrored(exact.focal(loss.gamma))),
+    ),
+    "sigmoid_focal, weighted": (
+        lambda c: SigmoidFocal(
+            label_reduction="sum", gamma=0.5, alpha=0.25, class_weight=counts(c), temperature=2, label_smoothing=0.1
+        ),
+        _sigmoid(lambda loss: exact.focal(loss.gamma), lambda loss: exact.mirrored(exact.focal(loss.gamma))),
+    ),
+    "asymmetric": (
+        lambda c: Asymmetric(label_reduction="sum"),
+        _sigmoid(
+            lambda loss: exact.focal(loss.gamma_positive),
+            lambda loss: exact.asymmetric_off(loss.gamma_negative, loss.clip),
+        ),
+    ),
+    "asymmetric, unclipped": (
+        lambda c: Asymmetric(label_reduction="sum", gamma_positive=1, gamma_negative=1.5, clip=0),
+        _sigmoid(
+            lambda loss: exact.focal(loss.gamma_positive),
+            lambda loss: exact.asymmetric_off(loss.gamma_negative, loss.clip),
+        ),
+    ),
+}
+
+
+def _margin(loss, s):
+    power = 2 if loss.squared else 1
+    s = [mp.mpf(float(x)) for x in s]
+
+    def value(z):
+        total = mp.mpf(0)
+        for y, mass in enumerate(s):
+            hinges = [max(mp.mpf(0), loss.margin + z[k] - z[y]) ** power for k in range(len(z)) if k != y]
+            if mass and hinges:
+                total += mass * (mp.fsum(hinges) if loss.name == "weston_watkins" else max(hinges))
+        return total
+
+    return value
+
+
+MARGIN = {
+    "weston_watkins": (lambda c: WestonWatkins(), _margin),
+    "weston_watkins, squared": (lambda c: WestonWatkins(squared=True, margin=0.3, class_weight=counts(c)), _margin),
+    "crammer_singer": (lambda c: CrammerSinger(margin=2, class_weight=counts(c)), _margin),
+    "crammer_singer, squared": (lambda c: CrammerSinger(squared=True), _margin),
+}

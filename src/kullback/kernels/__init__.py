@@ -17,13 +17,14 @@ from contextvars import ContextVar
 from typing import Protocol, cast
 
 from kullback.errors import InputError
-from kullback.kernels.recipe import Array, Evaluation, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
 from kullback.targets import ClassTargets, LabelRows
 
 __all__ = [
     "BACKENDS",
     "Evaluation",
     "Kernels",
+    "MarginRecipe",
     "SigmoidRecipe",
     "SoftmaxRecipe",
     "TargetSummary",
@@ -144,6 +145,47 @@ class Kernels(Protocol):
 
     def sigmoid_probabilities(self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
         """Sigmoid of each logit, or its logarithm."""
+
+    def margin_evaluate(
+        self,
+        recipe: MarginRecipe,
+        logits: Array,
+        targets: ClassTargets,
+        *,
+        row_weight: Array | None = None,
+        ignore_index: int | None = None,
+        scale: float = 1.0,
+        per_example: Array | None = None,
+        gradient: Array | None = None,
+    ) -> Evaluation:
+        """Losses and, where an array is given for it, the gradient."""
+
+    def margin_hessian_product(
+        self,
+        recipe: MarginRecipe,
+        logits: Array,
+        targets: ClassTargets,
+        direction: Array,
+        *,
+        row_weight: Array | None = None,
+        ignore_index: int | None = None,
+        scale: float = 1.0,
+        out: Array,
+    ) -> None:
+        """Each row's Hessian times the direction's row."""
+
+    def margin_hessian_diagonal(
+        self,
+        recipe: MarginRecipe,
+        logits: Array,
+        targets: ClassTargets,
+        *,
+        row_weight: Array | None = None,
+        ignore_index: int | None = None,
+        scale: float = 1.0,
+        out: Array,
+    ) -> None:
+        """The diagonal of each row's Hessian."""
 
     def csr_product(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
         """A CSR matrix (n, d) times a dense (d, C)."""

@@ -543,7 +543,8 @@ def margin_hessian_diagonal(
 ) -> None:
     """Write scale·row_weight·∂²loss/∂logits_j² into `out` (N, C); zero for the plain hinges."""
     rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
-    rows.write(out, np.asarray(np.abs(rows.per_row(rows.pulled(rows.second)))), scale)
+    own = np.asarray(np.abs(rows.pulled(rows.second)))  # a pull on the true class bends it as much
+    rows.write(out, rows.per_row(own), scale)
 
 
 class _MarginRows:

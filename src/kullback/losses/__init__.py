@@ -10,6 +10,7 @@ from kullback.losses.deviance import Deviance
 from kullback.losses.focal import Focal
 from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from kullback.losses.ldam import Ldam
+from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.poly import Poly
 from kullback.losses.sigmoid_brier import SigmoidBrier
@@ -23,6 +24,7 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Brier",
+    "CrammerSinger",
     "CrossEntropy",
     "Deviance",
     "Focal",
@@ -34,5 +36,6 @@ __all__ = [
     "SigmoidBrier",
     "SigmoidFocal",
     "SmoothedZeroOne",
+    "WestonWatkins",
     "parse_loss",
 ]

@@ -17,6 +17,7 @@ from kullback.losses.deviance import Deviance
 from kullback.losses.focal import Focal
 from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from kullback.losses.ldam import Ldam
+from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.poly import Poly
 from kullback.losses.sigmoid_brier import SigmoidBrier
@@ -36,6 +37,8 @@ CATALOGUE: dict[str, type[Loss]] = {
         Brier,
         OneVsRest,
         Deviance,
+        WestonWatkins,
+        CrammerSinger,
         BinaryCrossEntropy,
         SigmoidFocal,
         Asymmetric,

@@ -1,0 +1,96 @@
+"""What a loss means, found numerically: for losses without a formula of their own.
+
+All of it rests on one property: a loss that is linear in its targets has an expected loss under the truth p that is
+simply its value on the soft target p. `kullback.testing.check_loss` checks that property.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from kullback.errors import NotConvergedWarning
+from kullback.losses.base import Float, Loss
+from kullback.targets import ClassIndices, ClassRows, LabelRows
+
+
+def best_class_logits(loss: Loss, mass: Float, *, start: Float | None = None, tolerance: float = 1e-11) -> Float:
+    """Logits (C,) that minimise the loss on one soft target `mass` (C,), by Newton's method with damping.
+
+    A local search: for a loss that is not convex it finds the minimum next to `start`. The gradient ends below
+    `tolerance` times the mass, or where floating point ends.
+
+    Warns:
+        NotConvergedWarning: with the gradient reached, if that is above 1e-6 times the mass.
+    """
+    n_classes, total = len(mass), float(mass.sum())
+    z = np.zeros(n_classes) if start is None else start.copy()
+    target, targets = ClassRows(mass[None, :]), ClassRows(np.broadcast_to(mass, (n_classes, n_classes)))
+    value, gradient = loss.value_and_gradient(z[None, :], target, reduction="sum")
+    gradient = gradient[0]
+    damping = 1e-8 * total
+    for _ in range(200):
+        if not np.abs(gradient).max(initial=0.0) > tolerance * total:
+            break
+        hessian = loss.hessian_product(
+            np.broadcast_to(z, (n_classes, n_classes)), targets, np.eye(n_classes), reduction="none"
+        )
+        bends, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
+        pull = axes.T @ gradient
+        for _ in range(30):
+            step = -axes @ (pull / (np.abs(bends) + damping))
+            step *= min(1.0, 10.0 / max(np.abs(step).max(), 1e-300))
+            value_, gradient_ = loss.value_and_gradient((z + step)[None, :], target, reduction="sum")
+            if value_ <= value + 1e-15 * abs(value) and np.isfinite(gradient_).all():
+                break
+            damping *= 10
+        else:
+            break
+        z, value, gradient, damping = z + step, value_, gradient_[0], damping * 0.1
+    _warn_unless_small(loss, float(np.abs(gradient).max(initial=0.0)), 1e-6 * total)
+    return z
+
+
+def best_label_logits(loss: Loss, labels: Float) -> Float:
+    """Logits (N, C) that minimise the loss on soft labels (N, C), by bisection on the sign of the gradient."""
+    low, high = np.full(labels.shape, -800.0), np.full(labels.shape, 800.0)
+    for _ in range(64):
+        middle = 0.5 * (low + high)
+        _, gradient = loss.value_and_gradient(middle, LabelRows(labels), reduction="none")
+        low, high = np.where(gradient < 0, middle, low), np.where(gradient < 0, high, middle)
+    return np.asarray(0.5 * (low + high))
+
+
+def true_classes(loss: Loss, logits: Float) -> Float:
+    """The distributions (N, C) under which these logits (N, C) are stationary: Σ_y p_y·∇L_y = 0, Σp = 1.
+
+    For losses that a constant added to a row does not change, so that gradients sum to 0 over the classes: the
+    equations become (Gᵀ + 11ᵀ)·p = 1 with the rows of G the gradients of each class.
+    """
+    n_classes = logits.shape[1]
+    truth = np.empty(logits.shape)
+    classes = ClassIndices(np.arange(n_classes))
+    for i, row in enumerate(logits):
+        _, pulls = loss.value_and_gradient(np.broadcast_to(row, (n_classes, n_classes)), classes, reduction="none")
+        solution, *_ = np.linalg.lstsq(pulls.T + 1.0, np.ones(n_classes), rcond=None)
+        truth[i] = np.maximum(solution, 0.0)
+    return np.asarray(truth / truth.sum(axis=1, keepdims=True))
+
+
+def true_labels(loss: Loss, logits: Float) -> Float:
+    """The label probabilities (N, C) under which these logits are stationary: p·∇on + (1 − p)·∇off = 0."""
+    _, on = loss.value_and_gradient(logits, LabelRows(np.ones(logits.shape)), reduction="none")
+    _, off = loss.value_and_gradient(logits, LabelRows(np.zeros(logits.shape)), reduction="none")
+    # a certainty has no slope left to tell more than that it is one
+    return np.where(off - on > 0, off / np.where(off - on > 0, off - on, 1.0), (logits > 0).astype(np.float64))
+
+
+def _warn_unless_small(loss: Loss, gradient: float, limit: float) -> None:
+    if gradient > limit:
+        warnings.warn(
+            f"the minimum of {loss} was found only to a gradient of {gradient:.1e} a unit of target mass; the loss "
+            "may have a kink there, or its gradient may not be that of its value",
+            NotConvergedWarning,
+            stacklevel=3,
+        )
