@@ -153,7 +153,7 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
         const double d = (double(kept.centers[begin / piece_size<T>]) - double(row.center)) * inverse_temperature;
         const double piece_f = d == 0 ? f : f * exp_nonpositive<double>(d);
         const T whole = T(piece_f * unlift);
-        if (whole >= Constants<T>::least_normal || whole <= -Constants<T>::least_normal || whole == 0 || whole != whole) {
+        if (whole >= Constants<T>::least_normal || whole <= -Constants<T>::least_normal || piece_f == 0 || whole != whole) {
             auto scale = [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 body(k, part, load<V>(kept.exp + k, part, T(0)) * whole);
             };

@@ -329,7 +329,13 @@ def _run(
     is_sigmoid = isinstance(recipe, SigmoidRecipe)
     positive_weight = recipe.positive_weight if isinstance(recipe, SigmoidRecipe) else None
     if recipe.family not in _families(is_sigmoid):
-        raise InputError(f"unknown {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
+        raise InputError(f"the C++ kernels have no {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
+    if isinstance(recipe, SoftmaxRecipe):
+        for name in ("shift", "offset", "softcap"):
+            if getattr(recipe, name) is not None:
+                raise InputError(f"the C++ kernels have no {name}; kernels.dispatch.runner picks a backend that has")
+        if recipe.z_loss:
+            raise InputError("the C++ kernels have no z_loss; kernels.dispatch.runner picks a backend that has")
     total, _, infinite_row, row, column = _native.family(
         is_sigmoid,
         operation,
