@@ -17,6 +17,7 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
 from kullback.torch.binary import binary_cross_entropy_with_logits
 from kullback.torch.divergence import kl_div
 from kullback.torch.functional import cross_entropy, cross_entropy_with_statistics
+from kullback.torch.loss import Loss, functional
 from kullback.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
 from kullback.torch.nll import nll_loss
 from kullback.torch.rows import Mixture
@@ -26,12 +27,14 @@ __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "KLDivLoss",
+    "Loss",
     "Mixture",
     "NLLLoss",
     "Statistics",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "cross_entropy_with_statistics",
+    "functional",
     "kl_div",
     "nll_loss",
 ]

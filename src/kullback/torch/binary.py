@@ -237,6 +237,7 @@ def _sigmoid_loss_fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
     ctx.scale, ctx.has_gradient = inputs[4], inputs[5]
     ctx.save_for_backward(*inputs[:4], output[1])
 

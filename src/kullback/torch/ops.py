@@ -225,6 +225,7 @@ def _softmax_loss_fake(
 
 def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)  # else a zero tensor as large as the logits stands in for the gradient's gradient
+    ctx.mark_non_differentiable(*output[1:])
     logits, first, second, share, row_weight, class_weight, *rest = inputs
     ctx.settings, (ctx.reduction, _, _, ctx.has_gradient, _, _, ctx.shape) = RowSettings(*rest[:_N]), rest[_N:]
     ctx.save_for_backward(logits, first, second, share, row_weight, class_weight, output[1], output[2])

@@ -1,0 +1,244 @@
+"""Any Kullback loss as a function on tensors and as a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+import kullback.losses
+from kullback.losses import CrossEntropy, parse_loss
+from kullback.torch import objects, ops
+from kullback.torch.batch_loss import batch_loss
+from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import Batch, Mixture, TargetRows, accumulation_dtype, as_rows, check_logits, class_batch
+from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
+
+
+class LossFunction(Protocol):
+    """What `functional` returns."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        targets: Tensor | Mixture,
+        *,
+        sample_weight: Tensor | None = None,
+        reduction: str = "mean",
+        denominator: str = "weights",
+        empty: str = "nan",
+    ) -> Tensor:
+        """The loss of a batch, in nats."""
+
+
+def functional(loss: kullback.losses.Loss | str) -> LossFunction:
+    """A function on tensors that computes `loss`, with gradients, on any device and under ``torch.compile``.
+
+    It takes ``(logits, targets, *, sample_weight=None, reduction="mean", denominator="weights", empty="nan")``. Logits
+    are (C,), (N, C) or (N, C, d1, …); targets are class indices, soft rows or a `Mixture`, and for losses on
+    independent labels a tensor of the logits' shape. ``reduction="none"`` gives one loss per example.
+
+    `CrossEntropy` runs as `cross_entropy` does. Every other loss runs its own NumPy and C++ code on the CPU, with
+    second derivatives but no third; tensors of other devices travel there and back.
+
+    Args:
+        loss: a loss object, its spelling, or an object of your own subclass of `kullback.Loss`.
+
+    Raises:
+        SpellingError: for text that is not a loss.
+
+    >>> import torch
+    >>> from kullback.torch import functional
+    >>> focal = functional("focal(gamma=2)")
+    >>> focal(torch.zeros(1, 4), torch.tensor([2]))
+    tensor(0.7798)
+    """
+    known = parse_loss(loss)
+    if type(known) is CrossEntropy and _is_simple(known):
+        return _cross_entropy(known)
+    return _by_object(known)
+
+
+class Loss(nn.Module):
+    """`functional` as a module: any loss object, its choices fixed.
+
+    Args:
+        loss: a loss object or its spelling.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        denominator: what the mean divides by: ``"weights"`` or ``"examples"``.
+        empty: the mean where nothing counts: ``"nan"``, ``"zero"`` or ``"error"``.
+
+    >>> import torch
+    >>> from kullback.torch import Loss
+    >>> module = Loss("cross_entropy(label_smoothing=0.1)")
+    >>> module
+    Loss(cross_entropy(label_smoothing=0.1), reduction='mean', denominator='weights', empty='nan')
+    >>> module(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
+    """
+
+    def __init__(
+        self,
+        loss: kullback.losses.Loss | str,
+        *,
+        reduction: str = "mean",
+        denominator: str = "weights",
+        empty: str = "nan",
+    ) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("denominator", denominator, DENOMINATORS)
+        check_choice("empty", empty, EMPTY)
+        self.loss = parse_loss(loss)
+        self.reduction = reduction
+        self.denominator = denominator
+        self.empty = empty
+        self._function = functional(self.loss)
+
+    def forward(self, logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
+        """The loss of a batch, in nats."""
+        return self._function(
+            logits,
+            targets,
+            sample_weight=sample_weight,
+            reduction=self.reduction,
+            denominator=self.denominator,
+            empty=self.empty,
+        )
+
+    def extra_repr(self) -> str:
+        """The loss' spelling and the choices."""
+        return f"{self.loss}, reduction={self.reduction!r}, denominator={self.denominator!r}, empty={self.empty!r}"
+
+
+_SIMPLE = {
+    "class_weight",
+    "label_smoothing",
+    "temperature",
+    "ignore_index",
+    "softcap",
+    "z_loss",
+    "priors",
+    "adjustment",
+}
+
+
+def _is_simple(loss: CrossEntropy) -> bool:
+    """Whether every setting in use is one that the row operators take."""
+    used = {field.name for field in dataclasses.fields(loss) if getattr(loss, field.name) != field.default}
+    return used <= _SIMPLE and not (loss.priors is not None and loss.softcap is not None)
+
+
+def _cross_entropy(loss: CrossEntropy) -> LossFunction:
+    settings = RowSettings(
+        loss.label_smoothing, loss.temperature, loss.softcap or 0.0, loss.z_loss, loss.ignore_index, True
+    )
+    weight = None if loss.class_weight is None else torch.tensor(loss.class_weight, dtype=torch.float64)
+    offset = None
+    if loss.priors is not None:
+        prior = torch.tensor(loss.priors, dtype=torch.float64)
+        offset = loss.temperature * loss.adjustment * (prior / prior.sum()).log()
+
+    def cross_entropy(
+        logits: Tensor,
+        targets: Tensor | Mixture,
+        *,
+        sample_weight: Tensor | None = None,
+        reduction: str = "mean",
+        denominator: str = "weights",
+        empty: str = "nan",
+    ) -> Tensor:
+        check_logits(logits, "logits")
+        wide = accumulation_dtype(logits.dtype)
+        class_weight = None if weight is None else weight.to(logits.device, wide)
+        value_dtype = logits.dtype
+        if offset is not None:
+            n_classes = logits.shape[0] if logits.dim() == 1 else logits.shape[1]
+            if offset.shape[0] != n_classes:
+                raise TensorShapeError(f"the loss has {offset.shape[0]} priors, but there are {n_classes} classes")
+            shift = offset.to(logits.device, wide)
+            # in the wide type: added in half precision the offset would be rounded away
+            logits = logits.to(wide) + shift.reshape(-1, *(1,) * max(logits.dim() - 2, 0))
+        batch = class_batch(logits, targets, class_weight, sample_weight, settings)
+        value, _ = batch_loss(batch, settings, reduction=reduction, denominator=denominator, empty=empty)
+        return value if torch.is_autocast_enabled(value.device.type) else value.to(value_dtype)
+
+    return cross_entropy
+
+
+def _by_object(loss: kullback.losses.Loss) -> LossFunction:
+    key = objects.key_of(loss)
+    labels = loss.target_form == "labels"
+    settings = RowSettings(ignore_index=getattr(loss, "ignore_index", None))
+
+    def object_loss(
+        logits: Tensor,
+        targets: Tensor | Mixture,
+        *,
+        sample_weight: Tensor | None = None,
+        reduction: str = "mean",
+        denominator: str = "weights",
+        empty: str = "nan",
+    ) -> Tensor:
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("denominator", denominator, DENOMINATORS)
+        check_choice("empty", empty, EMPTY)
+        check_logits(logits, "logits")
+        batch = (
+            _label_batch(logits, targets, sample_weight)
+            if labels
+            else class_batch(logits, targets, None, sample_weight, settings)
+        )
+        wanted = (batch.target.requires_grad(), "targets"), (_requires_grad(sample_weight), "sample_weight")
+        for needed, name in wanted:
+            if needed and torch.is_grad_enabled():
+                raise NotSupportedError(
+                    f"{loss.name} gives no gradient with respect to {name}: pass {name}.detach(), or use cross_entropy"
+                )
+        if ops.in_transform():
+            raise NotSupportedError(
+                f"{loss.name} runs outside torch and torch.func cannot see into it; cross_entropy can be transformed"
+            )
+        narrow = logits.dtype in (torch.float16, torch.bfloat16)
+        autocast = narrow and torch.is_autocast_enabled(logits.device.type)
+        value, _ = objects.object_loss(
+            batch.logits,
+            *batch.target,
+            batch.sample_weight,
+            key,
+            reduction,
+            denominator,
+            empty,
+            torch.is_grad_enabled() and logits.requires_grad and logits.dtype != torch.float16,
+            torch.float32 if autocast else logits.dtype,
+            list(batch.shape),
+        )
+        return batch.restored(value) if reduction == "none" else value
+
+    return object_loss
+
+
+def _requires_grad(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.requires_grad
+
+
+def _label_batch(logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None) -> Batch:
+    """Independent labels, checked against the logits and flattened."""
+    if not isinstance(targets, Tensor):
+        raise TensorKindError(f"targets must be a Tensor, not {type(targets).__name__}: these are independent labels")
+    if targets.shape != logits.shape:
+        raise BatchSizeError(
+            f"targets have shape {tuple(targets.shape)}, the logits {tuple(logits.shape)}; independent labels match "
+            "the logits one for one"
+        )
+    if targets.device != logits.device:
+        raise TensorTypeError(f"targets are on {targets.device}, the logits on {logits.device}")
+    shape = () if logits.dim() == 1 else (logits.shape[0], *logits.shape[2:])
+    if sample_weight is not None:
+        if tuple(sample_weight.shape) != shape:
+            raise TensorShapeError(f"sample_weight has shape {tuple(sample_weight.shape)}, expected {shape}")
+        sample_weight = sample_weight.reshape(math.prod(shape))
+    return Batch(as_rows(logits), TargetRows(as_rows(targets)), None, sample_weight, shape)

@@ -1,0 +1,257 @@
+"""Any loss object as an operator: its own value, gradient and Hessian product, on the CPU, behind PyTorch's autograd.
+
+Operators take plain values, so a loss travels as text: its spelling, or, for a class of the user's own, a name under
+which this process keeps it. Half-precision logits are computed in float32. Tensors of other devices are computed on
+the CPU and sent back, which is right but slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kullback.errors import InputError, TargetError
+from kullback.losses import Loss, parse_loss
+from kullback.targets import LabelRows, Targets
+from kullback.torch import native, ops
+from kullback.torch.errors import NotSupportedError, SoftTargetError
+from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.settings import RowSettings
+
+_own: dict[str, Loss] = {}
+
+
+def key_of(loss: Loss) -> str:
+    """The text an operator knows the loss by; a loss outside the catalogue is kept by this process."""
+    spelling = str(loss)
+    try:
+        if parse_loss(spelling) == loss:
+            return spelling
+    except InputError:
+        pass
+    for key, known in _own.items():
+        if known is loss:
+            return key
+    key = f"{spelling} [{len(_own)}]"
+    _own[key] = loss
+    return key
+
+
+def loss_by_key(key: str) -> Loss:
+    """The loss behind the text.
+
+    Raises:
+        NotSupportedError: for a loss of the user's own that another process named.
+    """
+    if key in _own:
+        return _own[key]
+    try:
+        return parse_loss(key)
+    except InputError:
+        raise NotSupportedError(
+            f"the loss {key!r} is not in the catalogue and was not made in this process: create it with "
+            "kullback.torch.functional(...) before the program that uses it is run"
+        ) from None
+
+
+def _targets(loss: Loss, target: TargetRows) -> Targets:
+    host = TargetRows(*(None if t is None else t.cpu() for t in target))  # type: ignore[arg-type]
+    if loss.target_form == "labels":
+        first = host.first
+        return LabelRows(native.array_of(first.float() if first.dtype in (torch.float16, torch.bfloat16) else first))
+    return native.class_targets(host)
+
+
+def _logits(logits: Tensor) -> Tensor:
+    return logits.detach().cpu().to(accumulation_dtype(logits.dtype))
+
+
+def _run(
+    loss: Loss,
+    logits: Tensor,
+    target: TargetRows,
+    row_weight: Tensor | None,
+    reducing: tuple[str, str, str],
+    gradient: Tensor | None,
+    shape: Sequence[int],
+) -> Any:
+    reduction, kind, empty = reducing
+    options: dict[str, Any] = {
+        "sample_weight": native.row_weights(None if row_weight is None else row_weight.cpu(), checked=True),
+        "reduction": reduction,
+        "denominator": kind,
+        "empty": empty,
+    }
+    z = native.array_of(_logits(logits))
+    try:
+        wrapped = _targets(loss, target)
+        if gradient is None:
+            return loss(z, wrapped, **options)
+        value, _ = loss.value_and_gradient(z, wrapped, **options, out=native.array_of(gradient))
+        return value
+    except TargetError as error:
+        if loss.target_form == "labels":
+            raise SoftTargetError(str(error)) from None
+        settings = RowSettings(ignore_index=getattr(loss, "ignore_index", None))
+        raise native.target_error(error, target, logits.shape[1], options["sample_weight"], settings, shape) from None
+
+
+@torch.library.custom_op(
+    "kullback::object_loss",
+    mutates_args=(),
+    schema=(
+        "(Tensor logits, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, str loss, str reduction, "
+        "str denominator, str empty, bool with_gradient, ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
+    ),
+)
+def object_loss(
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    row_weight: Tensor | None,
+    loss: str,
+    reduction: str,
+    denominator: str,
+    empty: str,
+    with_gradient: bool,
+    value_dtype: torch.dtype,
+    shape: list[int],
+) -> tuple[Tensor, Tensor]:
+    """A loss object's value over rows (N, C), and its gradient if asked for."""
+    target = TargetRows(first, second, share)
+    gradient = torch.empty(logits.shape, dtype=accumulation_dtype(logits.dtype)) if with_gradient else None
+    value = _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
+    return (
+        torch.as_tensor(value, dtype=torch.float64).to(logits.device, value_dtype),
+        logits.new_empty(0) if gradient is None else gradient.to(logits.device, logits.dtype),
+    )
+
+
+@object_loss.register_fake
+def _object_loss_fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    reduction, with_gradient, value_dtype = args[5], args[8], args[9]
+    return (
+        logits.new_empty((logits.shape[0],) if reduction == "none" else (), dtype=value_dtype),
+        torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0),
+    )
+
+
+@torch.library.custom_op(
+    "kullback::object_gradient",
+    mutates_args=(),
+    schema=(
+        "(Tensor logits, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, str loss, str reduction, "
+        "str denominator, str empty, SymInt[] shape) -> Tensor"
+    ),
+)
+def object_gradient(
+    logits: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    row_weight: Tensor | None,
+    loss: str,
+    reduction: str,
+    denominator: str,
+    empty: str,
+    shape: list[int],
+) -> Tensor:
+    """The gradient of each row, (N, C), as the reduction scales it."""
+    gradient = torch.empty(logits.shape, dtype=accumulation_dtype(logits.dtype))
+    target = TargetRows(first, second, share)
+    _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
+    return gradient.to(logits.device, logits.dtype)
+
+
+@object_gradient.register_fake
+def _object_gradient_fake(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op(
+    "kullback::object_hessian_product",
+    mutates_args=(),
+    schema=(
+        "(Tensor logits, Tensor direction, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, str loss, "
+        "str reduction, str denominator, str empty) -> Tensor"
+    ),
+)
+def object_hessian_product(
+    logits: Tensor,
+    direction: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    share: Tensor | None,
+    row_weight: Tensor | None,
+    loss: str,
+    reduction: str,
+    denominator: str,
+    empty: str,
+) -> Tensor:
+    """Each row's Hessian times the direction's row, (N, C), as the reduction scales it."""
+    known = loss_by_key(loss)
+    z = _logits(logits)
+    out = torch.empty_like(z)
+    known.hessian_product(
+        native.array_of(z),
+        _targets(known, TargetRows(first, second, share)),
+        native.array_of(direction.cpu().to(z.dtype)),
+        sample_weight=native.row_weights(None if row_weight is None else row_weight.cpu(), checked=True),
+        reduction=reduction,  # type: ignore[arg-type]
+        denominator=denominator,  # type: ignore[arg-type]
+        empty=empty,  # type: ignore[arg-type]
+        out=native.array_of(out),
+    )
+    return out.to(logits.device, logits.dtype)
+
+
+@object_hessian_product.register_fake
+def _object_hessian_fake(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _third(ctx: Any, direction: Tensor) -> None:
+    raise NotSupportedError("a loss object gives no third derivatives; use one in ordinary torch operations for them")
+
+
+object_hessian_product.register_autograd(_third, setup_context=lambda ctx, inputs, output: None)
+
+
+# ---------------------------------------------------------------- autograd
+
+
+def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs[:5], output[1])
+    ctx.choices, ctx.has_gradient, ctx.shape = inputs[5:9], inputs[9], inputs[11]
+
+
+def _loss_backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor | None, ...]:
+    if g is None:
+        return (None,) * 12
+    *rows, gradient = ctx.saved_tensors
+    if not ctx.has_gradient or torch.is_grad_enabled():
+        gradient = object_gradient(*rows, *ctx.choices, ctx.shape)
+    result = gradient * g[:, None] if ctx.choices[1] == "none" else ops.times(gradient, g)
+    return (result.to(gradient.dtype), *(None,) * 11)
+
+
+object_loss.register_autograd(_loss_backward, setup_context=_loss_context)
+
+
+def _gradient_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.choices = inputs[5:9]
+
+
+def _gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+    logits, *others = ctx.saved_tensors
+    return (object_hessian_product(logits, direction, *others, *ctx.choices), *(None,) * 9)
+
+
+object_gradient.register_autograd(_gradient_backward, setup_context=_gradient_context)
