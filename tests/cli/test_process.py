@@ -212,7 +212,7 @@ def on_a_terminal(*arguments: str | Path) -> str:
 
 
 def test_progress_shows_on_a_terminal_only(slow: list[str], data: Path, here: Path) -> None:
-    shown = on_a_terminal(*slow)
+    shown = on_a_terminal(*slow, "--max-iter", "20")
     for word in ("Training", "━", "note: target 'y'", "macro-F1"):
         assert word in shown
     assert "━" not in on_a_terminal("fit", data, "--target", "caste", "--quiet")

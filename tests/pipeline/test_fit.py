@@ -166,6 +166,26 @@ def test_a_temperature_that_does_not_help_is_reported_and_not_used(tmp_path: Pat
     assert any(note.startswith("temperature: ") for note in found.notes)
 
 
+def test_a_temperature_must_prove_itself_on_rows_it_has_not_seen(tmp_path: Path) -> None:
+    """On a few dozen rows a temperature is mostly noise: refusing some must be better than using them all."""
+    fresh = table_of(2000, seed=999)
+    refused, gains, gains_of_all = 0, [], []
+    for seed in range(40):
+        pa_csv.write_csv(table_of(200, seed=100 + seed), tmp_path / "small.csv")
+        found = fit_file(tmp_path / "small.csv", "y", C=100.0)
+        targets, _ = found.model.plan.encode(fresh)
+        assert found.metrics.temperature is not None
+        losses = {}
+        for temperature in (1.0, found.metrics.temperature):
+            p = dataclasses.replace(found.model, temperature=temperature).predict_proba(fresh)
+            losses[temperature] = -np.log(p[np.arange(2000), targets]).mean()
+        gains.append(losses[1.0] - losses[found.model.temperature])
+        gains_of_all.append(losses[1.0] - losses[found.metrics.temperature])
+        refused += not found.metrics.temperature_kept
+    assert 0 < refused < 40
+    assert np.mean(gains) > np.mean(gains_of_all)
+
+
 def test_a_class_without_weight_gets_no_temperature(file: Path) -> None:
     found = fit_file(file, "y", loss="cross_entropy(class_weight=[0,1,1])")
     assert found.metrics.temperature is None
@@ -297,6 +317,15 @@ def test_a_listener_hears_notes_and_stages(file: Path) -> None:
     assert list(shares) == sorted(shares)
 
 
+@pytest.mark.parametrize("loss", ["smoothed_zero_one", "cross_entropy(class_weight=[1,2])"])
+def test_a_loss_that_cannot_work_is_refused_before_the_training(
+    file: Path, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kullback.SoftmaxClassifier.fit", None)
+    with pytest.raises(InputError, match=r"no probabilities|class_weight has 2 entries"):
+        fit_file(file, "y", loss=loss)
+
+
 @pytest.mark.parametrize("test_size", [0, 1, -0.1, math.nan])
 def test_a_test_size_that_is_no_share(file: Path, test_size: float) -> None:
     with pytest.raises(InputError, match="test_size"):
@@ -326,9 +355,10 @@ def test_blocks_do_not_change_the_result(result: FitResult, monkeypatch: pytest.
 
 
 def test_batches_do_not_change_an_evaluation(result: FitResult, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = evaluate_file(result.model, file)
+    model = dataclasses.replace(result.model, temperature=1.3)
+    whole = evaluate_file(model, file)
     monkeypatch.setattr("kullback.pipeline.predict._LARGEST_BATCH", 7)
-    parts = evaluate_file(result.model, file)
+    parts = evaluate_file(model, file)
     assert parts.rows == whole.rows == 400
     for name in ("loss", "accuracy", "macro_f1", "ece_before", "ece_after"):
         assert getattr(parts.metrics, name) == pytest.approx(getattr(whole.metrics, name), rel=1e-9), name

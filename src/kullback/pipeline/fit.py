@@ -29,7 +29,7 @@ from kullback.pipeline.evaluate import tally_model
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model
 from kullback.pipeline.storage import check_replaceable, number_to_json
-from kullback.pipeline.tally import LARGEST_CONFUSION, Tally
+from kullback.pipeline.tally import LARGEST_CONFUSION, Tally, losses_of
 from kullback.report.content import (
     ClassBalance,
     ColumnSummary,
@@ -54,6 +54,9 @@ _TOLERANCE = 1e-4
 _CALIBRATION_SHARE = 0.15
 _CALIBRATION_ROWS = 20_000
 _CALIBRATION_ELEMENTS = 1 << 24
+# With fewer rows than this a temperature has to prove itself on rows it has not seen.
+_ENOUGH_FOR_ONE_NUMBER = 5000
+_TURNS = 5
 # The gradient account is a mean, exact enough on this many scores.
 _ACCOUNT_ELEMENTS = 1 << 22
 _SHOWN_COLUMNS = 4
@@ -129,8 +132,10 @@ def fit_file(
     """Train, calibrate and test a linear model on a data file, and write it with a report.
 
     The rows are split by `seed` into a training part, a fold for the temperature (15 % of what is not tested, at
-    most 20000 rows) and a test part. Preprocessing and weights are fitted on the training part, the temperature on
-    its fold, and every figure of the result is measured on the test part, which nothing was fitted on.
+    most 20000 rows) and a test part. Preprocessing and weights are fitted on the training part and the temperature on
+    its fold. It is kept only if it improves the likelihood of held-out rows: in a small fold, of rows that it was not
+    fitted on (cross-validation inside the fold). Every figure of the result is measured on the test part, which
+    nothing was fitted on.
 
     Args:
         data: CSV, TSV, Parquet, Feather or NumPy file.
@@ -236,6 +241,10 @@ def _loss_for(plan: TargetPlan, chosen: Loss | None) -> Loss:
     if chosen is None:
         return CrossEntropy() if plan.kind == "classes" else BinaryCrossEntropy(label_reduction="sum")
     if chosen.target_form == plan.kind:
+        # Raises now, and not after the training, for a loss that elicits no probabilities or has weights for
+        # another number of classes.
+        n = len(plan.classes)
+        chosen.elicited(np.full(n, 1 / n if plan.kind == "classes" else 0.5))
         return chosen
     if plan.kind == "classes":
         raise InputError(
@@ -338,7 +347,27 @@ def _fit_scaling(model: Model, encoder: FeatureEncoder, examples: _Data, notes: 
     scaling = fit_temperature(scores, targets, link="softmax" if model.kind == "classes" else "sigmoid")
     if scaling.note:
         notes.say([f"temperature: {scaling.note}"])
-    return scaling
+    if len(rows) > _ENOUGH_FOR_ONE_NUMBER:
+        return scaling
+    return dataclasses.replace(scaling, nll_after=_cross_validated_loss(model, scores, targets))
+
+
+def _cross_validated_loss(model: Model, scores: NDArray[np.float64], targets: NDArray[Any]) -> float:
+    """Loss of the fold with a temperature, every row judged by one that was fitted without it.
+
+    On a few dozen rows the best temperature is mostly noise, and on the rows it was fitted on it never looks worse.
+    """
+    losses = np.empty(len(targets))
+    turn = np.arange(len(targets)) % _TURNS
+    for i in range(min(_TURNS, len(targets))):
+        out, rest = turn == i, turn != i
+        temperature = 1.0
+        if rest.any():
+            link: Literal["softmax", "sigmoid"] = "softmax" if model.kind == "classes" else "sigmoid"
+            temperature = fit_temperature(scores[rest], targets[rest], link=link).temperature
+        scaled = dataclasses.replace(model, temperature=temperature).calibrated(scores[out])
+        losses[out] = losses_of(scaled, targets[out], model.kind)
+    return float(losses.mean())
 
 
 def _metrics(tally: Tally, scaling: TemperatureScaling | None) -> TestMetrics:
