@@ -64,7 +64,7 @@ def softmax_targets(
     """
     counts = counted_rows(targets, row_weight, ignore_index)
     weight = np.ones(len(targets)) if row_weight is None else np.asarray(row_weight, dtype=np.float64)
-    _check_range(targets, n_classes, counts)
+    check_range(targets, n_classes, counts)
     if class_weight is None:
         return TargetSummary(int(counts.sum()), float(weight[counts].sum()))
     mass = targets[counts].dense(n_classes)
@@ -215,7 +215,7 @@ class _SoftmaxRows:
     ) -> None:
         n_classes = logits.shape[1]
         self.counts = counted_rows(targets, row_weight, ignore_index)
-        _check_range(targets, n_classes, self.counts)
+        check_range(targets, n_classes, self.counts)
         self.weight = _weights(row_weight, self.counts)
         z = np.asarray(logits, dtype=np.float64)[self.counts]
         self.slope: Float = np.ones((1, 1))
@@ -313,7 +313,8 @@ def _weights(row_weight: Array | None, counts: Bool) -> Float:
     return np.asarray(row_weight, dtype=np.float64)[counts]
 
 
-def _check_range(targets: ClassTargets, n_classes: int, counts: Bool) -> None:
+def check_range(targets: ClassTargets, n_classes: int, counts: Bool) -> None:
+    """Raise TargetError for the first counted row whose target is no class, or no mass of classes."""
     if isinstance(targets, ClassRows):
         if targets.rows.shape[1] != n_classes:
             raise ShapeError(f"soft targets have {targets.rows.shape[1]} columns, the logits {n_classes}")
@@ -562,7 +563,7 @@ class _MarginRows:
             raise InputError(f"unknown margin family {recipe.family!r}")
         n_classes = logits.shape[1]
         self.counts = counted_rows(targets, row_weight, ignore_index)
-        _check_range(targets, n_classes, self.counts)
+        check_range(targets, n_classes, self.counts)
         self.weight = _weights(row_weight, self.counts)
         z = np.asarray(logits, dtype=np.float64)[self.counts]
         self.spoilt: Bool = np.asarray((np.isnan(z) | np.isposinf(z)).any(axis=1))

@@ -8,9 +8,12 @@ from kullback.losses.brier import Brier
 from kullback.losses.cross_entropy import CrossEntropy
 from kullback.losses.deviance import Deviance
 from kullback.losses.focal import Focal
+from kullback.losses.from_probabilities import ClippedWarning, Clipping, CrossEntropyFromProbabilities
 from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from kullback.losses.kullback_leibler import KullbackLeibler
 from kullback.losses.ldam import Ldam
 from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
+from kullback.losses.negative_log_likelihood import NegativeLogLikelihood
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.poly import Poly
 from kullback.losses.sigmoid_brier import SigmoidBrier
@@ -24,13 +27,18 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Brier",
+    "ClippedWarning",
+    "Clipping",
     "CrammerSinger",
     "CrossEntropy",
+    "CrossEntropyFromProbabilities",
     "Deviance",
     "Focal",
     "GeneralisedCrossEntropy",
+    "KullbackLeibler",
     "Ldam",
     "Loss",
+    "NegativeLogLikelihood",
     "OneVsRest",
     "Poly",
     "SigmoidBrier",

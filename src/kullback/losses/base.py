@@ -24,6 +24,8 @@ from kullback.targets import ClassIndices, Targets
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float64]
 
+BLOCK_ELEMENTS = 1 << 17  # 1 MB of float64: what is done in NumPy is done on this much at a time
+
 
 class Loss(ABC):
     """A classification loss over raw scores (logits), in nats.

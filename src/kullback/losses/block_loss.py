@@ -1,0 +1,142 @@
+"""Losses computed in NumPy, a block of rows at a time: those that no kernel needs to make fast, and users' own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kullback import kernels
+from kullback.errors import TargetError
+from kullback.kernels.recipe import Evaluation, TargetSummary
+from kullback.kernels.reference import check_range, label_error
+from kullback.losses import base
+from kullback.losses.base import Array, Float, Loss
+from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets, as_label_targets, counted_rows
+
+
+class BlockLoss(Loss):
+    """A loss given by functions of a block of rows in float64; targets arrive as dense masses.
+
+    Rows that do not count never arrive. Rows with a NaN or +inf input come out as NaN whatever the functions say.
+    """
+
+    target_form: ClassVar[Literal["classes", "labels"]] = "classes"
+    class_weight: tuple[float, ...] | None = None
+    ignore_index: int | None = None
+
+    @abstractmethod
+    def _values(self, x: Float, s: Float) -> Float:
+        """Losses (n,) of inputs x (n, C) and masses s (n, C)."""
+
+    @abstractmethod
+    def _gradients(self, x: Float, s: Float) -> Float:
+        """Their gradients in x, (n, C)."""
+
+    @abstractmethod
+    def _products(self, x: Float, s: Float, v: Float) -> Float:
+        """Hessians times v, (n, C)."""
+
+    @abstractmethod
+    def _diagonals(self, x: Float, s: Float) -> Float:
+        """Diagonals of the Hessians, (n, C)."""
+
+    def _effective(self, mass: Float) -> Float:
+        """What the functions get for target mass (n, C)."""
+        weight = base.per_class("class_weight", self.class_weight, mass.shape[-1])
+        return mass if weight is None else np.asarray(mass * weight)
+
+    @property
+    def backend(self) -> str:
+        """Where the loss runs: ``"numpy"``."""
+        return "numpy"
+
+    def _targets(self, targets: ArrayLike | Targets) -> Targets:
+        return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
+
+    def _summary(self, targets: Any, n_classes: int, row_weight: Float | None) -> TargetSummary:
+        if isinstance(targets, LabelRows):
+            return kernels.active().sigmoid_targets(targets, row_weight=row_weight, ignore_index=self.ignore_index)
+        return kernels.active().softmax_targets(
+            targets,
+            n_classes,
+            row_weight=row_weight,
+            class_weight=base.per_class("class_weight", self.class_weight, n_classes),
+            ignore_index=self.ignore_index,
+        )
+
+    def _evaluate(
+        self,
+        logits: Array,
+        targets: ClassTargets | LabelRows,
+        *,
+        row_weight: Float | None,
+        scale: float,
+        per_example: Array | None,
+        gradient: Array | None,
+    ) -> Evaluation:
+        counts = self._counted(logits, targets, row_weight)
+        if per_example is not None:
+            per_example[~counts] = 0
+        if gradient is not None:
+            gradient[~counts] = 0
+        total, infinite_row = 0.0, -1
+        for rows, x, s, weight, spoilt in self._blocks(logits, targets, row_weight, counts):
+            losses = weight * np.where(spoilt, np.nan, self._values(x, s))
+            if infinite_row < 0 and np.isposinf(losses).any():
+                infinite_row = int(rows[np.argmax(np.isposinf(losses))])
+            total += float(losses.sum())
+            if per_example is not None:
+                per_example[rows] = losses
+            if gradient is not None:
+                values = np.where(spoilt[:, None], np.nan, self._gradients(x, s))
+                gradient[rows] = scale * weight[:, None] * values
+        return Evaluation(total, infinite_row)
+
+    def _hessian_product(
+        self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None:
+        counts = self._counted(logits, targets, row_weight)
+        along = direction.copy() if np.may_share_memory(direction, out) else direction
+        out[~counts] = 0
+        for rows, x, s, weight, spoilt in self._blocks(logits, targets, row_weight, counts):
+            values = self._products(x, s, along[rows].astype(np.float64))
+            out[rows] = scale * weight[:, None] * np.where(spoilt[:, None], np.nan, values)
+
+    def _hessian_diagonal(
+        self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None:
+        counts = self._counted(logits, targets, row_weight)
+        out[~counts] = 0
+        for rows, x, s, weight, spoilt in self._blocks(logits, targets, row_weight, counts):
+            out[rows] = scale * weight[:, None] * np.where(spoilt[:, None], np.nan, self._diagonals(x, s))
+
+    def _counted(self, logits: Array, targets: Any, row_weight: Float | None) -> Any:
+        if not isinstance(targets, LabelRows):
+            counts = counted_rows(targets, row_weight, self.ignore_index)
+            check_range(targets, logits.shape[1], counts)
+            return counts
+        if targets.rows.shape[1] != logits.shape[1]:
+            raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {logits.shape[1]}")
+        counts = counted_rows(targets, row_weight)
+        bad = counts[:, None] & ~((targets.rows >= 0) & (targets.rows <= 1))
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise label_error(row, column, targets.rows[row, column])
+        return counts
+
+    def _blocks(
+        self, logits: Array, targets: Any, row_weight: Float | None, counts: Any
+    ) -> Iterator[tuple[Any, Float, Float, Float, Any]]:
+        """Row numbers, inputs, masses, weights, and which rows hold a NaN or +inf, a block at a time."""
+        n_classes = logits.shape[1]
+        counted = np.flatnonzero(counts)
+        for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
+            x = logits[rows].astype(np.float64)
+            part = targets[rows]
+            mass = part.rows.astype(np.float64) if isinstance(part, LabelRows) else part.dense(n_classes)
+            weight = np.ones(len(rows)) if row_weight is None else row_weight[rows]
+            yield rows, x, self._effective(mass), weight, (np.isnan(x) | np.isposinf(x)).any(axis=1)
