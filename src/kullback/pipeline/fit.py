@@ -163,7 +163,7 @@ def fit_file(
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "ants.csv"
-    >>> _ = file.write_text("size,kind\n" + "1.5,worker\n2.5,queen\n" * 30)
+    >>> _ = file.write_text("size,kind\\n" + "1.5,worker\\n2.5,queen\\n" * 30)
     >>> fit_file(file, "kind").metrics.accuracy
     1.0
     """
