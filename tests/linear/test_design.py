@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from kullback.linear import design as design_module
-from kullback.linear.design import as_design
+from kullback.linear.design import as_design, used_columns
 from kullback.linear.scaling import column_scaling
 
 
@@ -66,3 +66,11 @@ def test_scaling_is_a_change_of_variables_and_back(rng):
     np.testing.assert_allclose(standardised @ scaled + moved, X @ weights + intercept, rtol=1e-10)
     for found, expected in zip(scaling.to_raw(scaled, moved), (weights, intercept), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_empty_columns_of_a_sparse_matrix_are_found():
+    X = sparse.csr_array(np.array([[0.0, 1, 0, 2], [0, 0, 0, 3]]))
+    X.data[0] = 0  # stored, but zero
+    np.testing.assert_array_equal(used_columns(X), [3])
+    assert used_columns(sparse.csr_array(np.ones((2, 3)))) is None
+    assert used_columns(np.zeros((2, 3))) is None

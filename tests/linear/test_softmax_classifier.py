@@ -33,7 +33,7 @@ def noisy(rng, n=300, d=4, n_classes=3):
 def test_same_optimum_as_scikit_learn(load, C):
     X, y = load(return_X_y=True)
     X = (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1)
-    ours = SoftmaxClassifier(C, tol=1e-8, max_iter=5000).fit(X, y)
+    ours = SoftmaxClassifier(C, tol=1e-9, max_iter=5000).fit(X, y)
     theirs = LogisticRegression(C=C, solver="newton-cg", tol=1e-9, max_iter=1000).fit(X, y)
     assert ours.coef_.shape == theirs.coef_.shape
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=2e-5 * np.abs(theirs.coef_).max())
@@ -257,7 +257,7 @@ def test_not_converging_says_how_far_it_got(iris):
     with pytest.warns(NotConvergedWarning, match=r"beyond rounding.*pass X as float64") as caught:
         SoftmaxClassifier(tol=1e-12).fit(X.astype(np.float32), y)
     with pytest.warns(NotConvergedWarning, match=r"beyond rounding") as caught:
-        SoftmaxClassifier(tol=1e-15).fit(X, y)
+        SoftmaxClassifier(tol=1e-18).fit(X, y)
     assert "float64" not in str(caught[0].message)
 
 
@@ -339,3 +339,20 @@ def test_wrong_data(iris):
         SoftmaxClassifier().fit(X, X[:, 0] / 7)
     with pytest.raises(InputError, match="features"):
         SoftmaxClassifier().fit(X, y).predict(X[:, :3])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_empty_columns_change_nothing(rng, warm):
+    X, y = noisy(rng)
+    X[X < 0] = 0
+    wide = np.zeros((300, 40))
+    wide[:, [3, 17, 18, 39]] = X
+    narrow = SoftmaxClassifier(tol=1e-8).fit(sparse.csr_array(X), y)
+    model = SoftmaxClassifier(tol=1e-8, warm_start=warm).fit(sparse.csr_array(wide), y)
+    if warm:
+        model.fit(sparse.csr_array(wide), y)
+        assert model.n_iter_ == 1
+    assert model.coef_.shape == (3, 40)
+    np.testing.assert_allclose(model.coef_[:, [3, 17, 18, 39]], narrow.coef_, atol=1e-7)
+    assert (np.delete(model.coef_, [3, 17, 18, 39], axis=1) == 0).all()
+    np.testing.assert_allclose(model.predict_proba(wide), narrow.predict_proba(X), atol=1e-7)

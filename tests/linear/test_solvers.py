@@ -10,6 +10,8 @@ from kullback.linear.solvers import SOLVERS, Point, find_solver
 class Quadratic:
     """½(x − m)ᵀA(x − m)."""
 
+    rounding = 1e-16
+
     def __init__(self, matrix, minimum):
         self.matrix, self.minimum = matrix, minimum
         self.size = len(minimum)

@@ -48,6 +48,19 @@ def as_design(X: Any) -> Design:
     return SparseDesign(X.tocsr()) if is_sparse else DenseDesign(np.asarray(X))
 
 
+def used_columns(X: Any) -> NDArray[np.int64] | None:
+    """The columns of a sparse matrix that hold anything but zeros, or None where nearly all do.
+
+    Hashed text leaves many columns empty. Columns of a dense matrix are all kept: leaving some out would copy it.
+    """
+    if not sparse.issparse(X):
+        return None
+    entries = X.tocsr()
+    counts = np.bincount(entries.indices[entries.data != 0], minlength=X.shape[1])
+    used = np.flatnonzero(counts)
+    return used if len(used) < 0.95 * X.shape[1] else None
+
+
 class DenseDesign:
     """A dense matrix, rows or columns contiguous; another layout is copied once."""
 

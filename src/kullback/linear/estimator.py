@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kullback.errors import DataError, InputError, NotConvergedWarning
 from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
-from kullback.linear.design import as_design
+from kullback.linear.design import as_design, used_columns
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
@@ -140,7 +140,9 @@ class LinearEstimator(BaseEstimator):
             shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
                 intercepts are reported with mean zero over the classes.
         """
-        design = as_design(X)
+        # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
+        n_columns, kept = X.shape[1], used_columns(X)
+        design = as_design(X if kept is None else X[:, kept])
         batch = Batch(loss, (design.shape[0], n_outputs), targets, sample_weight, "mean")
         penalty = penalty_factor / (float(self.C) * batch.divisor)
         scaling = column_scaling(
@@ -165,12 +167,16 @@ class LinearEstimator(BaseEstimator):
             )
             result = find_solver(self.solver)(
                 objective,
-                self._start(objective, scaling),
+                self._start(objective, scaling, kept, n_columns),
                 tol=float(self.tol),
                 max_iter=int(self.max_iter),
                 callback=self._report,
             )
         weights, intercept = scaling.to_raw(*objective.split(result.parameters))
+        if kept is not None:
+            whole = np.zeros((n_columns, n_outputs))
+            whole[kept] = weights
+            weights = whole
         if not self.fit_intercept:
             intercept = np.zeros(n_outputs)
         if shift_free:
@@ -183,17 +189,19 @@ class LinearEstimator(BaseEstimator):
         self.converged_ = result.converged
         self._warn_if_not_converged(result, design.dtype)
 
-    def _start(self, objective: LinearObjective, scaling: ColumnScaling) -> Vector:
+    def _start(
+        self, objective: LinearObjective, scaling: ColumnScaling, kept: NDArray[np.int64] | None, n_columns: int
+    ) -> Vector:
         if not (self.warm_start and hasattr(self, "coef_")):
             return np.zeros(objective.size)
         weights, intercept = self._output_parameters()
-        expected = (objective.design.shape[1], objective.n_outputs)
+        expected = (n_columns, objective.n_outputs)
         if weights.shape != expected:
             raise InputError(
                 f"warm_start=True, but the earlier fit has {weights.shape[0]} columns and {weights.shape[1]} outputs "
                 f"and this data has {expected[0]} and {expected[1]}; set warm_start=False"
             )
-        return objective.join(*scaling.from_raw(weights, intercept))
+        return objective.join(*scaling.from_raw(weights if kept is None else weights[kept], intercept))
 
     def _report(self, record: IterationRecord) -> None:
         if self.verbose:

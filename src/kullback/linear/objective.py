@@ -90,6 +90,11 @@ class LinearObjective:
         """P, the number of parameters."""
         return (self.design.shape[1] + self.fit_intercept) * self.n_outputs
 
+    @property
+    def rounding(self) -> float:
+        """The relative rounding of a value: that of the logits it is made of."""
+        return float(np.finfo(self.design.dtype).eps)
+
     def split(self, parameters: Vector) -> tuple[Vector, Vector]:
         """(P,) parameters as V (d, C) and b' (C,), zeros without an intercept."""
         n_weights = self.design.shape[1] * self.n_outputs

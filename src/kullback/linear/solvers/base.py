@@ -32,6 +32,10 @@ class Problem(Protocol):
     def size(self) -> int:
         """P, the number of parameters."""
 
+    @property
+    def rounding(self) -> float:
+        """How far two values may lie apart, as a share of either, without meaning anything."""
+
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters."""
 
