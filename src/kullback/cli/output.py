@@ -70,6 +70,7 @@ class _Speaker(Listener):
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(name, total=None, count="")
+        self._bars.refresh()  # a long step may keep the interpreter to itself before the bar's own thread gets a turn
 
     def advance(self, done: int, share: float | None = None) -> None:
         """Move the bar."""
