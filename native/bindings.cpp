@@ -164,9 +164,6 @@ void set_out(Job& job, const OptionalOut& out) {
     job.out_stride = out->stride(0);
 }
 
-// Results this large do not stay in the caches anyway.
-constexpr int64_t stream_bytes = int64_t(16) << 20;
-
 // operation: 0 evaluate, 1 Hessian product, 2 Hessian diagonal.
 Summary run_family(bool sigmoid, int operation, const std::string& name, const std::vector<double>& parameters,
                    double smoothing, double inverse_temperature, const OptionalIn& class_weight,
@@ -196,8 +193,6 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
         job.per_example_float64 = type_of_array(*per_example) == Type::float64;
     }
     set_out(job, out);
-    const int64_t out_bytes = int64_t(logits.shape(0)) * job.classes * size_of(job.logits.type);
-    job.stream = job.out && job.out != job.logits.data && out_bytes >= stream_bytes;
     return run_rows(pick(family, job.logits.type, operation), job, int64_t(logits.shape(0)));
 }
 

@@ -56,7 +56,6 @@ struct Job {
     bool per_example_float64 = false;
     void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
     int64_t out_stride = 0;
-    bool stream = false;  // `out` is larger than the caches and is not the logits' own memory
 };
 
 // What one block of rows reports. Blocks have a fixed size, and their totals are added in order.

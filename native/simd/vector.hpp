@@ -192,28 +192,12 @@ KULLBACK_INLINE void store(Scalar<V>* p, Part part, V v) {
     for (int i = 0; i < part.count; ++i) p[i] = buffer[i];
 }
 
-// Stores that bypass the caches, for results larger than them: a plain store would first read the line it overwrites.
-struct Streamed {};
-template <class V>
-KULLBACK_INLINE V load(const Scalar<V>* p, Streamed, Scalar<V>) {
-    return load<V>(p);
-}
-template <class V>
-KULLBACK_INLINE void store(Scalar<V>* p, Streamed, V v) {
-#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), bits_as<__m512i>(v));
-#elif KULLBACK_HAS_VECTORS && defined(__AVX__)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bits_as<__m256i>(v));
-#elif KULLBACK_HAS_VECTORS && defined(__SSE2__)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(p), bits_as<__m128i>(v));
+// Asks for a cache line; any address is allowed.
+KULLBACK_INLINE void prefetch(const void* address) {
+#if KULLBACK_HAS_VECTORS
+    __builtin_prefetch(address);
 #else
-    store<V>(p, v);
-#endif
-}
-// Makes streamed stores visible to other threads.
-KULLBACK_INLINE void finish_streams() {
-#if defined(__SSE2__)
-    _mm_sfence();
+    (void)address;
 #endif
 }
 
@@ -223,21 +207,6 @@ KULLBACK_INLINE void along(int64_t begin, int64_t end, Body body) {
     constexpr int W = lanes<T>;
     int64_t k = begin;
     for (; k + W <= end; k += W) body(k, Whole{});
-    if (W > 1 && k < end) body(k, Part{int(end - k)});
-}
-
-// As along(), with Streamed{} in place of Whole{} where target + k is aligned to whole vectors.
-template <class T, class Body>
-KULLBACK_INLINE void along_streamed(int64_t begin, int64_t end, const T* target, Body body) {
-    constexpr int W = lanes<T>;
-    const int64_t ahead = (-reinterpret_cast<intptr_t>(target + begin) / int64_t(sizeof(T))) & (W - 1);
-    int64_t k = begin;
-    if (W > 1 && ahead > 0) {
-        const int64_t count = ahead < end - begin ? ahead : end - begin;
-        body(k, Part{int(count)});
-        k += count;
-    }
-    for (; k + W <= end; k += W) body(k, Streamed{});
     if (W > 1 && k < end) body(k, Part{int(end - k)});
 }
 
