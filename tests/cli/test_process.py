@@ -212,7 +212,7 @@ def on_a_terminal(*arguments: str | Path) -> str:
 
 
 def test_progress_shows_on_a_terminal_only(slow: list[str], data: Path, model: Path) -> None:
-    shown = on_a_terminal(*slow, "--overwrite", "--max-iter", "20")
+    shown = on_a_terminal(*slow, "--out", "other", "--max-iter", "20")
     for word in ("Training", "━", "note: target 'y'", "macro-F1"):
         assert word in shown
     assert "Predicting" in on_a_terminal("predict", model, data, "--out", "p.csv")
