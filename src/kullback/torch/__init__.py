@@ -17,6 +17,12 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
 from kullback.torch.binary import binary_cross_entropy_with_logits
 from kullback.torch.divergence import kl_div
 from kullback.torch.functional import cross_entropy, cross_entropy_with_statistics
+from kullback.torch.linear import (
+    LinearCrossEntropy,
+    linear_cross_entropy,
+    linear_cross_entropy_with_statistics,
+    linear_loss,
+)
 from kullback.torch.loss import Loss, functional
 from kullback.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
 from kullback.torch.nll import nll_loss
@@ -27,6 +33,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "KLDivLoss",
+    "LinearCrossEntropy",
     "Loss",
     "Mixture",
     "NLLLoss",
@@ -36,5 +43,8 @@ __all__ = [
     "cross_entropy_with_statistics",
     "functional",
     "kl_div",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_statistics",
+    "linear_loss",
     "nll_loss",
 ]

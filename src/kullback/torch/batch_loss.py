@@ -34,8 +34,8 @@ def batch_loss(
     kind = checked_denominator(batch.target, reduction, denominator, empty)
     logits, target, class_weight, sample_weight, _ = batch
     dtype = value_dtype(logits, target)
-    learnt_weight = sample_weight is not None and sample_weight.requires_grad
-    composite = target.requires_grad() or (class_weight is not None and class_weight.requires_grad)
+    learnt_weight = requires_grad(sample_weight)
+    composite = target.requires_grad() or requires_grad(class_weight)
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
     if overwrite_input:
         if composite or learnt_weight or reduction == "none":
@@ -47,7 +47,7 @@ def batch_loss(
         return value, None
     if composite:
         losses = plain.losses(settings, logits, target, class_weight, None)
-        value = _reduced(losses, batch, settings, reduction, kind, empty).to(dtype)
+        value = reduced(losses, batch, settings, reduction, kind, empty).to(dtype)
         return batch.restored(value) if reduction == "none" else value, _statistics(batch, settings, with_statistics)
     row_weight = None if learnt_weight else sample_weight
     value, _, _, lse, prediction = ops.loss_op(
@@ -67,7 +67,7 @@ def batch_loss(
         list(batch.shape),
     )
     if learnt_weight:
-        value = _reduced(value, batch, settings, reduction, kind, empty).to(dtype)
+        value = reduced(value, batch, settings, reduction, kind, empty).to(dtype)
     found = statistics_of(batch, settings, lse, prediction) if with_statistics else None
     return batch.restored(value) if reduction == "none" else value, found
 
@@ -82,6 +82,11 @@ def checked_denominator(target: TargetRows, reduction: str, denominator: str | N
     return denominator
 
 
+def requires_grad(tensor: Tensor | None) -> bool:
+    """Whether there is a tensor, and it wants a gradient."""
+    return tensor is not None and tensor.requires_grad
+
+
 def value_dtype(logits: Tensor, target: TargetRows) -> torch.dtype:
     """The dtype PyTorch's own function would return: the logits', promoted with soft targets, float32 in autocast."""
     dtype = torch.promote_types(logits.dtype, target.first.dtype) if target.soft else logits.dtype
@@ -89,7 +94,7 @@ def value_dtype(logits: Tensor, target: TargetRows) -> torch.dtype:
     return torch.float32 if narrow and torch.is_autocast_enabled(logits.device.type) else dtype
 
 
-def _reduced(losses: Tensor, batch: Batch, settings: RowSettings, reduction: str, kind: str, empty: str) -> Tensor:
+def reduced(losses: Tensor, batch: Batch, settings: RowSettings, reduction: str, kind: str, empty: str) -> Tensor:
     """Unweighted per-row losses with weights and reduction applied, in differentiable operations."""
     weight = batch.sample_weight
     counts = plain.counted_rows(batch.target, weight, settings.ignore_index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import kullback.losses
 from kullback.losses import CrossEntropy, parse_loss
 from kullback.torch import objects, ops
-from kullback.torch.batch_loss import batch_loss
+from kullback.torch.batch_loss import batch_loss, requires_grad
 from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError, TensorTypeError
 from kullback.torch.rows import Batch, Mixture, TargetRows, accumulation_dtype, as_rows, check_logits, class_batch
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
@@ -57,9 +57,8 @@ def functional(loss: kullback.losses.Loss | str) -> LossFunction:
     tensor(0.7798)
     """
     known = parse_loss(loss)
-    if type(known) is CrossEntropy and _is_simple(known):
-        return _cross_entropy(known)
-    return _by_object(known)
+    simple = simple_cross_entropy(known)
+    return _by_object(known) if simple is None else _cross_entropy(simple)
 
 
 class Loss(nn.Module):
@@ -126,21 +125,45 @@ _SIMPLE = {
 }
 
 
-def _is_simple(loss: CrossEntropy) -> bool:
-    """Whether every setting in use is one that the row operators take."""
-    used = {field.name for field in dataclasses.fields(loss) if getattr(loss, field.name) != field.default}
-    return used <= _SIMPLE and not (loss.priors is not None and loss.softcap is not None)
+class SimpleCrossEntropy(NamedTuple):
+    """A `CrossEntropy` in the terms of the row operators.
+
+    Attributes:
+        settings: its scalars.
+        class_weight: (C,) float64 or None.
+        offset: (C,) float64 to add to the logits while training (logit adjustment), or None.
+    """
+
+    settings: RowSettings
+    class_weight: Tensor | None
+    offset: Tensor | None
+
+    def class_weight_for(self, logits: Tensor) -> Tensor | None:
+        """The class weights where and as these logits need them."""
+        if self.class_weight is None:
+            return None
+        return self.class_weight.to(logits.device, accumulation_dtype(logits.dtype))
 
 
-def _cross_entropy(loss: CrossEntropy) -> LossFunction:
-    settings = RowSettings(
-        loss.label_smoothing, loss.temperature, loss.softcap or 0.0, loss.z_loss, loss.ignore_index, True
-    )
+def simple_cross_entropy(loss: kullback.losses.Loss) -> SimpleCrossEntropy | None:
+    """The loss in the row operators' terms, or None if it has settings that they do not take."""
+    if type(loss) is not CrossEntropy or (loss.priors is not None and loss.softcap is not None):
+        return None
+    if {field.name for field in dataclasses.fields(loss) if getattr(loss, field.name) != field.default} - _SIMPLE:
+        return None
     weight = None if loss.class_weight is None else torch.tensor(loss.class_weight, dtype=torch.float64)
     offset = None
     if loss.priors is not None:
         prior = torch.tensor(loss.priors, dtype=torch.float64)
         offset = loss.temperature * loss.adjustment * (prior / prior.sum()).log()
+    settings = RowSettings(
+        loss.label_smoothing, loss.temperature, loss.softcap or 0.0, loss.z_loss, loss.ignore_index, True
+    )
+    return SimpleCrossEntropy(settings, weight, offset)
+
+
+def _cross_entropy(simple: SimpleCrossEntropy) -> LossFunction:
+    settings, _, offset = simple
 
     def cross_entropy(
         logits: Tensor,
@@ -152,19 +175,18 @@ def _cross_entropy(loss: CrossEntropy) -> LossFunction:
         empty: str = "nan",
     ) -> Tensor:
         check_logits(logits, "logits")
-        wide = accumulation_dtype(logits.dtype)
-        class_weight = None if weight is None else weight.to(logits.device, wide)
-        value_dtype = logits.dtype
+        dtype = logits.dtype
         if offset is not None:
             n_classes = logits.shape[0] if logits.dim() == 1 else logits.shape[1]
             if offset.shape[0] != n_classes:
                 raise TensorShapeError(f"the loss has {offset.shape[0]} priors, but there are {n_classes} classes")
-            shift = offset.to(logits.device, wide)
             # in the wide type: added in half precision the offset would be rounded away
+            wide = accumulation_dtype(dtype)
+            shift = offset.to(logits.device, wide)
             logits = logits.to(wide) + shift.reshape(-1, *(1,) * max(logits.dim() - 2, 0))
-        batch = class_batch(logits, targets, class_weight, sample_weight, settings)
+        batch = class_batch(logits, targets, simple.class_weight_for(logits), sample_weight, settings)
         value, _ = batch_loss(batch, settings, reduction=reduction, denominator=denominator, empty=empty)
-        return value if torch.is_autocast_enabled(value.device.type) else value.to(value_dtype)
+        return value if torch.is_autocast_enabled(value.device.type) else value.to(dtype)
 
     return cross_entropy
 
@@ -192,7 +214,7 @@ def _by_object(loss: kullback.losses.Loss) -> LossFunction:
             if labels
             else class_batch(logits, targets, None, sample_weight, settings)
         )
-        wanted = (batch.target.requires_grad(), "targets"), (_requires_grad(sample_weight), "sample_weight")
+        wanted = (batch.target.requires_grad(), "targets"), (requires_grad(sample_weight), "sample_weight")
         for needed, name in wanted:
             if needed and torch.is_grad_enabled():
                 raise NotSupportedError(
@@ -219,10 +241,6 @@ def _by_object(loss: kullback.losses.Loss) -> LossFunction:
         return batch.restored(value) if reduction == "none" else value
 
     return object_loss
-
-
-def _requires_grad(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.requires_grad
 
 
 def _label_batch(logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None) -> Batch:

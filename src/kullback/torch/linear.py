@@ -1,0 +1,470 @@
+"""A linear layer and cross-entropy (or another softmax loss) in one step that never holds all the logits."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import kullback.losses
+from kullback.losses import parse_loss
+from kullback.torch import linear_ops, objects, ops
+from kullback.torch.batch_loss import batch_loss, checked_denominator, reduced, requires_grad, value_dtype
+from kullback.torch.errors import NotSupportedError, SettingError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.loss import simple_cross_entropy
+from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch
+from kullback.torch.settings import RowSettings, row_settings
+from kullback.torch.statistics import Statistics, statistics_of
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixture,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    sample_weight: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    denominator: str | None = None,
+    empty: str = "nan",
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """``cross_entropy(linear(input, linear_weight, linear_bias), target)`` in a fraction of its memory.
+
+    The logits are made, turned into their gradient and used up a chunk at a time. The result is exact: nothing small is
+    dropped, and the chunk size only changes the order of the weight gradient's sums, which are kept in float32 (float64
+    for float64). Examples that do not count are left out of the matrix products.
+
+    Args:
+        input: (D,), (N, D) or (N, T, …, D): one row of features per example.
+        linear_weight: (C, D), as in ``torch.nn.Linear``; (C, d1, …, D) computes one loss per d1, … from whole logits.
+        target: class indices of the input's shape without D; soft rows of the logits' shape; or a `Mixture`.
+        linear_bias: (C,) or None.
+        weight: class weights (C,), or None.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: examples of this class do not count; None stands for −100.
+        label_smoothing: ε in [0, 1].
+        sample_weight: one weight per example, or None; may require a gradient.
+        temperature: T > 0 divides the logits.
+        softcap: c bounds the logits through c·tanh(z/c), or None.
+        z_loss: λ, the weight of the squared log-sum-exp.
+        denominator: what the mean divides by, as for `cross_entropy`.
+        empty: the mean where nothing counts, as for `cross_entropy`.
+        chunk_rows: how many examples to take at a time; by default what makes 64 MiB of logits.
+
+    Raises:
+        ClassIndexError: (an ``IndexError``) for a class out of range on the CPU.
+        InputError: of PyTorch's exception type for what does not fit.
+
+    >>> import torch
+    >>> from kullback.torch import linear_cross_entropy
+    >>> features, weight = torch.eye(3), torch.zeros(5, 3, requires_grad=True)
+    >>> loss = linear_cross_entropy(features, weight, torch.tensor([0, 1, 2]))
+    >>> loss.backward()
+    >>> weight.grad[0]
+    tensor([-0.2667,  0.0667,  0.0667])
+    """
+    value, _ = _linear_cross_entropy(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        weight,
+        _settings(target, label_smoothing, temperature, softcap, z_loss, ignore_index),
+        sample_weight,
+        _Choices(reduction, denominator, empty, chunk_rows, False),
+    )
+    return value
+
+
+def linear_cross_entropy_with_statistics(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixture,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    sample_weight: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    denominator: str | None = None,
+    empty: str = "nan",
+    chunk_rows: int | None = None,
+) -> tuple[Tensor, Statistics]:
+    """`linear_cross_entropy` that also returns log-sum-exps, predictions and accuracy; the arguments are the same.
+
+    Of examples that do not count, the prediction is 0.
+    """
+    value, found = _linear_cross_entropy(
+        input,
+        linear_weight,
+        target,
+        linear_bias,
+        weight,
+        _settings(target, label_smoothing, temperature, softcap, z_loss, ignore_index),
+        sample_weight,
+        _Choices(reduction, denominator, empty, chunk_rows, True),
+    )
+    assert found is not None
+    return value, found
+
+
+def linear_loss(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixture,
+    loss: kullback.losses.Loss | str,
+    *,
+    linear_bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    reduction: str = "mean",
+    denominator: str = "weights",
+    empty: str = "nan",
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """``functional(loss)(linear(input, linear_weight, linear_bias), target)`` without ever holding all the logits.
+
+    Args:
+        input: (D,), (N, D) or (N, T, …, D).
+        linear_weight: (C, D).
+        target: class indices, soft rows or a `Mixture`.
+        loss: any loss over mutually exclusive classes, or its spelling.
+        linear_bias: (C,) or None.
+        sample_weight: one weight per example, or None.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        denominator: ``"weights"`` or ``"examples"``.
+        empty: the mean where nothing counts.
+        chunk_rows: how many examples to take at a time.
+
+    Raises:
+        NotSupportedError: for a loss on independent labels.
+        InputError: of PyTorch's exception type for what does not fit.
+
+    >>> import torch
+    >>> from kullback.torch import linear_loss
+    >>> linear_loss(torch.eye(3), torch.zeros(4, 3), torch.tensor([0, 1, 2]), "focal(gamma=2)")
+    tensor(0.7798)
+    """
+    known = parse_loss(loss)
+    if known.target_form != "classes":
+        raise NotSupportedError(
+            f"{known.name} is a loss on independent labels; apply functional(loss) to the logits of the layer"
+        )
+    simple = simple_cross_entropy(known)
+    layer = _Layer.checked(input, linear_weight, linear_bias)
+    if linear_weight.dim() > 2:
+        raise NotSupportedError("linear_loss takes a (C, D) weight; apply functional(loss) to the logits of the layer")
+    choices = _Choices(reduction, denominator, empty, chunk_rows, False)
+    if simple is not None:
+        if simple.offset is not None:
+            layer = layer.shifted(simple.offset)
+        rows = _Rows.of(layer, target, sample_weight, simple.class_weight_for(input), simple.settings)
+        return _loss(layer, rows, simple.settings, choices)[0]
+    settings = RowSettings(ignore_index=getattr(known, "ignore_index", None))
+    rows = _Rows.of(layer, target, sample_weight, None, settings)
+    if ops.in_transform() or rows.batch.target.requires_grad() or requires_grad(sample_weight):
+        raise NotSupportedError(
+            f"{known.name} gives no gradient with respect to targets or sample weights, and torch.func cannot see into "
+            "it; detach them, or use linear_cross_entropy"
+        )
+    return _fused(layer, rows, settings, choices, objects.key_of(known))[0]
+
+
+class LinearCrossEntropy(nn.Module):
+    """A linear layer with its cross-entropy: `linear_cross_entropy` around a weight of its own.
+
+    Args:
+        in_features: D.
+        num_classes: C.
+        bias: whether the layer has a bias.
+        device: of the weight.
+        dtype: of the weight.
+        reduction: as for `linear_cross_entropy`, and so are all that follow.
+        weight: class weights (C,), or None.
+        ignore_index: examples of this class do not count.
+        label_smoothing: ε in [0, 1].
+        temperature: T > 0.
+        softcap: c, or None.
+        z_loss: λ.
+        denominator: what the mean divides by.
+        empty: the mean where nothing counts.
+        chunk_rows: how many examples to take at a time.
+
+    >>> import torch
+    >>> from kullback.torch import LinearCrossEntropy
+    >>> head = LinearCrossEntropy(16, 1000)
+    >>> head(torch.randn(8, 16), torch.arange(8)).shape
+    torch.Size([])
+    >>> head.linear(torch.randn(2, 16)).shape  # the logits, when they are wanted
+    torch.Size([2, 1000])
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        temperature: float = 1.0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        denominator: str | None = None,
+        empty: str = "nan",
+        chunk_rows: int | None = None,
+    ) -> None:
+        super().__init__()
+        if weight is not None and weight.shape != (num_classes,):
+            raise TensorShapeError(f"expected weight shape to be {(num_classes,)}, got {tuple(weight.shape)}")
+        self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.register_buffer("weight", weight)
+        self.reduction = reduction
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.temperature = temperature
+        self.softcap = softcap
+        self.z_loss = z_loss
+        self.denominator = denominator
+        self.empty = empty
+        self.chunk_rows = chunk_rows
+
+    def forward(self, input: Tensor, target: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
+        """The loss of a batch of features, in nats."""
+        return linear_cross_entropy(
+            input,
+            self.linear.weight,
+            target,
+            linear_bias=self.linear.bias,
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            sample_weight=sample_weight,
+            temperature=self.temperature,
+            softcap=self.softcap,
+            z_loss=self.z_loss,
+            denominator=self.denominator,
+            empty=self.empty,
+            chunk_rows=self.chunk_rows,
+        )
+
+
+# ---------------------------------------------------------------- behind them
+
+
+def _settings(
+    target: Tensor | Mixture,
+    label_smoothing: float,
+    temperature: float,
+    softcap: float | None,
+    z_loss: float,
+    ignore_index: int | None,
+) -> RowSettings:
+    if isinstance(target, Tensor) and target.dtype.is_floating_point and ignore_index is not None:
+        raise SettingError("ignore_index cannot be specified when target contains probabilities")
+    return row_settings(label_smoothing, temperature, softcap, z_loss, -100 if ignore_index is None else ignore_index)
+
+
+class _Choices(NamedTuple):
+    reduction: str
+    denominator: str | None
+    empty: str
+    chunk_rows: int | None
+    with_statistics: bool
+
+
+class _Layer(NamedTuple):
+    """A linear layer on rows: input (N, D), weight (C, D), bias; `shape` is N in the user's terms."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> _Layer:
+        check_logits(input)
+        for name, tensor in (("linear_weight", weight), ("linear_bias", bias)):
+            if tensor is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+            if tensor.device != input.device:
+                raise TensorTypeError(
+                    f"Expected all tensors to be on the same device, but the input is on {input.device} and {name} on "
+                    f"{tensor.device}"
+                )
+        if weight.dim() < 2:
+            raise TensorShapeError(f"expected linear_weight with dimensionality at least 2, got {weight.dim()}")
+        if input.shape[-1] != weight.shape[-1]:
+            raise TensorShapeError(
+                "expected equal input and linear_weight last dimensions (in_features), got "
+                f"{input.shape[-1]} and {weight.shape[-1]}, respectively"
+            )
+        if weight.shape[0] == 0:
+            raise TensorShapeError("linear_weight has no rows: there are no classes")
+        if bias is not None and bias.shape != weight.shape[:-1]:
+            raise TensorShapeError(f"expected linear_bias shape {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
+        if weight.dim() > 2 and input.dim() != 2:
+            raise TensorShapeError(
+                f"a linear_weight of shape {tuple(weight.shape)} needs an input (N, {weight.shape[-1]}), got "
+                f"{tuple(input.shape)}"
+            )
+        if torch.is_autocast_enabled(input.device.type):
+            dtype = torch.get_autocast_dtype(input.device.type)
+            input, weight = input.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        if weight.dtype != input.dtype:
+            raise TensorTypeError(
+                f"expected input and linear_weight to have the same dtype, but got {input.dtype} and {weight.dtype}"
+            )
+        shape = tuple(input.shape[:-1])
+        if weight.dim() == 2 and len(shape) != 1:
+            input = input.reshape(math.prod(shape), input.shape[-1])
+        return _Layer(input, weight, bias, shape)
+
+    def shifted(self, offset: Tensor) -> _Layer:
+        """The layer with a constant added to each class' logits."""
+        if offset.shape[0] != self.weight.shape[0]:
+            raise TensorShapeError(
+                f"the loss has {offset.shape[0]} priors, but there are {self.weight.shape[0]} classes"
+            )
+        shift = offset.to(self.weight.device, self.weight.dtype)
+        return self._replace(bias=shift if self.bias is None else self.bias + shift)
+
+    def logits(self) -> Tensor:
+        """All logits, (N, C), or (N, C, d1, …) for a weight of more dimensions."""
+        if self.weight.dim() == 2:
+            return torch.nn.functional.linear(self.input, self.weight, self.bias)
+        logits = torch.tensordot(self.input, self.weight, dims=([-1], [-1]))
+        return logits if self.bias is None else logits + self.bias
+
+
+class _Rows(NamedTuple):
+    """Targets and weights checked against the layer; the batch's logits have their shape alone, and no memory."""
+
+    batch: Batch
+
+    @staticmethod
+    def of(
+        layer: _Layer,
+        target: Tensor | Mixture,
+        sample_weight: Tensor | None,
+        class_weight: Tensor | None,
+        settings: RowSettings,
+    ) -> _Rows:
+        n_classes, shape = layer.weight.shape[0], layer.shape
+        size = (n_classes,) if shape == () else (math.prod(shape), n_classes)
+        stand_in = layer.input.detach().new_empty(()).expand(size)
+        if len(shape) > 1:
+            rows = math.prod(shape)
+            target = _flattened(target, shape, n_classes, rows)
+            if sample_weight is not None and tuple(sample_weight.shape) == shape:
+                sample_weight = sample_weight.reshape(rows)
+        batch = class_batch(stand_in, target, class_weight, sample_weight, settings)
+        return _Rows(batch._replace(shape=shape))
+
+
+def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int, rows: int) -> Tensor | Mixture:
+    if isinstance(target, Mixture):
+        share = target.share.reshape(rows) if isinstance(target.share, Tensor) and target.share.dim() else target.share
+        return Mixture(target.first.reshape(rows), target.second.reshape(rows), share)
+    if isinstance(target, Tensor) and tuple(target.shape) == shape:
+        return target.reshape(rows)
+    if isinstance(target, Tensor) and tuple(target.shape) == (*shape, n_classes):
+        return target.reshape(rows, n_classes)
+    return target
+
+
+def _linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixture,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    settings: RowSettings,
+    sample_weight: Tensor | None,
+    choices: _Choices,
+) -> tuple[Tensor, Statistics | None]:
+    layer = _Layer.checked(input, linear_weight, linear_bias)
+    if layer.weight.dim() > 2:  # several losses per example: from whole logits
+        batch = class_batch(layer.logits(), target, weight, sample_weight, settings)
+        return batch_loss(
+            batch,
+            settings,
+            reduction=choices.reduction,
+            denominator=choices.denominator,
+            empty=choices.empty,
+            with_statistics=choices.with_statistics,
+        )
+    return _loss(layer, _Rows.of(layer, target, sample_weight, weight, settings), settings, choices)
+
+
+def _loss(layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
+    batch = rows.batch
+    if batch.target.requires_grad() or requires_grad(batch.class_weight) or ops.in_transform():
+        # gradients of targets or class weights, and torch.func, need whole logits
+        return batch_loss(
+            batch._replace(logits=layer.logits()),
+            settings,
+            reduction=choices.reduction,
+            denominator=choices.denominator,
+            empty=choices.empty,
+            with_statistics=choices.with_statistics,
+        )
+    return _fused(layer, rows, settings, choices, "")
+
+
+def _fused(
+    layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices, key: str
+) -> tuple[Tensor, Statistics | None]:
+    batch, reduction = rows.batch, choices.reduction
+    kind = checked_denominator(batch.target, reduction, choices.denominator, choices.empty)
+    if choices.chunk_rows is not None and choices.chunk_rows < 1:
+        raise SettingError(f"chunk_rows must be at least 1, or None. Got: {choices.chunk_rows}")
+    learnt_weight = requires_grad(batch.sample_weight)
+    dtype = value_dtype(layer.input, batch.target)
+    # as for cross_entropy: float16 gradients wait for the loss scaler's factor
+    now = torch.is_grad_enabled() and reduction != "none" and not learnt_weight and dtype != torch.float16
+    now = now and layer.input.dtype != torch.float16
+    value, _, _, _, _, lse, prediction = linear_ops.linear_loss(
+        layer.input,
+        layer.weight,
+        layer.bias,
+        *batch.target,
+        None if learnt_weight else batch.sample_weight,
+        batch.class_weight,
+        *settings,
+        key,
+        "none" if learnt_weight else reduction,
+        kind,
+        choices.empty,
+        [now and requires_grad(t) for t in (layer.input, layer.weight, layer.bias)],
+        choices.with_statistics,
+        choices.chunk_rows,
+        accumulation_dtype(layer.input.dtype) if learnt_weight else dtype,
+        list(layer.shape),
+    )
+    if learnt_weight:
+        value = reduced(value, batch, settings, reduction, kind, choices.empty).to(dtype)
+    found = statistics_of(batch, settings, lse, prediction) if choices.with_statistics else None
+    return batch.restored(value) if reduction == "none" else value, found
