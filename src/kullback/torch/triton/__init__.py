@@ -5,7 +5,8 @@ the device:
 
     softmax_evaluate(loss, logits, targets, *, row_weight, ignore_index, scale, gradient, log_sum_exp, argmax)
         -> RowResult(losses, status, gradient, log_sum_exp, argmax)
-    linear_softmax_evaluate(loss, input, weight, targets, *, bias, row_weight, ignore_index, scale, …)
+    linear_softmax_evaluate(loss, input, weight, targets, *, bias, row_weight, ignore_index, scale,
+            input_gradient, weight_gradient, bias_gradient, drop_ignored, …)
         -> LinearResult(losses, status, input_gradient, weight_gradient, bias_gradient, log_sum_exp, argmax)
     scale_in_place(gradient, factor): gradient *= factor, at no cost when the factor on the device is 1
     check_targets(result, targets, n_classes): raise for the first unusable target; this one does wait
@@ -36,11 +37,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kullback.torch.triton.chunks import LinearResult
 from kullback.torch.triton.row_loss import RowLoss, RowResult, Status, check_targets
 
 if TYPE_CHECKING:
     from kullback.torch.triton.launch import Tile, softmax_evaluate
-    from kullback.torch.triton.linear import LinearResult, linear_softmax_evaluate
+    from kullback.torch.triton.linear import linear_softmax_evaluate
     from kullback.torch.triton.scaling import scale_in_place
 
 __all__ = [
@@ -57,7 +59,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LinearResult": "linear",
     "Tile": "launch",
     "linear_softmax_evaluate": "linear",
     "scale_in_place": "scaling",

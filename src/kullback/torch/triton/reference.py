@@ -6,6 +6,7 @@ Blocks of rows keep the temporaries small beside large logits.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kullback.torch.errors import TensorShapeError
 from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.triton.chunks import evaluate
 from kullback.torch.triton.row_loss import RowLoss, RowResult, Status, check_call
 
 BLOCK_ELEMENTS = 2**22
@@ -230,3 +232,7 @@ def _odds(u: Tensor, shift: Tensor | None) -> tuple[Odds, Tensor]:
 def _times(mass: Tensor, value: Tensor) -> Tensor:
     """mass·value with 0·(±inf) = 0."""
     return torch.where(mass == 0, 0.0, mass * value)
+
+
+linear_softmax_evaluate = functools.partial(evaluate, softmax_evaluate)
+"""See `kullback.torch.triton.chunks.evaluate`, whose `rows` is `softmax_evaluate` of this module here."""
