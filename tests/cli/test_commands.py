@@ -262,8 +262,12 @@ def test_evaluate_prints_the_table_and_json(model: Path, data: Path) -> None:
     loaded = kullback.load_model(model)
     truth = [row["caste"] for row in ants()]
     assert record["metrics"]["accuracy"] == np.mean(loaded.predict(data) == np.array(truth, dtype=object))
+    first = record["hardest"][0]
+    assert first["true"] == [truth[first["row"] - 1]]
     p = loaded.predict_proba(data)[np.arange(120), [loaded.classes.index(caste) for caste in truth]]
     assert record["metrics"]["loss"] == pytest.approx(-np.log(p).mean(), rel=1e-9)
+    assert first["row"] - 1 == np.argmin(p)
+    assert first["loss"] == pytest.approx(-np.log(p.min()), rel=1e-9)
 
 
 def test_evaluate_on_the_test_rows_gives_the_test_figures(data: Path) -> None:
@@ -290,6 +294,16 @@ def test_show_says_what_a_model_is(model: Path) -> None:
     assert [entry["name"] for entry in record["classes"]] == ["queen", "soldier", "worker"]
     assert record["classes"][2]["strongest"][0]["feature"] == "size"
     assert record["temperature"] > 0
+
+
+def test_a_loss_without_end_is_shown_and_is_valid_json(data: Path) -> None:
+    loss = ["--loss", "cross_entropy(class_weight=[0,1,1])"]
+    assert fit(*loss, "--out", "w")["metrics"]["loss"] is None
+    assert " inf " in run("fit", data, "--target", "caste", *loss, "--out", "w", "--overwrite").out
+    assert "Test:        loss – nats" in run("show", "w").out
+    record = run("evaluate", "w", data, "--json").json
+    assert record["hardest"][0]["loss"] is None
+    assert record["hardest"][0]["true"] == ["queen"]
 
 
 def test_losses_lists_the_catalogue() -> None:

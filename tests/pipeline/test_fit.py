@@ -360,6 +360,7 @@ def test_batches_do_not_change_an_evaluation(result: FitResult, file: Path, monk
     monkeypatch.setattr("kullback.pipeline.predict._LARGEST_BATCH", 7)
     parts = evaluate_file(model, file)
     assert parts.rows == whole.rows == 400
+    assert [hard.row for hard in parts.hardest] == [hard.row for hard in whole.hardest]
     for name in ("loss", "accuracy", "macro_f1", "ece_before", "ece_after"):
         assert getattr(parts.metrics, name) == pytest.approx(getattr(whole.metrics, name), rel=1e-9), name
 

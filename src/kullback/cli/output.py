@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,11 @@ def print_metrics(metrics: TestMetrics, model: Model, *, title: str) -> None:
     nothing = f"{metrics.uniform_loss:.4f} = log {2 if labels else len(model.classes)}"
     table.add_row(unit, f"{metrics.loss:.4f}", f"{metrics.prior_entropy:.4f}", nothing)
     what = "right yes/no decisions" if labels else "accuracy"
-    table.add_row(what, _share(metrics.accuracy), _share(metrics.majority_accuracy), "")
+    table.add_row(what, _figure(metrics.accuracy), _figure(metrics.majority_accuracy), "")
     if labels:
-        table.add_row("rows wholly right", _share(metrics.exact_match), "", "")
-        table.add_row("micro-F1", _share(metrics.micro_f1), "", "")
-    table.add_row("macro-F1", _share(metrics.macro_f1), "", "")
+        table.add_row("rows wholly right", _figure(metrics.exact_match), "", "")
+        table.add_row("micro-F1", _figure(metrics.micro_f1), "", "")
+    table.add_row("macro-F1", _figure(metrics.macro_f1), "", "")
     table.add_row("calibration error (ECE)", _calibration(metrics), "", "")
     console = _console()
     console.print(Text(printable(title)), soft_wrap=True)
@@ -149,7 +150,7 @@ def print_model(model: Model) -> None:
     if "training" in record:
         training = record["training"]
         ended = "" if training["converged"] else ", not converged"
-        say("Training", f"{training['iterations']} iterations, loss {training['loss']:.4f} nats{ended}")
+        say("Training", f"{training['iterations']} iterations, loss {_figure(training['loss'])} nats{ended}")
     say("Temperature", f"{model.temperature:.4g}" if model.temperature != 1 else "none")
     if "data" in record:
         data = record["data"]
@@ -158,13 +159,13 @@ def print_model(model: Model) -> None:
     if "test_metrics" in record:
         metrics = record["test_metrics"]
         unit = " per label" if labels else ""
-        say("Test", f"loss {metrics['loss']:.4f} nats{unit}, accuracy {_share(metrics['accuracy'])}")
+        say("Test", f"loss {_figure(metrics['loss'])} nats{unit}, accuracy {_figure(metrics['accuracy'])}")
     say("Written", f"{record.get('created', '?')} by Kullback {record.get('kullback_version', '?')}")
 
     classes = _table("label" if labels else "class", "share", "pushed up and down most by", right=(1,))
     for entry in record["classes"][:_MOST_CLASSES]:
         strongest = ", ".join(f"{each['feature']} {each['weight']:+.2f}" for each in entry["strongest"][:3])
-        classes.add_row(Text(printable(str(entry["name"]))), _share(entry["share"]), Text(printable(strongest)))
+        classes.add_row(Text(printable(str(entry["name"]))), _figure(entry["share"]), Text(printable(strongest)))
     console.print(classes)
     if len(model.classes) > _MOST_CLASSES:
         console.print(f"… and {len(model.classes) - _MOST_CLASSES} more; --json lists all")
@@ -215,10 +216,10 @@ def _table(*headings: str, right: tuple[int, ...] | None = None) -> Table:
 
 def _calibration(metrics: TestMetrics) -> str:
     if metrics.ece_before is None or metrics.ece_after is None:
-        return _share(metrics.ece_before)
-    return f"{_share(metrics.ece_before)} → {_share(metrics.ece_after)}"
+        return _figure(metrics.ece_before)
+    return f"{_figure(metrics.ece_before)} → {_figure(metrics.ece_after)}"
 
 
-def _share(value: float | None) -> str:
-    # NaN where there is nothing to average; from a stored model it comes back as text.
-    return "–" if not isinstance(value, float | int) or value != value else f"{value:.4f}"
+def _figure(value: float | None) -> str:
+    # NaN where there is nothing to average; a stored model has None there.
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"

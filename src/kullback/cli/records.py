@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kullback.errors import NoProbabilitiesError
+from kullback.pipeline.storage import finite_or_none
 
 if TYPE_CHECKING:
     from kullback.losses import Loss
     from kullback.pipeline import FitResult, Model
-    from kullback.report.content import TestMetrics
+    from kullback.report.content import HardExample, TestMetrics
 
 _STRONGEST = 5
 
@@ -37,9 +38,22 @@ def fit_record(result: FitResult) -> dict[str, Any]:
 
 
 def metrics_record(metrics: TestMetrics) -> dict[str, Any]:
-    """Test figures; what is undefined is null."""
-    found = dataclasses.asdict(metrics)
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in found.items()}
+    """Test figures; what is undefined or infinite is null, for JSON holds neither."""
+    return {name: finite_or_none(value) for name, value in dataclasses.asdict(metrics).items()}
+
+
+def hard_records(hardest: Sequence[HardExample]) -> list[dict[str, Any]]:
+    """The rows a model did worst on; a loss without end is null."""
+    return [
+        {
+            "row": hard.row,
+            "true": hard.true,
+            "predicted": hard.predicted,
+            "probability": hard.probability,
+            "loss": finite_or_none(hard.loss),
+        }
+        for hard in hardest
+    ]
 
 
 def model_record(model: Model) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.data import EncodingCounts, iter_batches
+from kullback.data import EncodingCounts, TargetPlan, iter_batches
 from kullback.errors import DataError
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model
 from kullback.pipeline.predict import batch_rows_for
 from kullback.pipeline.tally import Tally
-from kullback.report.content import TestMetrics
+from kullback.report.content import HardExample, TestMetrics
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Evaluation:
         metrics: the headline figures.
         rows: rows that count.
         left_out: rows without a target the model knows.
+        hardest: the rows with the highest loss, highest first, numbered from 1; their other columns are left out.
         notes: what was said about the data.
     """
 
     metrics: TestMetrics
     rows: int
     left_out: int
+    hardest: tuple[HardExample, ...]
     notes: tuple[str, ...]
 
 
@@ -77,7 +79,26 @@ def evaluate_file(model: Model, data: Path, *, listener: Listener | None = None)
         )
     if left_out:
         notes.say([f"{left_out} of {seen} rows have no target that the model knows and are left out"])
-    return Evaluation(tally.metrics(tempered=model.temperature != 1.0), tally.rows, left_out, notes.said)
+    hardest = tuple(
+        HardExample(
+            hard.row + 1,
+            (),
+            names_of(hard.true, model.plan),
+            names_of(hard.decided, model.plan),
+            hard.probability,
+            hard.loss,
+        )
+        for hard in tally.hardest()
+    )
+    metrics = tally.metrics(tempered=model.temperature != 1.0)
+    return Evaluation(metrics, tally.rows, left_out, hardest, notes.said)
+
+
+def names_of(target: Any, plan: TargetPlan) -> tuple[str, ...]:
+    """The class of an encoded target, or the labels it holds, as text."""
+    if plan.kind == "classes":
+        return (str(plan.classes[int(target)]),)
+    return tuple(str(plan.classes[k]) for k in np.flatnonzero(target))
 
 
 def tally_model(

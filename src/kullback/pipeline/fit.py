@@ -25,10 +25,10 @@ from kullback.errors import InputError, KullbackWarning
 from kullback.explain import gradient_account, minimiser_meaning, untrained_account
 from kullback.losses import BinaryCrossEntropy, CrossEntropy, Loss, parse_loss
 from kullback.pipeline.atomic import check_destination
-from kullback.pipeline.evaluate import tally_model
+from kullback.pipeline.evaluate import names_of, tally_model
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model
-from kullback.pipeline.storage import check_replaceable, number_to_json
+from kullback.pipeline.storage import check_replaceable, finite_or_none
 from kullback.pipeline.tally import LARGEST_CONFUSION, Tally, losses_of
 from kullback.report.content import (
     ClassBalance,
@@ -420,15 +420,9 @@ def _hardest(tally: Tally, examples: _Data, encoder: FeatureEncoder) -> tuple[Ha
     found = []
     for hard in tally.hardest():
         values = tuple((name, _as_text(examples.table.column(name)[hard.row].as_py())) for name in shown)
-        true, decided = _names_of(hard.true, examples.plan), _names_of(hard.decided, examples.plan)
+        true, decided = names_of(hard.true, examples.plan), names_of(hard.decided, examples.plan)
         found.append(HardExample(hard.row + 1, values, true, decided, hard.probability, hard.loss))
     return tuple(found)
-
-
-def _names_of(target: Any, plan: TargetPlan) -> tuple[str, ...]:
-    if plan.kind == "classes":
-        return (str(plan.classes[int(target)]),)
-    return tuple(str(plan.classes[k]) for k in np.flatnonzero(target))
 
 
 def _as_text(value: Any) -> str:
@@ -476,10 +470,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 def _facts(content: ReportContent) -> dict[str, Any]:
     """What `model.json` says beside what it takes to predict."""
     data, run, curve = content.data, content.run, content.curve
-    metrics = {
-        name: number_to_json(value) if isinstance(value, float) else value
-        for name, value in dataclasses.asdict(content.metrics).items()
-    }
+    metrics = {name: finite_or_none(value) for name, value in dataclasses.asdict(content.metrics).items()}
     facts: dict[str, Any] = {
         "kullback_version": kullback.__version__,
         "created": run.created,
@@ -499,7 +490,7 @@ def _facts(content: ReportContent) -> dict[str, Any]:
         facts["training"] = {
             "converged": curve.converged,
             "iterations": int(curve.iterations[-1]),
-            "loss": number_to_json(curve.loss[-1]),
+            "loss": finite_or_none(float(curve.loss[-1])),
             "note": curve.note,
         }
     return facts

@@ -206,14 +206,13 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def number_to_json(value: float) -> float | str:
-    """A number as JSON can hold it: infinities and NaN become text.
+def finite_or_none(value: Any) -> Any:
+    """What JSON can hold: None in place of a float that is infinite or NaN, anything else as it is.
 
-    >>> number_to_json(0.5), number_to_json(float("inf"))
-    (0.5, 'inf')
+    >>> finite_or_none(0.5), finite_or_none(float("inf")), finite_or_none(3)
+    (0.5, None, 3)
     """
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _some(names: list[str], shown: int = 3) -> str:
