@@ -96,9 +96,9 @@ def focal(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
     """−(1 − p)^γ·log p, with parameters (γ,)."""
     (gamma,) = parameters[:1]
     p, m = odds.p, odds.miss
-    weight, p_log_p, m_log_p = m**gamma, _product(p, odds.log_p), _product(m, odds.log_p)
-    bend = gamma * (m_log_p - gamma * p_log_p) + (2 * gamma + 1) * m
-    return Term(_product(weight, -odds.log_p), weight * (gamma * p_log_p - m), weight * p * bend)
+    weight, p_log_p = m**gamma, _product(p, odds.log_p)
+    bend = gamma * p_log_p * (m - gamma * p) + (2 * gamma + 1) * p * m
+    return Term(_product(weight, -odds.log_p), weight * (gamma * p_log_p - m), weight * bend)
 
 
 def generalised(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:

@@ -10,16 +10,20 @@ from kullback.losses.deviance import Deviance
 from kullback.losses.focal import Focal
 from kullback.losses.from_probabilities import ClippedWarning, Clipping, CrossEntropyFromProbabilities
 from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
+from kullback.losses.heads import Heads
 from kullback.losses.kullback_leibler import KullbackLeibler
 from kullback.losses.ldam import Ldam
 from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
 from kullback.losses.negative_log_likelihood import NegativeLogLikelihood
 from kullback.losses.one_vs_rest import OneVsRest
+from kullback.losses.penalties import LogitL1, LogitL2, NegativeEntropy, Penalty
 from kullback.losses.poly import Poly
 from kullback.losses.sigmoid_brier import SigmoidBrier
 from kullback.losses.sigmoid_focal import SigmoidFocal
 from kullback.losses.smoothed_zero_one import SmoothedZeroOne
-from kullback.losses.spelling import CATALOGUE, parse_loss
+from kullback.losses.spelling import CATALOGUE, parse_loss, register_loss
+from kullback.losses.user_loss import UserLoss
+from kullback.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "CATALOGUE",
@@ -35,15 +39,23 @@ __all__ = [
     "Deviance",
     "Focal",
     "GeneralisedCrossEntropy",
+    "Heads",
     "KullbackLeibler",
     "Ldam",
+    "LogitL1",
+    "LogitL2",
     "Loss",
+    "NegativeEntropy",
     "NegativeLogLikelihood",
     "OneVsRest",
+    "Penalty",
     "Poly",
     "SigmoidBrier",
     "SigmoidFocal",
     "SmoothedZeroOne",
+    "UserLoss",
+    "WeightedSum",
     "WestonWatkins",
     "parse_loss",
+    "register_loss",
 ]

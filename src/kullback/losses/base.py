@@ -40,6 +40,8 @@ class Loss(ABC):
     target_form: ClassVar[Literal["classes", "labels"]]
     link: ClassVar[str]
 
+    __array_ufunc__ = None  # a NumPy number times a loss is the loss' business
+
     # ------------------------------------------------------------ what the loss is
 
     @property
@@ -104,6 +106,11 @@ class Loss(ABC):
     @abstractmethod
     def log_probabilities(self, logits: ArrayLike) -> Array:
         """The logarithm of `probabilities`, (N, C), computed without rounding a probability first."""
+
+    @property
+    def backend(self) -> str:
+        """Where the loss runs: ``"cpu"`` (C++), ``"reference"`` or ``"numpy"`` (NumPy, slower)."""
+        return "numpy"
 
     @abstractmethod
     def decide(self, logits: ArrayLike) -> NDArray[np.int64]:
@@ -316,6 +323,28 @@ class Loss(ABC):
                 stacklevel=3,
             )
         return evaluation.total
+
+    # ------------------------------------------------------------ sums
+
+    def __add__(self, other: object) -> Loss:
+        if other == 0:  # so that sum() works
+            return self
+        if not isinstance(other, Loss):
+            return NotImplemented
+        from kullback.losses.weighted_sum import WeightedSum
+
+        return WeightedSum(((1.0, self), (1.0, other)))
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: object) -> Loss:
+        if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
+            return NotImplemented
+        from kullback.losses.weighted_sum import WeightedSum
+
+        return WeightedSum(((float(factor), self),))
+
+    __rmul__ = __mul__
 
     # ------------------------------------------------------------ spelling
 

@@ -21,7 +21,8 @@ from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets,
 class BlockLoss(Loss):
     """A loss given by functions of a block of rows in float64; targets arrive as dense masses.
 
-    Rows that do not count never arrive. Rows with a NaN or +inf input come out as NaN whatever the functions say.
+    Rows that do not count never arrive, and ignored labels arrive masked: input −inf, mass 0. Rows with a NaN or +inf
+    input come out as NaN whatever the functions say.
     """
 
     target_form: ClassVar[Literal["classes", "labels"]] = "classes"
@@ -123,6 +124,8 @@ class BlockLoss(Loss):
             raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {logits.shape[1]}")
         counts = counted_rows(targets, row_weight)
         bad = counts[:, None] & ~((targets.rows >= 0) & (targets.rows <= 1))
+        if self.ignore_index is not None:
+            bad &= targets.rows != self.ignore_index
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise label_error(row, column, targets.rows[row, column])
@@ -137,6 +140,11 @@ class BlockLoss(Loss):
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
             x = logits[rows].astype(np.float64)
             part = targets[rows]
-            mass = part.rows.astype(np.float64) if isinstance(part, LabelRows) else part.dense(n_classes)
+            if isinstance(part, LabelRows):
+                mass = part.rows.astype(np.float64)
+                if self.ignore_index is not None:
+                    x[mass == self.ignore_index], mass[mass == self.ignore_index] = -np.inf, 0.0
+            else:
+                mass = part.dense(n_classes)
             weight = np.ones(len(rows)) if row_weight is None else row_weight[rows]
             yield rows, x, self._effective(mass), weight, (np.isnan(x) | np.isposinf(x)).any(axis=1)

@@ -143,7 +143,16 @@ class CrossEntropy(SoftmaxLoss):
         return _boxed_scores(s, middle - reach, middle + reach, self.z_loss)
 
     def _logits(self, scores: Float) -> Float:
-        logits = super()._logits(scores)
+        return self._uncapped(super()._logits(scores))
+
+    def _logits_reporting(self, log_q: Float) -> Float:
+        logits = super()._logits_reporting(log_q)
+        if self.softcap is not None:  # centred, so that a cap on both sides leaves most room
+            finite = np.where(np.isfinite(logits), logits, np.nan)
+            logits = logits - 0.5 * (np.nanmax(finite, axis=1) + np.nanmin(finite, axis=1))[:, None]
+        return self._uncapped(logits)
+
+    def _uncapped(self, logits: Float) -> Float:
         if self.softcap is None:
             return logits
         with np.errstate(divide="ignore"):  # the cap is at infinity; 20 caps away tanh is 1 to the last bit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -55,9 +56,9 @@ class MarginLoss(Loss):
         object.__setattr__(self, "class_weight", base.class_vector("class_weight", self.class_weight))
         object.__setattr__(self, "ignore_index", base.check_ignore_index(self.ignore_index))
 
+    @abstractmethod
     def _lowest(self, s: Float) -> tuple[Float, float]:
         """Logits (C,) that minimise the loss on target mass s (C,), weights included, and the loss there."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------ what the loss is
 

@@ -190,7 +190,7 @@ class SigmoidLoss(Loss):
         >>> BinaryCrossEntropy(positive_weight=[3]).elicited([0.25])
         array([0.5])
         """
-        truth = _as_label_probabilities(p, "p")
+        truth = as_label_probabilities(p, "p")
         if self.proper:
             return truth
         on, off = self._masses(truth, weighted=False)
@@ -207,7 +207,7 @@ class SigmoidLoss(Loss):
         >>> BinaryCrossEntropy(positive_weight=[3]).recover([0.5])
         array([0.25])
         """
-        reported = _as_label_probabilities(q, "q")
+        reported = as_label_probabilities(q, "q")
         if self.proper:
             return reported
         with np.errstate(divide="ignore"):
@@ -415,7 +415,8 @@ class SigmoidLoss(Loss):
         )
 
 
-def _as_label_probabilities(values: ArrayLike, what: str) -> Float:
+def as_label_probabilities(values: ArrayLike, what: str) -> Float:
+    """Probabilities of labels, each in [0, 1], (C,) or (N, C)."""
     p = np.asarray(values, dtype=np.float64)
     if p.ndim not in (1, 2):
         raise InputError(f"{what} has shape {p.shape}, expected (C,) or (N, C)")

@@ -369,6 +369,10 @@ class SoftmaxLoss(Loss):
         offset = self._offset(scores.shape[-1])
         return np.asarray(self.temperature * (scores if offset is None else scores - offset))
 
+    def _logits_reporting(self, log_q: Float) -> Float:
+        """Logits (N, C) at which the model reports these log-probabilities."""
+        return self.temperature * log_q
+
     def _lowest(self, s: Float) -> Float:
         """The lowest loss (N,) of rows of effective target mass (N, C)."""
         total = s.sum(axis=1, keepdims=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+from collections.abc import Iterator
 
 from kullback.errors import InputError, SpellingError
 from kullback.losses.asymmetric import Asymmetric
@@ -22,10 +23,12 @@ from kullback.losses.ldam import Ldam
 from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
 from kullback.losses.negative_log_likelihood import NegativeLogLikelihood
 from kullback.losses.one_vs_rest import OneVsRest
+from kullback.losses.penalties import LogitL1, LogitL2, NegativeEntropy
 from kullback.losses.poly import Poly
 from kullback.losses.sigmoid_brier import SigmoidBrier
 from kullback.losses.sigmoid_focal import SigmoidFocal
 from kullback.losses.smoothed_zero_one import SmoothedZeroOne
+from kullback.losses.weighted_sum import WeightedSum
 
 CATALOGUE: dict[str, type[Loss]] = {
     loss.name: loss
@@ -49,12 +52,17 @@ CATALOGUE: dict[str, type[Loss]] = {
         SigmoidFocal,
         Asymmetric,
         SigmoidBrier,
+        LogitL1,
+        LogitL2,
+        NegativeEntropy,
     )
 }
 
 
 def parse_loss(spelling: str | Loss) -> Loss:
     """A loss from text such as ``"cross_entropy(label_smoothing=0.1)"``; a loss is returned as it is.
+
+    Sums are spelled as they are written: ``"0.7 * cross_entropy + 0.3 * brier"``.
 
     Only literal settings are read; nothing is ever executed.
 
@@ -69,6 +77,14 @@ def parse_loss(spelling: str | Loss) -> Loss:
     if not isinstance(spelling, str):
         raise SpellingError(f"expected a loss or its spelling, got {type(spelling).__name__}")
     text = spelling.strip()
+    expression = _expression(text)
+    if isinstance(expression, ast.BinOp | ast.UnaryOp):
+        try:
+            return WeightedSum(tuple(_terms(expression, text, 1.0)))
+        except SpellingError:
+            raise
+        except InputError as error:
+            raise SpellingError(f"{spelling!r}: {error}") from None
     name, parenthesis, _ = text.partition("(")
     kind = CATALOGUE.get(name.strip())
     if kind is None:
@@ -80,12 +96,58 @@ def parse_loss(spelling: str | Loss) -> Loss:
         raise SpellingError(f"{spelling!r}: {error}") from None
 
 
+def register_loss(kind: type[Loss]) -> type[Loss]:
+    """Make a user's own loss class known to `parse_loss` by its ``name``; usable as a class decorator.
+
+    Raises:
+        InputError: if the class has no name of its own, or the name is taken or not an identifier.
+    """
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"{kind.__name__}.name = {name!r} is not a name; give the class one like 'my_loss'")
+    taken = CATALOGUE.get(name)
+    if taken is not None and taken.__module__ != kind.__module__:
+        raise InputError(f"a loss named {name!r} exists already ({taken.__module__}.{taken.__qualname__})")
+    CATALOGUE[name] = kind
+    return kind
+
+
+def _expression(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _terms(node: ast.expr, text: str, factor: float) -> Iterator[tuple[float, Loss]]:
+    """The factors and losses of a sum such as ``0.7 * cross_entropy + 0.3 * brier``."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        yield from _terms(node.left, text, factor)
+        yield from _terms(node.right, text, factor if isinstance(node.op, ast.Add) else -factor)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _number(node.left), _number(node.right)
+        if (left is None) == (right is None):
+            raise SpellingError(f"{text!r}: a product is a number times a loss, like 0.7 * cross_entropy")
+        yield from _terms(node.right if right is None else node.left, text, factor * (left or right or 0.0))
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield from _terms(node.operand, text, -factor)
+    elif isinstance(node, ast.Name | ast.Call):
+        yield factor, parse_loss(ast.get_source_segment(text, node) or "")
+    else:
+        raise SpellingError(f"cannot read {text!r}; a sum of losses is spelled like 0.7 * cross_entropy + 0.3 * brier")
+
+
+def _number(node: ast.expr) -> float | None:
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def _settings(text: str, kind: type[Loss]) -> dict[str, object]:
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    try:
-        call = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        call = None
+    call = _expression(text)
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise SpellingError(f"cannot read {text!r}; a loss is spelled like {kind.name}({known[0]}=…)")
     if call.args:

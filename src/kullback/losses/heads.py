@@ -1,0 +1,170 @@
+"""One loss per output head of a model that predicts several things at once."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kullback.errors import InputError, SpellingError
+from kullback.losses import base
+from kullback.losses.base import Array, Loss
+from kullback.losses.reduction import Denominator, Empty, Reduction
+from kullback.losses.spelling import parse_loss
+
+
+@dataclass(frozen=True, init=False)
+class Heads:
+    """A weighted total over named heads, each with its own loss, logits and targets.
+
+    Each head reduces by itself (its own weights, its own ignored rows); the total is Σ weight·value. It is no `Loss`,
+    for it has several logits; its methods take and give dictionaries by head.
+
+    Args:
+        losses: a loss or its spelling for every head.
+        weights: a factor above 0 for some or all heads; 1 where none is given.
+
+    Raises:
+        InputError: for no head, an unknown head in `weights`, or a factor that is not above 0.
+
+    >>> heads = Heads({"animal": "cross_entropy", "tags": "binary_cross_entropy"}, weights={"tags": 0.5})
+    >>> str(heads)
+    'heads(animal=cross_entropy, tags=0.5 * binary_cross_entropy)'
+    >>> round(heads({"animal": [[0.0, 0.0]], "tags": [[0.0]]}, {"animal": [0], "tags": [[1]]}), 4)  # 1.5·log 2
+    1.0397
+    """
+
+    heads: tuple[tuple[str, float, Loss], ...]
+
+    def __init__(self, losses: Mapping[str, Loss | str], weights: Mapping[str, float] | None = None) -> None:
+        if not losses:
+            raise InputError("heads need at least one loss")
+        given = dict(weights or {})
+        for name in given:
+            if name not in losses:
+                raise InputError(f"weights name the head {name!r}, but there are only {', '.join(losses)}")
+        rows = []
+        for name, loss in losses.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise InputError(f"head {name!r} is not a name such as 'species'")
+            rows.append((name, base.check_positive(f"weights[{name!r}]", given.get(name, 1.0)), parse_loss(loss)))
+        object.__setattr__(self, "heads", tuple(rows))
+
+    @classmethod
+    def parse(cls, spelling: str) -> Heads:
+        """Heads from their spelling.
+
+        Raises:
+            SpellingError: for text that cannot be read.
+
+        >>> Heads.parse("heads(a=cross_entropy, b=0.5 * brier)").heads[1][:2]
+        ('b', 0.5)
+        """
+        try:
+            call = ast.parse(spelling.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            call = None
+        named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "heads"
+        if not isinstance(call, ast.Call) or not named or call.args or any(k.arg is None for k in call.keywords):
+            raise SpellingError(f"cannot read {spelling!r}; heads are spelled like heads(a=cross_entropy, b=brier)")
+        losses: dict[str, Loss] = {}
+        weights: dict[str, float] = {}
+        for keyword in call.keywords:
+            name, node = str(keyword.arg), keyword.value
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.Constant):
+                weights[name] = node.left.value  # type: ignore[assignment]
+                node = node.right
+            losses[name] = parse_loss(ast.unparse(node))
+        return cls(losses, weights)
+
+    def __str__(self) -> str:
+        shown = []
+        for name, weight, loss in self.heads:
+            text = f"({loss})" if "+" in str(loss) or "*" in str(loss) else str(loss)
+            shown.append(f"{name}={text}" if weight == 1 else f"{name}={weight!r} * {text}")
+        return f"heads({', '.join(shown)})"
+
+    def __call__(
+        self,
+        logits: Mapping[str, Any],
+        targets: Mapping[str, Any],
+        *,
+        sample_weight: Any = None,
+        denominator: Denominator = "weights",
+        empty: Empty = "error",
+        reduction: Reduction = "mean",
+    ) -> Any:
+        """The total, in nats: a float, or (N,) for ``reduction="none"``.
+
+        Args:
+            logits: (N, C_head) by head.
+            targets: N targets by head.
+            sample_weight: (N,) for all heads, (N,) by head, or None.
+            denominator: as for a loss.
+            empty: as for a loss.
+            reduction: as for a loss.
+
+        Raises:
+            InputError: for a missing or unknown head, and as the losses raise it, with the head's name.
+        """
+        values = self.values(
+            logits, targets, sample_weight=sample_weight, denominator=denominator, empty=empty, reduction=reduction
+        )
+        return sum(weight * values[name] for name, weight, _ in self.heads)
+
+    def values(self, logits: Mapping[str, Any], targets: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Each head's own value, not weighted; arguments as for calling the heads."""
+        return {
+            name: _named(name, loss, logits[name], targets[name], **self._options(name, options))
+            for name, _, loss in self._checked(logits, targets)
+        }
+
+    def value_and_gradient(
+        self, logits: Mapping[str, Any], targets: Mapping[str, Any], *, out: Mapping[str, Array] | None = None,
+        **options: Any,
+    ) -> tuple[Any, dict[str, Array]]:  # fmt: skip
+        """The total and its gradient by head, weights included.
+
+        Args:
+            logits: (N, C_head) by head.
+            targets: N targets by head.
+            out: arrays to write gradients into, by head, or None.
+            **options: as for calling the heads.
+        """
+        total: Any = 0.0
+        gradients = {}
+        for name, weight, loss in self._checked(logits, targets):
+            value, gradient = _named(
+                name,
+                loss.value_and_gradient,
+                logits[name],
+                targets[name],
+                out=None if out is None else out.get(name),
+                **self._options(name, options),
+            )
+            gradient *= np.asarray(weight, dtype=gradient.dtype)
+            total = total + weight * value
+            gradients[name] = gradient
+        return total, gradients
+
+    def _checked(self, logits: Mapping[str, Any], targets: Mapping[str, Any]) -> tuple[tuple[str, float, Loss], ...]:
+        names = [name for name, _, _ in self.heads]
+        for what, given in (("logits", logits), ("targets", targets)):
+            if sorted(given) != sorted(names):
+                raise InputError(f"{what} are given for {', '.join(given) or 'no head'}; expected {', '.join(names)}")
+        return self.heads
+
+    def _options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        weight = options.get("sample_weight")
+        return {**options, "sample_weight": weight.get(name)} if isinstance(weight, Mapping) else options
+
+
+def _named(name: str, call: Any, *arguments: Any, **options: Any) -> Any:
+    """Call, with the head's name put before an error's text."""
+    try:
+        return call(*arguments, **options)
+    except InputError as error:
+        raise type(error)(f"head {name!r}: {error}") from None

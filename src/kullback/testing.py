@@ -1,0 +1,418 @@
+"""Checks that a loss keeps the promises every loss here keeps; for users' own losses and for the built-in ones.
+
+>>> from kullback.losses import Focal
+>>> check_loss(Focal()).failed
+()
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.errors import InfiniteLossWarning, KullbackError, NoProbabilitiesError, NotConvergedWarning
+from kullback.losses import CATALOGUE, Loss, parse_loss
+from kullback.losses.from_probabilities import ClippedWarning
+from kullback.losses.reduction import Reduction
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows, Targets
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked.
+
+    Attributes:
+        passed: names of the checks that hold.
+        failed: name and explanation of those that do not.
+        skipped: name and reason of those that do not apply.
+    """
+
+    passed: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"ok      {name}" for name in self.passed]
+        lines += [f"skipped {name}: {why}" for name, why in self.skipped]
+        lines += [f"FAILED  {name}: {why}" for name, why in self.failed]
+        return "\n".join(lines)
+
+
+class ConformanceError(AssertionError):
+    """A loss breaks a promise; the message lists every check that failed."""
+
+
+class _Skip(Exception):  # noqa: N818  not an error: the check does not apply
+    pass
+
+
+def check_loss(
+    loss: Loss, *, n_classes: int = 4, seed: int = 0, tolerance: float = 1e-5, raises: bool = True
+) -> Report:
+    """Run the conformance suite on a loss.
+
+    Checks the gradient and the Hessian against differences of the value, ignored and weightless rows, weights as
+    repetition, reductions, aliasing and supplied outputs, float32, target forms against each other, linearity in the
+    target, spelling, the claims `convex`, `bounded_gradient` and `ceiling`, and that `floor`, `best_constant`,
+    `elicited` and `recover` are what a minimiser of the expected loss finds.
+
+    Args:
+        loss: any loss on (N, C) inputs.
+        n_classes: C of the data it is tried on; as its class vectors say, if it has any.
+        seed: of the random data.
+        tolerance: relative, of what comes from differences and minimisers.
+        raises: whether to raise at the end if a check failed.
+
+    Returns:
+        What passed, failed and was skipped.
+
+    Raises:
+        ConformanceError: listing all checks that failed, if `raises`.
+    """
+    case = _Case(loss, n_classes, seed, tolerance)
+    passed, failed, skipped = [], [], []
+    for name, check in _CHECKS.items():
+        try:
+            with warnings.catch_warnings():
+                for expected in (ClippedWarning, NotConvergedWarning, InfiniteLossWarning):
+                    warnings.simplefilter("ignore", expected)
+                check(case)
+        except _Skip as why:
+            skipped.append((name, str(why)))
+        except (AssertionError, KullbackError, ArithmeticError, TypeError, ValueError, IndexError) as error:
+            text = " ".join(str(error).split())
+            failed.append((name, text if len(text) < 400 else text[:400] + " …"))
+        else:
+            passed.append(name)
+    report = Report(tuple(passed), tuple(failed), tuple(skipped))
+    if failed and raises:
+        raise ConformanceError(f"{loss} breaks {len(failed)} of {len(_CHECKS)} checks:\n{report}")
+    return report
+
+
+class _Case:
+    """A loss and data to try it on."""
+
+    def __init__(self, loss: Loss, n_classes: int, seed: int, tolerance: float) -> None:
+        self.loss, self.tolerance = loss, tolerance
+        self.n_classes = _class_count(loss) or n_classes
+        self.rng = np.random.default_rng(seed)
+        self.n = 12
+        self.x = self.inputs(self.n)
+        if loss.target_form == "labels":
+            self.targets: Any = self.rng.integers(0, 2, (self.n, self.n_classes)).astype(np.float64)
+        else:
+            self.targets = self.rng.integers(0, self.n_classes, self.n)
+
+    def inputs(self, n: int, spread: float = 2.0) -> Float:
+        """What the loss takes: logits, log-probabilities or probabilities, (n, C)."""
+        z = self.rng.normal(size=(n, self.n_classes)) * spread
+        if self.loss.link == "identity":
+            return np.asarray(np.exp(z - np.logaddexp.reduce(z, axis=1, keepdims=True)))
+        if self.loss.link == "log":
+            return np.asarray(z - np.logaddexp.reduce(z, axis=1, keepdims=True))
+        return z
+
+    def shared(self, n: int) -> Targets:
+        """Soft targets of n rows that keep away from certainty."""
+        if self.loss.target_form == "labels":
+            return LabelRows(self.rng.uniform(0.1, 0.9, (n, self.n_classes)))
+        return ClassRows(0.9 * self.rng.dirichlet(np.ones(self.n_classes), n) + 0.1 / self.n_classes)
+
+    def close(self, ours: Any, theirs: Any, what: str, tolerance: float | None = None) -> None:
+        """Equal, relative to the size of the whole."""
+        ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+        scale = 1.0 + float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0))
+        limit = (self.tolerance if tolerance is None else tolerance) * scale
+        wrong = ~((np.abs(ours - theirs) <= limit) | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
+        if wrong.any():
+            place = tuple(int(i) for i in np.argwhere(np.atleast_1d(wrong))[0])
+            one, other = np.atleast_1d(ours)[place], np.atleast_1d(theirs)[place]
+            raise AssertionError(f"{what}: {one:.10g} against {other:.10g} at {place}")
+
+
+def _class_count(loss: Loss) -> int | None:
+    """How many classes the loss' own vectors say there are."""
+    for _, part in getattr(loss, "terms", ((1.0, loss),)):
+        for name in ("class_weight", "positive_weight", "priors", "class_counts"):
+            if getattr(part, name, None) is not None:
+                return len(getattr(part, name))
+    return None
+
+
+def _values(case: _Case, x: Float, targets: Any = None) -> Float:
+    return np.asarray(case.loss(x, case.targets if targets is None else targets, reduction="none"))
+
+
+def _gradient(case: _Case) -> None:
+    for targets in (case.targets, case.shared(case.n)):
+        _, gradient = case.loss.value_and_gradient(case.x, targets, reduction="none")
+        h, away = 1e-4, _from_kinks(case)
+        for k in range(case.n_classes):
+            step = np.zeros_like(case.x)
+            step[:, k] = h * (np.abs(case.x[:, k]) if case.loss.link == "identity" else 1.0)
+            far = _values(case, case.x + 2 * step, targets) - _values(case, case.x - 2 * step, targets)
+            near = _values(case, case.x + step, targets) - _values(case, case.x - step, targets)
+            slope = (8 * near - far) / (12 * step[:, k])
+            case.close(gradient[away, k], slope[away], f"∂loss/∂input {k} is not the slope of the value")
+
+
+def _from_kinks(case: _Case) -> Any:
+    """Rows where nothing is near a kink: one-sided slopes agree."""
+    v = case.rng.normal(size=case.x.shape) * (case.x if case.loss.link == "identity" else 1.0)
+    h = 1e-4
+    f = [_values(case, case.x + t * h * v) for t in (-2, -1, 0, 1, 2)]
+    bends = [f[0] - 2 * f[1] + f[2], f[1] - 2 * f[2] + f[3], f[2] - 2 * f[3] + f[4]]
+    return np.ptp(bends, axis=0) <= 1e-9 * (1 + np.abs(f[2]))
+
+
+def _hessian(case: _Case) -> None:
+    away = _from_kinks(case)
+    for targets in (case.targets, case.shared(case.n)):
+        v = case.rng.normal(size=case.x.shape) * (case.x if case.loss.link == "identity" else 1.0)
+        product = case.loss.hessian_product(case.x, targets, v, reduction="none")
+
+        def pull(t: float, targets: Any = targets, v: Float = v) -> Any:
+            return case.loss.value_and_gradient(case.x + t * v, targets, reduction="none")[1]
+
+        h = 1e-4
+        slope = (8 * (pull(h) - pull(-h)) - (pull(2 * h) - pull(-2 * h))) / (12 * h)
+        loose = 100 * case.tolerance
+        case.close(product[away], slope[away], "the Hessian product is not the slope of the gradient", loose)
+        diagonal = case.loss.hessian_diagonal(case.x, targets, reduction="none")
+        for k in range(case.n_classes):
+            unit = np.zeros_like(case.x)
+            unit[:, k] = 1.0
+            own = case.loss.hessian_product(case.x, targets, unit, reduction="none")[:, k]
+            case.close(diagonal[:, k], own, f"the Hessian's diagonal {k} is not its product with a unit vector", loose)
+
+
+def _ignored(case: _Case) -> None:
+    weight = np.ones(case.n)
+    weight[[1, 4]] = 0
+    x = case.x.copy()
+    x[1], x[4] = np.nan, np.inf
+    kept = np.flatnonzero(weight)
+    value, gradient = case.loss.value_and_gradient(x, case.targets, sample_weight=weight, reduction="none")
+    case.close(value[kept], _values(case, case.x)[kept], "rows of weight 0 change the others", 1e-9)
+    assert not value[[1, 4]].any(), "rows of weight 0 have a loss"
+    assert not gradient[[1, 4]].any(), "rows of weight 0 have a gradient"
+    ignored = getattr(case.loss, "ignore_index", None)
+    if ignored is None or case.loss.target_form == "labels":
+        return
+    targets = case.targets.copy()
+    targets[[1, 4]] = ignored
+    value, gradient = case.loss.value_and_gradient(x, targets, reduction="none")
+    assert not value[[1, 4]].any(), f"rows of class {ignored} have a loss"
+    assert not gradient[[1, 4]].any(), f"rows of class {ignored} have a gradient"
+    case.close(value[kept], _values(case, case.x)[kept], "ignored rows change the others", 1e-9)
+
+
+def _broken(case: _Case) -> None:
+    x = case.x.copy()
+    x[3, 0] = np.nan
+    values = _values(case, x)
+    assert np.isnan(values[3]), "a NaN input does not show in its row's loss"
+    others = np.arange(case.n) != 3
+    case.close(values[others], _values(case, case.x)[others], "a NaN input spoils other rows", 1e-12)
+
+
+def _weights(case: _Case) -> None:
+    repeat = case.rng.integers(0, 4, case.n)
+    repeat[0] = 2
+    whole = case.loss(np.repeat(case.x, repeat, axis=0), np.repeat(case.targets, repeat, axis=0), reduction="sum")
+    weighted = case.loss(case.x, case.targets, sample_weight=repeat, reduction="sum")
+    case.close(weighted, whole, "an integer weight is not a repetition", 1e-9)
+    parts = case.loss.per_example(case.x, case.targets, sample_weight=repeat)
+    case.close(parts, repeat * _values(case, case.x), "weights do not multiply the rows' losses", 1e-9)
+
+
+def _reductions(case: _Case) -> None:
+    parts = _values(case, case.x)
+    assert parts.shape == (case.n,), f"reduction='none' gives shape {parts.shape}, not ({case.n},)"
+    case.close(case.loss(case.x, case.targets, reduction="sum"), parts.sum(), "the sum is not the sum", 1e-9)
+    mean = case.loss(case.x, case.targets, denominator="examples")
+    case.close(mean, parts.mean(), "the mean over examples is not the mean", 1e-9)
+    reductions: tuple[Reduction, ...] = ("mean", "sum", "none")
+    for reduction in reductions:
+        value, gradient = case.loss.value_and_gradient(case.x, case.targets, reduction=reduction)
+        again = case.loss(case.x, case.targets, reduction=reduction)
+        case.close(value, again, f"value_and_gradient disagrees with the value under {reduction}", 1e-9)
+        assert gradient.shape == case.x.shape, f"the gradient has shape {gradient.shape}"
+    nothing = case.loss(case.x[:0], case.targets[:0], empty="zero")
+    assert nothing == 0, "a batch of no rows is not 0 with empty='zero'"
+
+
+def _outputs(case: _Case) -> None:
+    _, gradient = case.loss.value_and_gradient(case.x, case.targets)
+    own = case.x.copy()
+    _, result = case.loss.value_and_gradient(own, case.targets, out=own)
+    assert result is own, "out= is not what is returned"
+    case.close(own, gradient, "the gradient over its own logits differs", 1e-12)
+    wide = np.zeros((2 * case.n, case.n_classes + 3))
+    view = wide[::2, 1 : 1 + case.n_classes]
+    case.loss.value_and_gradient(case.x, case.targets, out=view)
+    case.close(view, gradient, "a strided out= gets something else", 1e-12)
+    fortran = np.asfortranarray(case.x)
+    fortran.flags.writeable = False
+    case.close(_values(case, fortran), _values(case, case.x), "memory layout changes the loss", 1e-12)
+
+
+def _precision(case: _Case) -> None:
+    single = case.x.astype(np.float32)
+    value, gradient = case.loss.value_and_gradient(single, case.targets)
+    assert gradient.dtype == np.float32, f"float32 inputs give a {gradient.dtype} gradient"
+    truth, pull = case.loss.value_and_gradient(single.astype(np.float64), case.targets)
+    case.close(value, truth, "float32 disagrees with float64", 1e-5)
+    case.close(gradient, pull, "float32's gradient disagrees with float64's", 1e-5)
+
+
+def _forms(case: _Case) -> None:
+    if case.loss.target_form == "labels":
+        raise _Skip("labels have one form")
+    parts, eye = _values(case, case.x), np.eye(case.n_classes)
+    case.close(_values(case, case.x, ClassRows(eye[case.targets])), parts, "one-hot rows differ from indices", 1e-9)
+    other = ClassIndices(case.rng.integers(0, case.n_classes, case.n))
+    mixed = ClassMixture(case.targets, other.indices, np.full(case.n, 0.3))
+    both = 0.3 * eye[case.targets] + 0.7 * eye[other.indices]
+    case.close(_values(case, case.x, mixed), _values(case, case.x, ClassRows(both)), "a mixture is not its rows", 1e-9)
+
+
+def _linear(case: _Case) -> None:
+    if case.loss.name == "kullback_leibler":
+        raise _Skip("a divergence takes the target's own entropy off")
+    a, b = case.shared(case.n), case.shared(case.n)
+    assert isinstance(a, ClassRows | LabelRows)
+    assert isinstance(b, ClassRows | LabelRows)
+    both = type(a)(0.25 * a.rows + 0.75 * b.rows)
+    mixed = 0.25 * _values(case, case.x, a) + 0.75 * _values(case, case.x, b)
+    case.close(_values(case, case.x, both), mixed, "a soft target does not cost what its parts cost on average", 1e-7)
+    if case.loss.target_form == "classes":
+        values, gradient = case.loss.value_and_gradient(case.x, ClassRows(0 * a.rows), reduction="none")
+        assert not values.any(), "a row of zeros has a loss"
+        assert not gradient.any(), "a row of zeros has a gradient"
+
+
+def _spelling(case: _Case) -> None:
+    text = str(case.loss)
+    if case.loss.name not in CATALOGUE and case.loss.name != "sum":
+        raise _Skip(f"{case.loss.name!r} is not registered; kullback.losses.register_loss makes model files read it")
+    assert parse_loss(text) == case.loss, f"parse_loss({text!r}) is not the loss"
+    assert hash(parse_loss(text)) == hash(case.loss), "equal losses hash differently"
+
+
+def _convexity(case: _Case) -> None:
+    if not case.loss.convex:
+        raise _Skip("it does not claim to be convex")
+    for spread in (1.0, 10.0):
+        a, b = case.inputs(case.n, spread), case.inputs(case.n, spread)
+        middle, ends = _values(case, 0.5 * (a + b)), 0.5 * (_values(case, a) + _values(case, b))
+        assert (middle <= ends + 1e-9 * (1 + np.abs(ends))).all(), "between two points it lies above their chord"
+
+
+def _bounds(case: _Case) -> None:
+    for spread in (1.0, 30.0, 1000.0):
+        x = case.inputs(case.n, spread)
+        values, gradient = case.loss.value_and_gradient(x, case.targets, reduction="none")
+        assert (values <= case.loss.ceiling * (1 + 1e-9) + 1e-12).all(), f"{values.max()} is above the ceiling"
+        low = case.loss.floor(case.targets, n_classes=case.n_classes, reduction="none")
+        assert (values >= low - 1e-6 * (1 + np.abs(low))).all() or case.loss.link == "log", "a loss is below the floor"
+        if case.loss.bounded_gradient and case.loss.link != "identity":
+            assert np.abs(gradient).max() < 1e4, "a gradient beyond 10 000 although it claims a bound"
+
+
+def _start(case: _Case) -> None:
+    n = case.n_classes
+    x = np.full((n if case.loss.target_form == "classes" else 2, n), {"identity": 1 / n, "log": -math.log(n)}.get(
+        case.loss.link, 0.0))  # fmt: skip
+    half = np.arange(n) % 2
+    targets = np.arange(n) if case.loss.target_form == "classes" else np.array([half, 1 - half])
+    case.close(case.loss.initial_value(n), case.loss(x, targets), "initial_value is not the loss of equal inputs")
+
+
+def _minimum(case: _Case) -> None:
+    if case.loss.link in ("identity", "log"):
+        raise _Skip("its inputs are probabilities already")
+    for targets in (case.shared(1), case.shared(1)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NotConvergedWarning)
+            try:
+                best = np.asarray(case.loss.best_constant(targets))[None, :]
+            except NotConvergedWarning as warning:
+                raise _Skip(f"it could not be found: {warning}") from None
+        lowest = case.loss(best, targets, reduction="sum")
+        case.close(case.loss.floor(targets, reduction="sum"), lowest, "the floor of one row is not its best constant's")
+        for size in (1e-3, 0.1, 1.0, 5.0):
+            for _ in range(5):
+                near = best + case.rng.normal(size=best.shape) * size
+                value = case.loss(near, targets, reduction="sum")
+                assert value >= lowest - case.tolerance * (1 + abs(lowest)), f"{value} next to best_constant's {lowest}"
+
+
+def _meaning(case: _Case) -> None:
+    truth = case.shared(3)
+    assert isinstance(truth, ClassRows | LabelRows)
+    p = truth.rows
+    try:
+        q = case.loss.elicited(p)
+    except NoProbabilitiesError as error:
+        if "CrossEntropy" not in str(error):
+            raise AssertionError("its error does not name a loss that has probabilities") from None
+        raise _Skip("it elicits no probabilities, and says so") from None
+    case.close(case.loss.recover(q), p, "recover does not undo elicited")
+    case.close(np.exp(case.loss.recover_log(np.log(q))), p, "recover_log does not undo elicited")
+    assert case.loss.proper == np.allclose(p, q, atol=1e-3) or not case.loss.proper, "it is not proper: q is not p"
+    if case.loss.link in ("identity", "log"):
+        return
+    for i in range(len(p)):
+        row = type(truth)(p[i : i + 1])
+        reported = case.loss.probabilities(np.asarray(case.loss.best_constant(row))[None, :])[0]
+        case.close(reported, q[i], "elicited is not what the minimiser reports")
+
+
+def _decisions(case: _Case) -> None:
+    decided = case.loss.decide(case.x)
+    shape = (case.n, case.n_classes) if case.loss.target_form == "labels" else (case.n,)
+    assert decided.shape == shape, f"decide gives shape {decided.shape}, not {shape}"
+    assert decided.dtype.kind == "i", f"decide gives {decided.dtype}, not integers"
+    try:
+        p, log_p = case.loss.probabilities(case.x), case.loss.log_probabilities(case.x)
+    except NoProbabilitiesError:
+        raise _Skip("it elicits no probabilities, and says so") from None
+    case.close(np.exp(log_p), p, "log_probabilities is not the logarithm of probabilities")
+    if case.loss.target_form == "classes":
+        case.close(p.sum(axis=1), np.ones(case.n), "probabilities do not sum to one")
+
+
+_CHECKS: dict[str, Callable[[_Case], None]] = {
+    "gradient is the slope of the value": _gradient,
+    "Hessian is the slope of the gradient": _hessian,
+    "rows that do not count are not looked at": _ignored,
+    "a broken row shows and stays alone": _broken,
+    "weights are repetitions": _weights,
+    "reductions agree": _reductions,
+    "outputs may be supplied, in any layout": _outputs,
+    "float32 follows float64": _precision,
+    "target forms agree": _forms,
+    "linear in the target": _linear,
+    "spelling reads back": _spelling,
+    "convex where claimed": _convexity,
+    "floor, ceiling and gradient bound": _bounds,
+    "initial value": _start,
+    "best constant is a minimum": _minimum,
+    "elicited and recover": _meaning,
+    "decisions and probabilities": _decisions,
+}
+
+
+def checks() -> Iterator[str]:
+    """The names of the checks that `check_loss` runs."""
+    yield from _CHECKS
