@@ -127,7 +127,7 @@ inline RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature
         if (new_top) {
             // what was summed so far is now relative to a larger logit
             const double d = (double(top) - double(piece_top)) * inverse_temperature;
-            others = (others + 1) * exp_nonpositive<double>(d);
+            others = begin == 0 ? 0 : (others + 1) * exp_nonpositive<double>(d);
             top = center = piece_top;
         }
         kept.centers[begin / piece_size<T>] = center;

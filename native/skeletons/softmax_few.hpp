@@ -10,7 +10,7 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-constexpr int few_classes = 64;
+constexpr int few_classes = 256;  // beyond, a row alone fills the lanes well enough
 
 template <class T>
 KULLBACK_INLINE typename traits<Vector<T>>::integer classes_in_lanes(const int32_t* y) {
@@ -43,21 +43,29 @@ KULLBACK_INLINE Vector<T> few_class_group(const Loss& loss, const T* weight, int
     top = larger<V>(splat<V>(-infinity<T>), top);
     const V center = select<V>(top > -infinity<T>, top, V{});
     V misses = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
+    V misses_here = V{}, weighted_here = V{};
 #pragma GCC unroll 16
     for (int k = 0; k < classes; ++k) {
         const V d = (e[k] - center) * factor;
         e[k] = exp_nonpositive<V>(d);
         const Mask<V> is_target = target == k;
-        misses += select<V>(is_target, V{}, e[k]);
+        misses_here += select<V>(is_target, V{}, e[k]);
         d_y = select<V>(is_target, d, d_y);
         e_y = select<V>(is_target, e[k], e_y);
         if constexpr (!Plain) {
             const V w = splat<V>(weight ? weight[k] : T(1));
             w_y = select<V>(is_target, w, w_y);
-            weighted += keep<V>(w != T(0), w * d);
+            weighted_here += keep<V>(w != T(0), w * d);
             weight_sum += w;
         }
+        if (k % 16 == 15) {  // sums of sums: rounding grows with 16 + C/16 terms and not with C
+            misses += misses_here;
+            weighted += weighted_here;
+            misses_here = weighted_here = V{};
+        }
     }
+    misses += misses_here;
+    weighted += weighted_here;
     // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
     // is the largest and e_y - 1 is 0, or its loss is not small
     const V sum = misses + e_y;
@@ -96,10 +104,12 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
     auto group = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, T* g, int64_t g_stride) {
-        T factors[W];
-        for (int i = 0; i < W; ++i) factors[i] = row_weight ? T(row_weight[i] * scale) : T(scale);
+        Vector<T> factors = splat<Vector<T>>(T(scale));
+        if (row_weight) {
+            for (int i = 0; i < W; ++i) lane(factors, i) = T(row_weight[i] * scale);
+        }
         return few_class_group<T, Loss, C, Tile, Plain>(loss, weight, classes, factor, z, stride, y,
-                                                        load<Vector<T>>(factors), g, g_stride);
+                                                        factors, g, g_stride);
     };
     int64_t r = 0;
     for (; r + W <= rows; r += W) {

@@ -9,9 +9,9 @@ from kullback.kernels import cpu, reference
 from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
-# 2, 3, 4, 5, 10 have code of their own; 6-9 and 11-64 use tiles that overlap; from 65 a row stands alone;
+# 2, 3, 4, 5, 10 have code of their own; others to 256 use tiles that overlap; from 257 a row stands alone;
 # 40000 takes several pieces
-CLASSES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 33, 64, 65, 1000, 40000]
+CLASSES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 33, 65, 256, 257, 1000, 40000]
 DTYPES = [np.float32, np.float64]
 
 

@@ -10,7 +10,7 @@ from kullback.targets import ClassIndices
 EPS = float(np.finfo(np.float32).eps)
 
 
-@pytest.mark.parametrize("c", [2, 3, 10, 50, 100, 5000])
+@pytest.mark.parametrize("c", [2, 3, 10, 50, 100, 256, 5000])
 def test_tiny_losses_keep_their_relative_precision(c):
     margins = np.array([1, 5, 10, 20, 40, 80], np.float32)
     z = np.zeros((len(margins), c), np.float32)
