@@ -1,0 +1,149 @@
+"""The gallery is in step with the losses, its curves are what they say, and other libraries agree where it says so."""
+
+import importlib.util
+import pathlib
+import re
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import kullback.losses
+from kullback.losses import CrossEntropy, parse_loss
+
+ROOT = pathlib.Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "docs" / "make_gallery.py")
+gallery = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(gallery)
+NAMES = gallery.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_is_what_the_generator_writes(name):
+    committed = (gallery.GALLERY / f"{name}.md").read_text(encoding="utf-8")
+    assert gallery.page(gallery.Entry(name)) == committed, "run python docs/make_gallery.py"
+
+
+def test_index_is_what_the_generator_writes():
+    committed = (gallery.GALLERY / "README.md").read_text(encoding="utf-8")
+    assert gallery.index([gallery.Entry(name) for name in NAMES]) == committed, "run python docs/make_gallery.py"
+
+
+def test_every_text_belongs_to_a_loss():
+    assert {path.stem for path in gallery.TEXT.glob("*.toml")} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_there_and_show_the_curves(name):
+    entry = gallery.Entry(name)
+    picture = (gallery.GALLERY / f"{name}.svg").read_text(encoding="utf-8")
+    assert all(f">{label}<" in picture for label, *_ in entry.curves)
+    reports = gallery.GALLERY / f"{name}-reports.svg"
+    assert reports.exists() == bool(gallery.telling(entry))
+    if reports.exists():
+        drawn = reports.read_text(encoding="utf-8")
+        assert all(f">{label}<" in drawn for label, _ in gallery.telling(entry))
+
+
+def test_links_lead_somewhere():
+    for path in [*gallery.GALLERY.glob("*.md"), ROOT / "docs" / "what-people-ask.md", ROOT / "docs" / "agreement.md"]:
+        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawn_derivatives_are_those_of_the_drawn_value(name):
+    entry, step = gallery.Entry(name), 1e-5
+    low, high = entry.margins[[0, -1]]
+    margin = np.linspace(low + 0.037, high - 0.041, 9)  # away from the kinks of hinges and clips
+    for _, loss, present in entry.curves:
+        _, gradient, bend = entry.curve(loss, margin, present=present)
+        after, before = (entry.curve(loss, margin + d, present=present) for d in (step, -step))
+        assert np.allclose(gradient, (after[0] - before[0]) / (2 * step), rtol=1e-4, atol=1e-6)
+        assert np.allclose(bend, (after[1] - before[1]) / (2 * step), rtol=1e-4, atol=1e-5)
+
+
+def _pairs():
+    for name in NAMES:
+        for pair in gallery.Entry(name).text.get("equals", []):
+            yield pytest.param(pair, id=f"{name}-{pair['library']}-{pair['theirs'][:50]}")
+
+
+def _arrays():
+    random = np.random.default_rng(7)
+    logits = random.normal(size=(6, 5)) * 2
+    targets = np.array([0, 3, 1, 4, 2, 3])
+    arrays = {
+        "logits": logits,
+        "targets": targets,
+        "rows": random.dirichlet(np.ones(5), size=6),
+        "onehot": np.eye(5)[targets],
+        "labels": (random.random((6, 5)) < 0.4).astype(float),
+        "weight": np.array([0.5, 1.0, 2.0, 1.5, 3.0]),
+        "counts": np.array([50.0, 5.0, 20.0, 10.0, 2.0]),
+        "log_probabilities": CrossEntropy().log_probabilities(logits),
+    }
+    return arrays | {"probabilities": np.exp(arrays["log_probabilities"])}
+
+
+def _libraries(library):
+    """The names an expression of that library may use."""
+    scipy = {name: getattr(pytest.importorskip("scipy.special"), name) for name in SCIPY}
+    if library == "SciPy":
+        return scipy | {"np": np, "entropy": pytest.importorskip("scipy.stats").entropy}
+    if library == "scikit-learn":
+        metrics = pytest.importorskip("sklearn.metrics")
+        own = {name: getattr(metrics, name) for name in ("log_loss", "hinge_loss", "brier_score_loss")}
+        half = pytest.importorskip("sklearn._loss").HalfMultinomialLoss
+        return scipy | own | {"HalfMultinomialLoss": half}
+    if library == "PyTorch":
+        torch = pytest.importorskip("torch")
+        return {"torch": torch, "F": torch.nn.functional}
+    if library == "torchvision":
+        pytest.importorskip("torch")
+        return {"sigmoid_focal_loss": pytest.importorskip("torchvision.ops").sigmoid_focal_loss}
+    if library == "optax":
+        jax = pytest.importorskip("jax")
+        jax.config.update("jax_enable_x64", True)
+        return {"jax": jax, "optax": pytest.importorskip("optax")}
+    assert library == "Keras", library
+    return scipy | {"keras": pytest.importorskip("keras")}
+
+
+SCIPY = ("softmax", "log_softmax", "expit", "rel_entr")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pair", list(_pairs()))
+def test_other_libraries_give_the_same(pair):
+    arrays, names = _arrays(), _libraries(pair["library"])
+    theirs = arrays
+    if pair["library"] in ("PyTorch", "torchvision"):
+        torch = sys.modules["torch"]
+        theirs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    elif pair["library"] == "optax":
+        theirs = {name: sys.modules["jax"].numpy.asarray(array) for name, array in arrays.items()}
+    computed = float(eval(pair["theirs"], names | theirs))
+    # Keras computes in float32 whatever it is given
+    assert eval(pair["ours"], vars(kullback.losses) | arrays) == pytest.approx(
+        computed, rel=2e-5 if pair["library"] == "Keras" else 1e-9
+    )
+
+
+def test_a_loss_without_text_is_told_apart(monkeypatch):
+    kind = types.new_class("Mine", (CrossEntropy,))
+    monkeypatch.setitem(kullback.losses.CATALOGUE, "mine", kind)
+    kind.__module__ = "somewhere.else"
+    assert gallery.names() == NAMES  # a user's own loss needs no page here
+    kind.__module__ = "kullback.losses.mine"
+    assert "mine" in gallery.names()
+    with pytest.raises(SystemExit, match=r"mine\.toml is missing"):
+        gallery.Entry("mine")
+
+
+def test_losses_of_probabilities_are_drawn_through_a_softmax():
+    margin = np.linspace(-5, 5, 11)
+    plain = gallery.along_margin(CrossEntropy(), margin)
+    for spelling in ("cross_entropy_from_probabilities", "negative_log_likelihood"):
+        assert np.allclose(gallery.along_margin(parse_loss(spelling), margin), plain, atol=1e-6)
