@@ -1,0 +1,66 @@
+"""The GPU benchmark runs from end to end, and says so politely where it cannot measure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu/run.py"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_what_to_do(tmp_path):
+    result = run("--out", str(tmp_path / "out.json"))
+    assert result.returncode == 2
+    assert "needs a CUDA GPU" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_case_runs(tmp_path):
+    out = tmp_path / "out.json"
+    result = run("--out", str(out), "--dry-run")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(out.read_text())
+    assert report["dry_run"] is True
+    assert report["skipped"] == report["bars"] == []
+    failed = [r for r in report["results"] if "failed" in r and not r["what"].startswith("torch ")]
+    assert not failed
+    names = {r["what"] for r in report["results"]}
+    assert {"copy", "kullback", "eager", "kullback, focal"} <= names
+    assert all(r["error"]["loss"] < 1e-5 for r in report["results"] if "error" in r)
+
+
+def test_bars_are_judged_by_the_figures_of_one_run():
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        import importlib.util
+
+        spec = importlib.util.spec_from_file_location("gpu_benchmark", PROGRAM)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(PROGRAM.parent))
+    times = {"copy": 9.0, "kullback": 10.0, "eager": 19.0}
+    results = [{"what": w, "shape": [2, 3], "milliseconds": t} for w, t in times.items()]
+    beyond = "peak_bytes_beyond_weight_gradient"
+    results += [
+        {"what": "kullback", "shape": [1, 2, 3], "milliseconds": 10.0, beyond: 1},
+        {"what": "eager", "shape": [1, 2, 3], "failed": "out of memory"},
+    ]
+    judged = {bar["name"]: (bar["value"], bar["met"]) for bar in module.bars(results, [2, 3], [1, 2, 3])}
+    assert judged["cross_entropy_of_copy_bandwidth"] == (0.9, True)
+    assert judged["cross_entropy_of_eager_time"] == (10 / 19, False)
+    assert judged["linear_of_eager_time"] == (None, False)
+    assert module.fit((16384, 131072, torch.bfloat16), 5, 10**10) == (4096, 131072)
