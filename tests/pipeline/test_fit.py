@@ -63,21 +63,21 @@ def test_a_loaded_model_says_the_same_to_the_last_bit(result: FitResult) -> None
 
 def test_only_the_training_part_is_learned_from(file: Path) -> None:
     """Changing the features of every test row changes no weight, no temperature and no encoding."""
-    plain = fit_file(file, "y")
+    plain = fit_file(file, "y", C=1.0)
     table = read_table(file)
     targets, _ = plan_target(table, "y").encode(table)
     split = split_rows(targets, "classes", fractions={"train": 0.68, "calibration": 0.12, "test": 0.2}, seed=0)
     x0 = table.column("x0").to_numpy().copy()
     x0[split.test] = 1000.0
     pa_csv.write_csv(table.set_column(0, "x0", pa.array(x0)), file)
-    changed = fit_file(file, "y")
+    changed = fit_file(file, "y", C=1.0)
     np.testing.assert_array_equal(changed.model.coefficients, plain.model.coefficients)
     assert changed.model.temperature == plain.model.temperature
     assert changed.metrics.loss != plain.metrics.loss
     # The calibration part moves the temperature and nothing else.
     x0[split.test], x0[split.calibration] = table.column("x0").to_numpy()[split.test], 0.0
     pa_csv.write_csv(table.set_column(0, "x0", pa.array(x0)), file)
-    changed = fit_file(file, "y")
+    changed = fit_file(file, "y", C=1.0)
     np.testing.assert_array_equal(changed.model.coefficients, plain.model.coefficients)
     assert changed.metrics.temperature != plain.metrics.temperature
 
@@ -99,7 +99,7 @@ def test_it_is_the_estimators_optimum(file: Path) -> None:
 def test_two_classes_agree_with_the_estimator(tmp_path: Path, loss: str | None) -> None:
     table = table_of(classes=("no", "no", "yes"))
     pa_csv.write_csv(table, tmp_path / "two.csv")
-    found = fit_file(tmp_path / "two.csv", "y", loss=loss)
+    found = fit_file(tmp_path / "two.csv", "y", loss=loss, C=1.0)
     targets, _ = found.model.plan.encode(table)
     split = split_rows(targets, "classes", fractions={"train": 0.68, "calibration": 0.12, "test": 0.2}, seed=0)
     encoder = found.model.encoder
@@ -308,9 +308,9 @@ def test_a_listener_hears_notes_and_stages(file: Path) -> None:
         def advance(self, done: int, share: float | None = None) -> None:
             heard["advance"].append((done, share))
 
-    found = fit_file(file, "y", listener=Ear())
+    found = fit_file(file, "y", C=1.0, listener=Ear())
     assert tuple(heard["note"]) == found.notes
-    assert heard["stage"] == ["Reading", "Encoding", "Training", "Calibrating", "Testing", "Reporting"]
+    assert heard["stage"] == ["Reading", "Encoding", "Training with C = 1", "Calibrating", "Testing", "Reporting"]
     iterations, shares = zip(*heard["advance"], strict=True)
     assert iterations == tuple(range(len(iterations)))
     assert (shares[0], shares[-1]) == (0.0, 1.0)

@@ -6,7 +6,7 @@ import enum
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,14 @@ def fit(
         ClassWeight | None,
         typer.Option(help="Weigh classes by the inverse of their frequency: it moves decisions, not probabilities."),
     ] = None,
-    C: Annotated[float, typer.Option("--C", help="Inverse strength of the L2 penalty; inf for none.")] = 1.0,
+    C: Annotated[
+        str,
+        typer.Option(
+            "--C",
+            metavar="NUMBER|auto",
+            help="Inverse strength of the L2 penalty, inf for none; auto finds one on held-out rows.",
+        ),
+    ] = "auto",
     max_iter: Annotated[int, typer.Option(min=1, help="Most iterations of the solver.")] = 1000,
     test_size: Annotated[float, typer.Option(help="Share of the rows to test on.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
@@ -69,7 +76,7 @@ def fit(
             out=_default_directory(data) if out is None else out,
             loss=loss,
             class_weight=None if class_weight is None else "balanced",
-            C=C,
+            C=_strength(C),
             max_iter=max_iter,
             test_size=test_size,
             seed=seed,
@@ -83,6 +90,15 @@ def fit(
         print_json(fit_record(result))
     else:
         print_fit(result)
+
+
+def _strength(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor auto", param_hint="--C") from None
 
 
 def _default_directory(data: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import platform
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 import kullback
 from kullback.calibration import TemperatureScaling, fit_temperature
 from kullback.data import FeatureEncoder, Split, TargetPlan, plan_target, read_notes, read_table, split_rows
-from kullback.errors import InputError, KullbackWarning
+from kullback.errors import InputError, KullbackWarning, NotConvergedWarning
 from kullback.explain import gradient_account, minimiser_meaning, untrained_account
 from kullback.losses import BinaryCrossEntropy, CrossEntropy, Loss, parse_loss
 from kullback.pipeline.atomic import check_destination
@@ -29,6 +30,7 @@ from kullback.pipeline.evaluate import names_of, tally_model
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model
 from kullback.pipeline.storage import check_replaceable, finite_or_none
+from kullback.pipeline.strength import choose_strength
 from kullback.pipeline.tally import LARGEST_CONFUSION, Tally, losses_of
 from kullback.report.content import (
     ClassBalance,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 # Of the scaled gradient, in nats per example: far below what any test set can tell.
 _TOLERANCE = 1e-4
+# Enough to tell which penalty suits the data; the one chosen is then fitted to the end.
+_ROUGH_TOLERANCE = 1e-3
 # One number is fitted on the calibration fold; more rows than this would be better spent on training.
 _CALIBRATION_SHARE = 0.15
 _CALIBRATION_ROWS = 20_000
@@ -119,7 +123,7 @@ def fit_file(
     out: Path | str | None = None,
     loss: Loss | str | None = None,
     class_weight: Literal["balanced"] | None = None,
-    C: float = 1.0,
+    C: float | Literal["auto"] = "auto",
     max_iter: int = 1000,
     test_size: float = 0.2,
     seed: int = 0,
@@ -131,11 +135,11 @@ def fit_file(
 ) -> FitResult:
     """Train, calibrate and test a linear model on a data file, and write it with a report.
 
-    The rows are split by `seed` into a training part, a fold for the temperature (15 % of what is not tested, at
-    most 20000 rows) and a test part. Preprocessing and weights are fitted on the training part and the temperature on
-    its fold. It is kept only if it improves the likelihood of held-out rows: in a small fold, of rows that it was not
-    fitted on (cross-validation inside the fold). Every figure of the result is measured on the test part, which
-    nothing was fitted on.
+    The rows are split by `seed` into a training part, a calibration fold (15 % of what is not tested, at most 20000
+    rows) and a test part. Preprocessing and weights are fitted on the training part; the penalty is chosen and the
+    temperature fitted on the calibration fold. The temperature is kept only if it improves the likelihood of held-out
+    rows: in a small fold, of rows that it was not fitted on (cross-validation inside the fold). Every figure of the
+    result is measured on the test part, which nothing was fitted on.
 
     Args:
         data: CSV, TSV, Parquet, Feather or NumPy file.
@@ -144,7 +148,8 @@ def fit_file(
         loss: a loss or its spelling; cross-entropy for classes, binary cross-entropy for labels if None.
         class_weight: ``"balanced"`` weights classes by the inverse of their frequency, which moves decisions and not
             probabilities (see `Predictions`); None for no weights.
-        C: inverse strength of the penalty, as in scikit-learn.
+        C: inverse strength of the penalty, as in scikit-learn; ``"auto"`` finds one on the calibration fold (see
+            `kullback.pipeline.strength`).
         max_iter: most iterations of the solver.
         test_size: share of the rows to test on, in (0, 1).
         seed: of the split.
@@ -192,14 +197,14 @@ def fit_file(
     notes.say(encoder.notes)
     train = encoder.transform(table, rows=examples.parts["train"]).matrix
 
-    estimator = _estimator(plan, chosen, class_weight, C, max_iter, listener)
-    listener.stage("Training", "iterations")
-    with _warnings_as_notes(notes):
-        estimator.fit(train, examples.targets_of("train"))
-    model = _model_of(estimator, examples, encoder)
+    fold = encoder.transform(table, rows=examples.parts["calibration"]).matrix
+
+    estimator = _estimator(plan, chosen, class_weight, max_iter, listener)
+    course, strength = _train(estimator, train, fold, examples, encoder, C, listener, notes)
+    model = _model_of(course[-1], examples, encoder)
 
     listener.stage("Calibrating")
-    scaling = _fit_scaling(model, encoder, examples, notes)
+    scaling = _fit_scaling(model, fold, examples, notes)
     tried = model if scaling is None else dataclasses.replace(model, temperature=scaling.temperature)
     if scaling is not None and scaling.improved:
         model = tried
@@ -212,7 +217,7 @@ def fit_file(
     metrics = _metrics(tally, scaling)
 
     listener.stage("Reporting")
-    settings = {"C": C, "max_iter": max_iter, "test_size": test_size, "class_weight": class_weight or "none"}
+    settings = {"C": strength, "max_iter": max_iter, "test_size": test_size, "class_weight": class_weight or "none"}
     content = ReportContent(
         kind=model.kind,
         class_names=tuple(str(name) for name in model.classes),
@@ -220,7 +225,7 @@ def fit_file(
         loss=LossSummary(str(model.loss), minimiser_meaning(model.loss, [str(name) for name in model.classes])),
         metrics=metrics,
         balance=ClassBalance(*(examples.counts_of(part) for part in ("train", "calibration", "test"))),
-        curve=_curve(estimator, examples),
+        curve=_curve(course, examples),
         confusion=tally.confusion(),
         per_class=tally.per_class(),
         reliability_before=tally.reliability_before(),
@@ -271,19 +276,78 @@ def _divide(path: Path, table: pa.Table, plan: TargetPlan, test_size: float, see
 
 
 def _estimator(
-    plan: TargetPlan, loss: Loss, class_weight: Literal["balanced"] | None, C: float, max_iter: int, listener: Listener
+    plan: TargetPlan, loss: Loss, class_weight: Literal["balanced"] | None, max_iter: int, listener: Listener
 ) -> Any:
     from kullback.linear import SigmoidClassifier, SoftmaxClassifier
 
     kind = SoftmaxClassifier if plan.kind == "classes" else SigmoidClassifier
     return kind(
-        C=C,
         loss=loss,
         class_weight=class_weight,
         tol=_TOLERANCE,
         max_iter=max_iter,
         callback=_Convergence(listener),
     )
+
+
+def _train(
+    estimator: Any,
+    train: Any,
+    fold: Any,
+    examples: _Data,
+    encoder: FeatureEncoder,
+    C: float | Literal["auto"],
+    listener: Listener,
+    notes: Notes,
+) -> tuple[list[Any], float]:
+    """Fit with the given C, or along a path of them: the fits that lead to the chosen one, in order, and its C."""
+    targets = examples.targets_of("train")
+
+    def fit(strength: float, before: list[Any] | None, tol: float = _TOLERANCE) -> list[Any]:
+        following = copy.copy(before[-1] if before else estimator)
+        following.set_params(C=strength, tol=tol, warm_start=bool(before))
+        listener.stage(f"Training with C = {strength:g}", "iterations")
+        return [*(before or []), following.fit(train, targets)]
+
+    def attempt(strength: float, before: list[Any] | None) -> list[Any]:
+        return fit(strength, before, _ROUGH_TOLERANCE)
+
+    def held_out_losses(course: list[Any]) -> NDArray[np.float64]:
+        model = _model_of(course[-1], examples, encoder)
+        return _cautious_losses(_scores(model, fold), examples.targets_of("calibration"), model.kind)
+
+    if C != "auto":
+        with _warnings_as_notes(notes):
+            return fit(C, None), C
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)  # what matters is said of the final fit
+        chosen, trials = choose_strength(attempt, held_out_losses, len(targets))
+    with _warnings_as_notes(notes):
+        course = fit(chosen.C, chosen.fitted)
+    tried = ", ".join(f"{trial.loss:.4f} with {trial.C:g}" for trial in sorted(trials, key=lambda trial: trial.C))
+    notes.say([f"C = {chosen.C:g} was chosen on the calibration part; held-out loss in nats: {tried}"])
+    return course, chosen.C
+
+
+def _cautious_losses(scores: NDArray[np.float64], targets: NDArray[Any], kind: Kind) -> NDArray[np.float64]:
+    """Held-out losses as if one more row had been held out and predicted wrongly.
+
+    A small fold without a mistake would call for ever larger weights; with one mistake expected among N + 2 (the rule
+    of succession, as in Platt, 1999) confidence has a price.
+    """
+    doubt = 1 / (len(targets) + 2)
+    losses = losses_of(scores, targets, kind)
+    if kind == "labels":
+        wrong = losses_of(scores, 1 - targets, kind)
+    else:
+        finite = np.maximum(scores, math.log(np.finfo(np.float64).tiny))
+        own = finite[np.arange(len(targets)), targets]
+        wrong = (own - finite.sum(axis=1)) / (finite.shape[1] - 1)
+    return (1 - doubt) * losses + doubt * wrong
+
+
+def _scores(model: Model, matrix: Any) -> NDArray[np.float64]:
+    return np.concatenate([model.scores(model.logits(matrix[part])) for part in model.blocks(matrix.shape[0])])
 
 
 class _Convergence:
@@ -330,12 +394,11 @@ def _model_of(estimator: Any, examples: _Data, encoder: FeatureEncoder) -> Model
     return Model(estimator.loss_, examples.plan, encoder, coefficients, intercept, 1.0, priors)
 
 
-def _fit_scaling(model: Model, encoder: FeatureEncoder, examples: _Data, notes: Notes) -> TemperatureScaling | None:
+def _fit_scaling(model: Model, fold: Any, examples: _Data, notes: Notes) -> TemperatureScaling | None:
     """The temperature that suits the held-out fold, or None where no temperature can help."""
     rows = examples.parts["calibration"]
     targets = examples.targets_of("calibration")
-    matrix = encoder.transform(examples.table, rows=rows).matrix
-    scores = np.concatenate([model.scores(model.logits(matrix[part])) for part in model.blocks(len(rows))])
+    scores = _scores(model, fold)
     if model.kind == "classes" and np.isneginf(scores[np.arange(len(rows)), targets]).any():
         notes.say(
             [
@@ -402,17 +465,29 @@ def _data_summary(examples: _Data, encoder: FeatureEncoder, notes: tuple[str, ..
     )
 
 
-def _curve(estimator: Any, examples: _Data) -> TrainingCurve:
-    history = estimator.history_
+def _curve(course: list[Any], examples: _Data) -> TrainingCurve:
+    estimator = course[-1]
+    # Every fit but the first starts where the one before it ended, and repeats that point.
+    history = [*course[0].history_, *(record for fit in course[1:] for record in fit.history_[1:])]
     # Summed over labels in training, but shown per label, beside log 2.
+    n_classes = len(examples.plan.classes)
     per_row = getattr(estimator.loss_, "label_reduction", "mean") == "sum"
-    labels = len(examples.plan.classes) if per_row else 1
+    labels = n_classes if per_row else 1
     return TrainingCurve(
-        iterations=np.array([record.iteration for record in history]),
+        iterations=np.arange(len(history)),
         loss=np.array([record.loss for record in history]) / labels,
         converged=bool(estimator.converged_),
-        note=f"gradient norm {history[-1].gradient_norm:.2g} after {history[-1].iteration} iterations",
+        note=f"gradient norm {history[-1].gradient_norm:.2g} after {len(history) - 1} iterations",
+        uniform_loss=estimator.loss_.initial_value(n_classes) / labels,
+        prior_loss=_constant_loss(estimator.loss_, examples.targets_of("train"), n_classes) / labels,
     )
+
+
+def _constant_loss(loss: Loss, targets: NDArray[Any], n_classes: int) -> float:
+    """What the best model without features costs, on an even sample of the targets."""
+    best = loss.best_constant(targets, n_classes=n_classes)
+    some = targets[:: max(1, len(targets) * n_classes // _ACCOUNT_ELEMENTS)]
+    return float(loss(np.tile(best, (len(some), 1)), some))
 
 
 def _hardest(tally: Tally, examples: _Data, encoder: FeatureEncoder) -> tuple[HardExample, ...]:

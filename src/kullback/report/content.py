@@ -88,12 +88,17 @@ class TrainingCurve:
         loss: (T,) mean training loss in nats, without the penalty (per label for ``kind="labels"``).
         converged: whether the solver reached its tolerance.
         note: what the solver said when it stopped ("gradient norm 3.1e-05 after 84 iterations"), or empty.
+        uniform_loss: what this loss costs a model whose logits are all equal, nats: log C for cross-entropy (per
+            label for labels); None where it is the metrics' own.
+        prior_loss: what it costs the best model without features, nats; None where it is the metrics' own.
     """
 
     iterations: NDArray[Any]
     loss: NDArray[Any]
     converged: bool = True
     note: str = ""
+    uniform_loss: float | None = None
+    prior_loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
         "balance_top": float(max(balance.max(initial=0), 1)),
         "balance_total": float(balance.sum()) if single else _train_rows(content),
         "curve": None,
+        "curve_start": f"log {len(names)}" if single else "log 2",
         "reliability": [],
         "matrix": None,
         "confusions": (),
@@ -99,11 +100,15 @@ def _context(content: ReportContent) -> dict[str, Any]:
         "account_sentence": None,
     }
     if content.curve is not None and np.isfinite(content.curve.loss).any():
+        uniform = metrics.uniform_loss if content.curve.uniform_loss is None else content.curve.uniform_loss
+        if not np.isclose(uniform, metrics.uniform_loss):
+            context["curve_start"] = "the loss of equal scores"  # of another loss, log C is not the mark to beat
+        context["curve_uniform"] = uniform
         context["curve"] = figures.training_curve(
             content.curve,
-            uniform_loss=metrics.uniform_loss,
-            uniform_name=context["uniform_name"],
-            prior_entropy=metrics.prior_entropy,
+            uniform_loss=uniform,
+            uniform_name=context["curve_start"].removeprefix("the loss of "),
+            prior_entropy=metrics.prior_entropy if content.curve.prior_loss is None else content.curve.prior_loss,
         )
         finite = np.asarray(content.curve.loss)[np.isfinite(content.curve.loss)]
         context["curve_last"] = float(finite[-1])
