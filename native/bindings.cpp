@@ -122,7 +122,37 @@ int64_t rows_per_block(int64_t classes) {
 // Below this many elements, waking a thread costs more than it saves.
 constexpr int64_t serial_elements = 32768;
 
-Summary run_rows(RowKernel kernel, const Job& job, int64_t rows) {
+// A row kernel on bfloat16 rows: widened into `wide`, overwritten by their result, narrowed into place.
+void run_half(RowKernel kernel, const Job& job, const HalfRows& half, int64_t begin, int64_t end, void* scratch,
+              float* wide, Report& report) {
+    const int64_t classes = job.classes, rows = end - begin;
+    const bool packed = half.column_stride == 1 && half.row_stride == classes;
+    if (packed) {
+        level().widen_bfloat16(half.logits + begin * classes, 1, rows * classes, wide);
+    } else {
+        for (int64_t r = 0; r < rows; ++r) {
+            level().widen_bfloat16(half.logits + (begin + r) * half.row_stride, half.column_stride, classes,
+                                   wide + r * classes);
+        }
+    }
+    Job block = job;
+    block.logits.data = wide - begin * classes;  // kernels index rows from the array's start
+    if (half.out) {
+        block.out = wide - begin * classes;
+        block.out_stride = classes;
+    }
+    kernel(block, begin, end, scratch, report);
+    if (!half.out) return;
+    if (half.out_stride == classes) {
+        level().narrow_bfloat16(wide, rows * classes, half.out + begin * classes);
+    } else {
+        for (int64_t r = 0; r < rows; ++r) {
+            level().narrow_bfloat16(wide + r * classes, classes, half.out + (begin + r) * half.out_stride);
+        }
+    }
+}
+
+Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
     nb::gil_scoped_release unlocked;
     const int64_t step = rows_per_block(job.classes);
     const int64_t blocks = (rows + step - 1) / step;
@@ -130,7 +160,14 @@ Summary run_rows(RowKernel kernel, const Job& job, int64_t rows) {
     const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;
     run_blocks(blocks, threads, [&](int64_t block) {
         const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
-        kernel(job, begin, end, thread_scratch.at_least(scratch_bytes(job, end - begin)), reports[size_t(block)]);
+        Report& report = reports[size_t(block)];
+        if (half) {
+            const size_t wide = (size_t(end - begin) * size_t(job.classes) * sizeof(float) + 63) & ~size_t(63);
+            char* memory = static_cast<char*>(thread_scratch.at_least(wide + scratch_bytes(job, end - begin)));
+            run_half(kernel, job, *half, begin, end, memory + wide, reinterpret_cast<float*>(memory), report);
+        } else {
+            kernel(job, begin, end, thread_scratch.at_least(scratch_bytes(job, end - begin)), report);
+        }
         thread_scratch.trim();
     });
     Report all;
@@ -164,7 +201,8 @@ void set_out(Job& job, const OptionalOut& out) {
     job.out_stride = out->stride(0);
 }
 
-// operation: 0 evaluate, 1 Hessian product, 2 Hessian diagonal.
+// operation: 0 evaluate, 1 Hessian product, 2 Hessian diagonal. Logits and result of type uint16 hold bfloat16 numbers
+// (NumPy has no such type); weights are then float32, and only operation 0 is there.
 Summary run_family(bool sigmoid, int operation, const std::string& name, const std::vector<double>& parameters,
                    double smoothing, double inverse_temperature, const OptionalIn& class_weight,
                    const OptionalIn& positive_weight, const In& logits, const OptionalIn& first,
@@ -177,6 +215,19 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     Job job;
     job.logits = matrix_of(logits);
     job.classes = int64_t(logits.shape(1));
+    HalfRows half;
+    const bool is_half = job.logits.type == Type::uint16;
+    if (is_half) {
+        if (operation != 0 || (out && type_of_array(*out) != Type::uint16)) throw nb::type_error("not for bfloat16");
+        half.logits = static_cast<const uint16_t*>(logits.data());
+        half.row_stride = job.logits.row_stride;
+        half.column_stride = job.logits.column_stride;
+        if (out) {
+            half.out = static_cast<uint16_t*>(out->data());
+            half.out_stride = out->stride(0);
+        }
+        job.logits = {nullptr, job.classes, 1, Type::float32};
+    }
     job.targets = targets_of(logits.shape(0), first, second, share, rows, row_weight, ignore_index);
     job.parameters = parameters.data();
     job.smoothing = smoothing;
@@ -193,7 +244,8 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
         job.per_example_float64 = type_of_array(*per_example) == Type::float64;
     }
     set_out(job, out);
-    return run_rows(pick(family, job.logits.type, operation), job, int64_t(logits.shape(0)));
+    const RowKernel kernel = pick(family, job.logits.type, operation);
+    return run_rows(kernel, job, int64_t(logits.shape(0)), is_half ? &half : nullptr);
 }
 
 Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& class_weight, const OptionalIn& first,

@@ -97,6 +97,16 @@ struct Level {
     RowKernel softmax_probabilities[2], sigmoid_probabilities[2];  // float32, float64
     CsrKernel csr_product[2];
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);
+    void (*widen_bfloat16)(const uint16_t* from, int64_t stride, int64_t n, float* to);
+    void (*narrow_bfloat16)(const float* from, int64_t n, uint16_t* to);
+};
+
+// Logits and result in bfloat16: a block of rows at a time is widened to float32, run in place, and narrowed again.
+struct HalfRows {
+    const uint16_t* logits = nullptr;
+    int64_t row_stride = 0, column_stride = 0;
+    uint16_t* out = nullptr;
+    int64_t out_stride = 0;
 };
 
 // Room for every conversion a kernel may need (indices, weights, losses, three matrices of the logits' type) and for

@@ -2,6 +2,7 @@
 //
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
+#include "half/bfloat16.hpp"
 #include "losses/binary_cross_entropy.hpp"
 #include "losses/cross_entropy.hpp"
 #include "skeletons/sigmoid.hpp"
@@ -58,6 +59,8 @@ const Level level = {
     {&sigmoid_probabilities<float>, &sigmoid_probabilities<double>},
     {&csr_product<float>, &csr_product<double>},
     {&elementary<float>, &elementary<double>},
+    &widen_bfloat16,
+    &narrow_bfloat16,
 };
 
 }  // namespace KULLBACK_LEVEL

@@ -267,6 +267,10 @@ def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: A
 
 _PRECISIONS = (np.dtype(np.float32), np.dtype(np.float64))
 
+# NumPy has no bfloat16. Logits and gradient of this type hold its bits, for those whose arrays come from elsewhere;
+# they are computed in float32.
+BFLOAT16 = np.dtype(np.uint16)
+
 
 class _Form(NamedTuple):
     """Targets as the native module takes them; arrays that a form does not have are None."""
@@ -299,7 +303,7 @@ def _run(
     per_example: Array | None = None,
     out: Array | None = None,
 ) -> Evaluation:
-    n, n_classes = _shape_of(logits)
+    n, n_classes = _shape_of(logits, half=operation == _EVALUATE)
     if len(targets) != n:
         raise ShapeError(f"{n} rows of logits, but {len(targets)} targets")
     if isinstance(targets, ClassRows | LabelRows):
@@ -311,7 +315,7 @@ def _run(
             raise ShapeError(f"{name} has shape {array.shape}, the logits {logits.shape}")
     if per_example is not None and per_example.shape != (n,):
         raise ShapeError(f"per_example has shape {per_example.shape}, expected ({n},)")
-    dtype = logits.dtype
+    dtype = _PRECISIONS[0] if logits.dtype == BFLOAT16 else logits.dtype
     source, target = _in_and_out(logits, out)
     if direction is not None:
         direction = _plain(direction)
@@ -382,8 +386,9 @@ def _families(is_sigmoid: bool) -> frozenset[str]:
     return _known_families[is_sigmoid]
 
 
-def _shape_of(logits: Array) -> tuple[int, int]:
-    if logits.ndim != 2 or logits.dtype not in _PRECISIONS:
+def _shape_of(logits: Array, *, half: bool = False) -> tuple[int, int]:
+    known = logits.dtype in _PRECISIONS or (half and logits.dtype == BFLOAT16)
+    if logits.ndim != 2 or not known:
         raise ShapeError(
             f"logits must be a float32 or float64 matrix (N, C), got shape {logits.shape} and dtype {logits.dtype}"
         )

@@ -14,6 +14,7 @@ from kullback.errors import TargetError
 from kullback.kernels.recipe import SigmoidRecipe
 from kullback.targets import LabelRows
 from kullback.torch import native, ops, plain
+from kullback.torch.buffers import result_like
 from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorKindError, TensorShapeError, TensorTypeError
 from kullback.torch.rows import accumulation_dtype, check_logits
 from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
@@ -199,31 +200,31 @@ def sigmoid_loss(
 ) -> tuple[Tensor, Tensor]:
     """scale × the sum of all element losses of (N, C), and its gradient if asked for."""
     n_rows, n_columns = logits.shape
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0)
+    gradient = result_like(logits) if with_gradient else logits.new_empty(0)
     recipe = SigmoidRecipe(
         class_weight=None if weight is None else native.array_of(weight.double()),
         positive_weight=None if positive_weight is None else native.array_of(positive_weight.double()),
     )
-    narrow = logits.dtype not in (torch.float32, torch.float64)
     if labels.dtype in (torch.float16, torch.bfloat16):
         labels = labels.float()
     total = 0.0
-    for rows in plain.chunks(n_rows, n_columns, native.HALF_CHUNK) if narrow else [slice(0, n_rows)]:
-        z = logits[rows].float() if narrow else logits[rows]
-        g = None if not with_gradient else z if narrow else gradient[rows]
+    whole = native.takes(logits.dtype)
+    for rows in [slice(0, n_rows)] if whole else plain.chunks(n_rows, n_columns, native.WIDENED_ELEMENTS):
+        z = logits[rows] if whole else logits[rows].float()
+        into = None if not with_gradient else gradient[rows] if whole else z
         try:
             result = kernels.active().sigmoid_evaluate(
                 recipe,
-                native.array_of(z),
+                native.logits_array(z),
                 LabelRows(native.array_of(labels[rows])),
                 scale=scale,
-                gradient=None if g is None else native.array_of(g),
+                gradient=None if into is None else native.logits_array(into),
             )
         except TargetError:
             _check_labels(labels, shape)
             raise
-        if narrow and g is not None:
-            gradient[rows] = g
+        if with_gradient and into is z:
+            gradient[rows] = z
         total += result.total
     return torch.tensor(np.float64(total * scale)).to(value_dtype), gradient
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kullback.losses import Loss
 from kullback.torch import devices, native, plain
+from kullback.torch.buffers import result_like
 from kullback.torch.class_blocks import ClassBlock, RowSums
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -215,12 +216,12 @@ def _by_rows(
     bias_p = None if bias is None else bias.to(product)
     losses = torch.empty(n_rows, dtype=wide, device=input.device)
     input_gradient = torch.empty_like(input) if wanted.input else None
-    weight_gradient = torch.zeros(weight.shape, dtype=wide, device=weight.device) if wanted.weight else None
+    weight_gradient = result_like(weight, wide) if wanted.weight else None
     bias_gradient = torch.zeros(n_classes, dtype=wide, device=weight.device) if wanted.bias else None
     lse = torch.empty_like(losses) if with_statistics else None
     prediction = torch.empty(n_rows, dtype=torch.int64, device=input.device) if with_statistics else None
     step = rows_at_a_time(n_rows, n_classes, chunk_rows)
-    buffer = torch.empty(min(step, n_rows), n_classes, dtype=product, device=input.device)
+    buffer = result_like(input.new_empty(()).expand(min(step, n_rows), n_classes), product)
     for start in range(0, n_rows, step):
         rows = slice(start, min(start + step, n_rows))
         x = input[rows].to(product)
@@ -245,11 +246,15 @@ def _by_rows(
             input_gradient[rows] = z @ weight_p
         if weight_gradient is not None:
             if product == wide:
-                weight_gradient.addmm_(z.t(), x)
+                torch.addmm(weight_gradient, z.t(), x, beta=0 if start == 0 else 1, out=weight_gradient)
+            elif start == 0:
+                weight_gradient.copy_(z.t() @ x)
             else:
                 weight_gradient += z.t() @ x
         if bias_gradient is not None:
             bias_gradient += z.sum(dim=0, dtype=wide)
+    if weight_gradient is not None and n_rows == 0:
+        weight_gradient.zero_()
     return LinearPass(
         losses,
         input_gradient,
@@ -301,7 +306,7 @@ def _by_classes(
     if row_weight is not None:
         losses = losses * row_weight
     input_gradient = torch.zeros(input.shape) if wanted.input else None
-    weight_gradient = torch.empty_like(weight) if wanted.weight else None
+    weight_gradient = result_like(weight) if wanted.weight else None
     bias_gradient = torch.empty_like(bias) if wanted.bias and bias is not None else None
     if wanted.any:
         scale = torch.ones(n_rows) if row_weight is None else row_weight

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kullback import kernels
 from kullback.errors import InputError, TargetError
+from kullback.kernels import cpu
 from kullback.kernels.recipe import Array, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 from kullback.torch import plain
@@ -22,8 +23,8 @@ from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
-# Elements of half-precision logits that are widened at a time: they and their gradient stay in a near cache.
-HALF_CHUNK = 2**18
+# Elements of logits that are widened at a time where the kernels do not take their type.
+WIDENED_ELEMENTS = 2**20
 
 
 class Pass(NamedTuple):
@@ -148,13 +149,23 @@ def evaluate(
     if not settings.plain:
         total = _evaluate_plain(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
     else:
-        step = n_rows if logits.dtype == wide else max(1, HALF_CHUNK // max(n_classes, 1))
         total = 0.0
-        for start in range(0, n_rows, step) if n_rows else ():
-            rows = slice(start, start + step)
+        for rows in [slice(0, n_rows)] if takes(logits.dtype) else plain.chunks(n_rows, n_classes, WIDENED_ELEMENTS):
+            z = logits[rows] if takes(logits.dtype) else logits[rows].float()
+            into = None if gradient is None else gradient[rows] if takes(logits.dtype) else z
             total += _evaluate_native(
-                settings, logits, target, class_weight, row_weight, scale, losses, gradient, rows, shape
+                settings,
+                z,
+                plain.part(target, rows),
+                class_weight,
+                None if row_weight is None else row_weight[rows],
+                scale,
+                None if losses is None else losses[rows],
+                into,
+                shape,
             )
+            if gradient is not None and into is z:
+                gradient[rows] = z
     return Pass(total, losses, gradient, lse)
 
 
@@ -167,35 +178,42 @@ def _evaluate_native(
     scale: float,
     losses: Tensor | None,
     gradient: Tensor | None,
-    rows: slice,
     shape: Sequence[int],
 ) -> float:
-    narrow = logits.dtype not in (torch.float32, torch.float64)
-    z = logits[rows].float() if narrow else logits[rows]
-    g = None if gradient is None else z if narrow else gradient[rows]
     recipe = SoftmaxRecipe(
         smoothing=settings.smoothing,
         temperature=settings.temperature,
         class_weight=None if class_weight is None else array_of(class_weight.double()),
     )
-    chunk_weight = None if row_weight is None else row_weight[rows]
-    chunk = plain.part(target, rows)
     try:
-        result = kernels.active().softmax_evaluate(
-            recipe,
-            array_of(z),
-            class_targets(chunk),
-            row_weight=chunk_weight,
-            ignore_index=settings.ignore_index,
-            scale=scale,
-            per_example=None if losses is None else array_of(losses[rows]),
-            gradient=None if g is None else array_of(g),
+        return (
+            kernels.active()
+            .softmax_evaluate(
+                recipe,
+                logits_array(logits),
+                class_targets(target),
+                row_weight=row_weight,
+                ignore_index=settings.ignore_index,
+                scale=scale,
+                per_example=None if losses is None else array_of(losses),
+                gradient=None if gradient is None else logits_array(gradient),
+            )
+            .total
         )
     except TargetError as error:
         raise target_error(error, target, logits.shape[1], row_weight, settings, shape) from None
-    if narrow and gradient is not None and g is not None:
-        gradient[rows] = g
-    return result.total
+
+
+def takes(dtype: torch.dtype) -> bool:
+    """Whether the active kernels take logits of this type as they are; others are widened to float32 first."""
+    return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and kernels.active() is cpu)
+
+
+def logits_array(logits: Tensor) -> Array:
+    """Logits or their gradient as the kernels take them: bfloat16 as its bits."""
+    if logits.dtype == torch.bfloat16:
+        return logits.detach().view(torch.int16).numpy().view(cpu.BFLOAT16)
+    return array_of(logits)
 
 
 def _evaluate_plain(

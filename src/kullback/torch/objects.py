@@ -17,6 +17,7 @@ from kullback.errors import InputError, TargetError
 from kullback.losses import Loss, parse_loss
 from kullback.targets import LabelRows, Targets
 from kullback.torch import native, ops
+from kullback.torch.buffers import result_like
 from kullback.torch.errors import NotSupportedError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -123,7 +124,7 @@ def object_loss(
 ) -> tuple[Tensor, Tensor]:
     """A loss object's value over rows (N, C), and its gradient if asked for."""
     target = TargetRows(first, second, share)
-    gradient = torch.empty(logits.shape, dtype=accumulation_dtype(logits.dtype)) if with_gradient else None
+    gradient = result_like(logits.cpu(), accumulation_dtype(logits.dtype)) if with_gradient else None
     value = _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
     return (
         torch.as_tensor(value, dtype=torch.float64).to(logits.device, value_dtype),
@@ -161,7 +162,7 @@ def object_gradient(
     shape: list[int],
 ) -> Tensor:
     """The gradient of each row, (N, C), as the reduction scales it."""
-    gradient = torch.empty(logits.shape, dtype=accumulation_dtype(logits.dtype))
+    gradient = result_like(logits.cpu(), accumulation_dtype(logits.dtype))
     target = TargetRows(first, second, share)
     _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
     return gradient.to(logits.device, logits.dtype)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kullback.errors import InputError
 from kullback.torch import devices, native, plain
+from kullback.torch.buffers import result_like
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
@@ -75,7 +76,7 @@ def softmax_loss(
     """
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
+    gradient = result_like(logits) if with_gradient else None
     prediction = logits.argmax(dim=1) if with_statistics and logits.shape[1] else _nothing(logits).long()
     value, scale, lse = loss_of(
         settings,
@@ -282,7 +283,7 @@ def softmax_gradient(
     """row_scale × ∂loss/∂logits, (N, C) in the logits' dtype."""
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    gradient = result_like(logits)
     if logits.device.type == "cpu":
         weight = native.row_weights(row_scale, checked=False)
         native.evaluate(settings, logits, target, class_weight, weight, gradient=gradient, shape=shape)
