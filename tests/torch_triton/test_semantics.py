@@ -206,6 +206,79 @@ def test_large_logits(device, evaluate):
         assert_close(result, *exact(recipe, z, ClassIndices(y)), 1.0)
 
 
+@EVALUATE
+def test_a_lead_that_underflows_float32(device, evaluate):
+    """exp(−120) is 0 in float32; what a lone leader 120 nats ahead owes to the others is not."""
+    z = torch.tensor([[0.0, 120.0, 1.0], [-1.0, 0.0, 200.0], [150.0, 0.0, 0.5]], device=device)
+    y = [0, 0, 0]
+    for family in ("one_vs_rest", "cross_entropy", "ldam"):
+        recipe = SoftmaxRecipe(family, smoothing=0.1, shift=np.float64([0.5, 1.0, 0.2]))
+        for tile in (None, Tile(1, 4, 4)):
+            options = {"tile": tile} if evaluate is softmax_evaluate else {}
+            result = evaluate(RowLoss.from_recipe(recipe, device), z, index(y, device), gradient=True, **options)
+            losses, gradient = exact(recipe, z, ClassIndices(y))
+            assert np.isfinite(losses).all()
+            assert_close(result, losses, gradient, 1.0)
+
+
+@EVALUATE
+def test_smoothing_by_mass_or_by_class(rng, device, evaluate):
+    """A soft row of mass Σt ≠ 1: our convention spreads Σt·ε, PyTorch's spreads ε."""
+    z = torch.tensor(rng.normal(size=(4, 9)), dtype=torch.float32, device=device)
+    target, wrapped = targets(rng, "soft", 4, 9, device)
+    ours = evaluate(RowLoss(smoothing=0.3), z, target, gradient=True)
+    assert_close(ours, *exact(SoftmaxRecipe(smoothing=0.3), z, wrapped), 2.0)
+    leaf = z.double().requires_grad_()
+    losses = torch.nn.functional.cross_entropy(leaf, target.first.double(), label_smoothing=0.3, reduction="none")
+    losses.sum().backward()
+    theirs = evaluate(RowLoss(smoothing=0.3, by_mass=False), z, target, gradient=True)
+    assert_close(theirs, losses.detach().cpu().numpy(), leaf.grad.cpu().numpy(), 2.0)
+    assert not np.allclose(ours.losses.cpu(), theirs.losses.cpu(), rtol=1e-3)
+
+
+@EVALUATE
+def test_mixtures_and_soft_rows_have_no_ignored_index(rng, device, evaluate):
+    z = torch.tensor(rng.normal(size=(4, 9)), dtype=torch.float32, device=device)
+    for form in ("mixture", "soft"):
+        target, wrapped = targets(rng, form, 4, 9, device)
+        ignored = int(target.first.flatten()[0])
+        result = evaluate(RowLoss(), z, target, ignore_index=ignored, gradient=True)
+        assert_close(result, *exact(SoftmaxRecipe(), z, wrapped, ignore_index=ignored), 2.0)
+        assert result.status.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_settings_of_the_torch_layer(rng, device, form):
+    """What `kullback.torch` computes on devices without kernels, the kernel computes too."""
+    from kullback.torch import devices
+    from kullback.torch.settings import RowSettings
+
+    z = torch.tensor(rng.normal(0, 3, size=(5, 9)), dtype=torch.float32, device=device)
+    target, _ = targets(rng, form, 5, 9, device)
+    target.first[0] = -100 if form == "index" else target.first[0]
+    class_weight = torch.tensor(rng.uniform(0.5, 2, 9), dtype=torch.float32, device=device)
+    row_weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.5], device=device)
+    scale = torch.tensor(0.2, device=device)
+    settings = RowSettings(0.1, 1.5, 6.0, 0.01, -100, by_mass=False)
+    wanted = torch.empty_like(z)
+    plain = devices.evaluate(
+        settings, z.double(), target, class_weight, row_weight, scale, gradient=wanted, with_lse=True
+    )  # fmt: skip
+    result = softmax_evaluate(
+        RowLoss.from_settings(settings, class_weight),
+        z,
+        target,
+        row_weight=row_weight,
+        ignore_index=settings.ignore_index,
+        scale=scale,
+        gradient=True,
+        log_sum_exp=True,
+    )
+    torch.testing.assert_close(result.losses.double(), plain.losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result.log_sum_exp.double(), plain.lse, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result.gradient, wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter's test: memory is touched where it is used only")
 def test_offsets_beyond_32_bits(rng, device):
     """Rows that begin at element 2³¹ and 2³², of a tensor whose pages between them are never touched."""

@@ -1,12 +1,13 @@
 """Loss and gradient of rows whose every class matters: soft targets, and losses that look at all classes.
 
-With a_k the derivative of the row's loss in the log-odds of class k, τ the largest class and B = Σ_{k≠τ} a_k/(1 − p_k),
+With a_k the derivative of the row's loss in the log-odds of class k, τ the largest class, r the distribution among
+the other classes, and B = Σ_{k≠τ} a_k/(1 − p_k),
 
-    g_j = a_j/(1 − p_j) − p_j·B − a_τ·p_j/(1 − p_τ)  for j ≠ τ,      g_τ = a_τ − p_τ·B
+    g_j = a_j/(1 − p_j) − p_j·B − a_τ·r_j  for j ≠ τ,      g_τ = a_τ − p_τ·B
 
-(`kullback.kernels.reference`): nothing is divided by the small 1 − p of a confident class but p of the others, which
-are smaller still. For cross-entropy this is p·S − s, and one pass over logits and targets gathers all that is needed;
-the other losses need p before they can sum, which costs a row too wide for the registers one more read.
+(`kullback.kernels.reference`): nothing is divided by the small 1 − p of a confident class. For cross-entropy this is
+p·S − s, and one pass over logits and targets gathers all that is needed; the other losses need p before they can sum,
+which costs a row too wide for the registers one more read.
 
 Sparse targets come here too, spread over the classes on the fly, when smoothing or one-vs-rest gives every class a
 term of its own.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kullback.torch.triton.numerics import log1p, ratio, times
+from kullback.torch.triton.numerics import log1p, times
 from kullback.torch.triton.passes import (
     gather_best,
     gather_pull,
@@ -65,8 +66,21 @@ def not_mass(t):
 
 
 @triton.jit
+def charge(s, spare, log_p, p, miss, log_miss, shift, parameter, ON: tl.constexpr, OFF: tl.constexpr):
+    """Cost and derivative in the log-odds of classes with mass s, and S − s on the others."""
+    value, own = ON(log_p, p, miss, log_miss, shift, parameter)
+    cost = times(s, value)
+    own *= s
+    if OFF is not None:
+        value, off_own = OFF(log_p, p, miss, log_miss, shift, parameter)
+        cost += times(spare, value)
+        own += spare * off_own
+    return cost, own
+
+
+@triton.jit
 def costs(u, s, total, top, tail, equal, shift, column, n_classes, parameter, ON: tl.constexpr, OFF: tl.constexpr):
-    """Costs and derivatives in the log-odds of a tile of classes, with p, 1 − p, and which class is the largest.
+    """Costs and slopes in log p of a tile of classes, with p, and which class is the largest; zeros for that one.
 
     Where several are equally large none is: each has p ≤ 1/2 and needs no special care.
     """
@@ -74,24 +88,16 @@ def costs(u, s, total, top, tail, equal, shift, column, n_classes, parameter, ON
     largest = (u == top[:, None]) & (equal == 1)[:, None]
     log_p = u - origin(top)[:, None] - log1p(tail)[:, None]
     p = tl.exp(u - origin(top)[:, None]) * inverse[:, None]
-    miss = tl.where(largest, (tail * inverse)[:, None], 1.0 - p)
-    log_miss = tl.where(largest, tl.log(tail * inverse)[:, None], log1p(-tl.minimum(p, 0.5)))
-    value, own = ON(log_p, p, miss, log_miss, shift, parameter)
-    cost = times(s, value)
-    own *= s
-    if OFF is not None:
-        spare = total[:, None] - s
-        value, off_own = OFF(log_p, p, miss, log_miss, shift, parameter)
-        cost += times(spare, value)
-        own += spare * off_own
-    inside = (column < n_classes)[None, :]
-    return tl.where(inside, cost, 0.0), tl.where(inside, own, 0.0), p, miss, largest
+    small = tl.minimum(p, 0.5)
+    cost, own = charge(s, total[:, None] - s, log_p, p, 1.0 - small, log1p(-small), shift, parameter, ON, OFF)
+    keep = (column < n_classes)[None, :] & (largest == 0)
+    return tl.where(keep, cost, 0.0), tl.where(keep, own / (1.0 - small), 0.0), p, largest
 
 
 @triton.jit
 def write_dense_block(
-    gradient, row_start, column, in_rows, counted, n_classes, u, slope, s, total, top, tail, equal, pull, pull_top,
-    factor, shift, parameter,
+    gradient, row_start, column, in_rows, counted, n_classes, u, slope, s, total, top, tail, equal, pull, own_top,
+    second, second_inverse, factor, shift, parameter,
     ON: tl.constexpr, OFF: tl.constexpr, LINEAR: tl.constexpr, SOFTCAP: tl.constexpr,
 ):  # fmt: skip
     """Write one tile of the gradient."""
@@ -102,10 +108,10 @@ def write_dense_block(
         miss = tl.where(largest, (tail * inverse)[:, None], 1.0 - p)
         g = p * (total[:, None] - s) - s * miss
     else:
-        _, own, p, miss, largest = costs(
-            u, s, total, top, tail, equal, shift, column, n_classes, parameter, ON, OFF
-        )  # fmt: skip
-        g = tl.where(largest, own, own / tl.where(largest, 1.0, miss) - p * pull_top[:, None])
+        _, h, p, largest = costs(u, s, total, top, tail, equal, shift, column, n_classes, parameter, ON, OFF)
+        # what pulls on the largest class is shared out among the others
+        others_share = tl.exp(u - origin(second)[:, None]) * second_inverse[:, None]
+        g = tl.where(largest, own_top[:, None], h - tl.where(largest, 0.0, others_share) * own_top[:, None])
     g += p * pull[:, None]
     if SOFTCAP:
         g *= slope
@@ -125,7 +131,7 @@ def dense_rows_kernel(
     targets, targets_step, firsts, seconds, shares, row_weight, class_weight, shifts, offsets, scale_pointer,
     n_rows, classes_step, scale, parameter, smoothing, inverse_temperature, softcap, z_loss, ignore_index,
     ON: tl.constexpr, OFF: tl.constexpr, LINEAR: tl.constexpr, DENSE: tl.constexpr, MIXTURE: tl.constexpr,
-    SMOOTH: tl.constexpr, SOFTCAP: tl.constexpr, Z_LOSS: tl.constexpr, IGNORE: tl.constexpr,
+    SMOOTH: tl.constexpr, BY_MASS: tl.constexpr, SOFTCAP: tl.constexpr, Z_LOSS: tl.constexpr, IGNORE: tl.constexpr,
     ALIGN: tl.constexpr, SINGLE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """See the module; arguments are those of `kullback.torch.triton.softmax_evaluate`, absent tensors None."""
@@ -141,9 +147,9 @@ def dense_rows_kernel(
 
     weight, counted = row_weights(row_weight, row, in_rows)
     first = tl.full([ROWS], -1, tl.int64)
-    second, share, valid = first, tl.full([ROWS], 0.0, tl.float32), counted
+    second_class, share, valid = first, tl.full([ROWS], 0.0, tl.float32), counted
     if not DENSE:
-        first, second, share, counted, valid = sparse_target(
+        first, second_class, share, counted, valid = sparse_target(
             firsts, seconds, shares, row, in_rows, counted, n_classes, ignore_index, MIXTURE, IGNORE
         )  # fmt: skip
 
@@ -164,7 +170,7 @@ def dense_rows_kernel(
             u, _ = load_block(
                 logits, offsets, row_start, column, valid, n_classes, inverse_temperature, softcap, SOFTCAP, True
             )  # fmt: skip
-            t = mass_block(targets, target_start, column, valid, n_classes, first, second, share, DENSE)
+            t = mass_block(targets, target_start, column, valid, n_classes, first, second_class, share, DENSE)
             w = weight_block(class_weight, column, n_classes)
             old_top = top
             top, equal, rest = gather_top(u, top, equal, rest)
@@ -178,7 +184,7 @@ def dense_rows_kernel(
     u, slope = load_block(
         logits, offsets, row_start, head, valid, n_classes, inverse_temperature, softcap, SOFTCAP, False
     )  # fmt: skip
-    t = mass_block(targets, target_start, head, valid, n_classes, first, second, share, DENSE)
+    t = mass_block(targets, target_start, head, valid, n_classes, first, second_class, share, DENSE)
     w = weight_block(class_weight, head, n_classes)
     old_top = top
     top, equal, rest = gather_top(u, top, equal, rest)
@@ -197,44 +203,64 @@ def dense_rows_kernel(
     lse = top + log1p(tail)
     spoilt = top == float("inf")
     keep = 1.0 - smoothing
-    even = mass * (smoothing / n_classes)
+    even = tl.full([ROWS], 0.0, tl.float32) + smoothing / n_classes
+    if BY_MASS:
+        even *= mass
     total = keep * hot_weight
     if SMOOTH:
         total += even * even_weight
     s = w[None, :] * (keep * t + even[:, None])
     pull = tl.full([ROWS], 0.0, tl.float32)
-    pull_top = tl.full([ROWS], 0.0, tl.float32)
+    own_top = tl.full([ROWS], 0.0, tl.float32)
+    second = tl.full([ROWS], float("-inf"), tl.float32)
+    second_equal = tl.full([ROWS], 0.0, tl.float32)
+    second_rest = tl.full([ROWS], 0.0, tl.float32)
+    second_inverse = tl.full([ROWS], 0.0, tl.float32)
     if LINEAR:
         loss = -times(keep, hot_pull - hot_weight * log1p(tail))
         if SMOOTH:
             loss -= times(even, even_pull - even_weight * log1p(tail))
     else:
-        # ---- second pass: costs and pulls
-        cost, own, _, miss, largest = costs(
-            u, s, total, top, tail, equal, shift_block(shifts, head, n_classes)[None, :], head, n_classes, parameter,
-            ON, OFF,
-        )  # fmt: skip
+        # ---- second pass: costs and pulls; the largest class apart from the others
+        shift = shift_block(shifts, head, n_classes)[None, :]
+        cost, h, _, largest = costs(u, s, total, top, tail, equal, shift, head, n_classes, parameter, ON, OFF)
         loss = tl.sum(cost, axis=1)
-        pull -= tl.sum(tl.where(largest, 0.0, own / tl.where(largest, 1.0, miss)), axis=1)
-        pull_top += tl.sum(tl.where(largest, own, 0.0), axis=1)
+        pull -= tl.sum(h, axis=1)
+        s_top = tl.sum(tl.where(largest, s, 0.0), axis=1)
+        shift_top = tl.sum(tl.where(largest, shift, 0.0), axis=1)
+        second, second_equal, second_rest = gather_top(
+            tl.where(largest, float("-inf"), u), second, second_equal, second_rest
+        )  # fmt: skip
         if not SINGLE:
             for block in range(1, blocks):
                 column = block * BLOCK + head
                 u_more, _ = load_block(
                     logits, offsets, row_start, column, valid, n_classes, inverse_temperature, softcap, SOFTCAP, True
                 )  # fmt: skip
-                t_more = mass_block(targets, target_start, column, valid, n_classes, first, second, share, DENSE)
+                t_more = mass_block(targets, target_start, column, valid, n_classes, first, second_class, share, DENSE)
                 w_more = weight_block(class_weight, column, n_classes)
                 s_more = w_more[None, :] * (keep * t_more + even[:, None])
-                cost, own, _, miss, largest = costs(
-                    u_more, s_more, total, top, tail, equal, shift_block(shifts, column, n_classes)[None, :], column,
-                    n_classes, parameter, ON, OFF,
+                shift = shift_block(shifts, column, n_classes)[None, :]
+                cost, h, _, largest = costs(
+                    u_more, s_more, total, top, tail, equal, shift, column, n_classes, parameter, ON, OFF
                 )  # fmt: skip
                 loss += tl.sum(cost, axis=1)
-                pull -= tl.sum(tl.where(largest, 0.0, own / tl.where(largest, 1.0, miss)), axis=1)
-                pull_top += tl.sum(tl.where(largest, own, 0.0), axis=1)
-        # what pulls on the largest class is shared out among the others by p/(1 − p of the largest)
-        pull_top = ratio(pull_top, tail / (1.0 + tail))
+                pull -= tl.sum(h, axis=1)
+                s_top += tl.sum(tl.where(largest, s_more, 0.0), axis=1)
+                shift_top += tl.sum(tl.where(largest, shift, 0.0), axis=1)
+                second, second_equal, second_rest = gather_top(
+                    tl.where(largest, float("-inf"), u_more), second, second_equal, second_rest
+                )  # fmt: skip
+        # 1 − p of the largest may be too small for float32; its logarithm and the others' shares of it are not
+        sum_others = second_equal + second_rest
+        second_inverse = tl.where(sum_others > 0, 1.0 / tl.where(sum_others > 0, sum_others, 1.0), 0.0)
+        log_miss = second - origin(top) + tl.log(sum_others) - log1p(tail)
+        inverse = 1.0 / (1.0 + tail)
+        cost_top, own_top = charge(
+            s_top, total - s_top, -log1p(tail), inverse, tail * inverse, log_miss, shift_top, parameter, ON, OFF
+        )  # fmt: skip
+        loss += tl.where(equal == 1, cost_top, 0.0)
+        own_top = tl.where(equal == 1, own_top, 0.0)
     if Z_LOSS:
         loss += times(total * z_loss, lse * lse)
         pull += 2.0 * z_loss * tl.where(equal > 0, lse, 0.0) * total
@@ -247,7 +273,8 @@ def dense_rows_kernel(
         factor = row_factor(weight, scale, scale_pointer, inverse_temperature, broken)
         write_dense_block(
             gradient, out_start, head, in_rows, counted, n_classes, u, slope, s, total, top, tail, equal, pull,
-            pull_top, factor, shift_block(shifts, head, n_classes)[None, :], parameter, ON, OFF, LINEAR, SOFTCAP,
+            own_top, second, second_inverse, factor, shift_block(shifts, head, n_classes)[None, :], parameter, ON, OFF,
+            LINEAR, SOFTCAP,
         )  # fmt: skip
         if not SINGLE:
             for block in range(1, blocks):
@@ -255,11 +282,11 @@ def dense_rows_kernel(
                 u, slope = load_block(
                     logits, offsets, row_start, column, valid, n_classes, inverse_temperature, softcap, SOFTCAP, False
                 )  # fmt: skip
-                t = mass_block(targets, target_start, column, valid, n_classes, first, second, share, DENSE)
+                t = mass_block(targets, target_start, column, valid, n_classes, first, second_class, share, DENSE)
                 w = weight_block(class_weight, column, n_classes)
                 s = w[None, :] * (keep * t + even[:, None])
                 write_dense_block(
                     gradient, out_start, column, in_rows, counted, n_classes, u, slope, s, total, top, tail, equal,
-                    pull, pull_top, factor, shift_block(shifts, column, n_classes)[None, :], parameter, ON, OFF,
-                    LINEAR, SOFTCAP,
+                    pull, own_top, second, second_inverse, factor, shift_block(shifts, column, n_classes)[None, :],
+                    parameter, ON, OFF, LINEAR, SOFTCAP,
                 )  # fmt: skip

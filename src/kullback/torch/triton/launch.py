@@ -92,7 +92,7 @@ def softmax_evaluate(
         logits: (N, C) float32, bfloat16 or float16; all arithmetic is in float32.
         targets: class indices, soft rows, or mixtures.
         row_weight: (N,) multiplies each row's loss and gradient; rows of weight 0 do not count and are not read.
-        ignore_index: class index of rows that do not count; soft rows have none.
+        ignore_index: class index of rows that do not count, for index targets.
         scale: multiplies the gradient only; a tensor of one element stays on the device.
         gradient: whether scale·row_weight·∂loss/∂logits is wanted, or the (N, C) tensor to write it to, which may
             be the logits themselves.
@@ -165,7 +165,7 @@ def softmax_evaluate(
         "SMOOTH": loss.smoothing != 0,
         "SOFTCAP": loss.softcap != 0,
         "Z_LOSS": loss.z_loss != 0,
-        "IGNORE": ignore_index is not None and not targets.soft,
+        "IGNORE": ignore_index is not None and targets.second is None and not targets.soft,
         "ALIGN": align,
         "SINGLE": n_classes <= tile.block,
         "ROWS": tile.rows,
@@ -194,6 +194,7 @@ def softmax_evaluate(
                 OFF=family.off,
                 LINEAR=linear,
                 DENSE=targets.soft,
+                BY_MASS=loss.by_mass,
                 **common,
             )
     return result

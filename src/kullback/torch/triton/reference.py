@@ -22,13 +22,17 @@ BLOCK_ELEMENTS = 2**22
 
 
 class Odds(NamedTuple):
-    """What is known of a class: log p, p, 1 − p and log(1 − p), and the family's own number of it."""
+    """What is known of a class: log p, p, 1 − p and log(1 − p), and the family's own number of it.
+
+    `rivals` is the distribution among the classes other than the row's largest, 0 at that one.
+    """
 
     log_p: Tensor
     p: Tensor
     miss: Tensor
     log_miss: Tensor
     shift: Tensor
+    rivals: Tensor
 
 
 Element = Callable[[Odds, float], tuple[Tensor, Tensor]]
@@ -124,7 +128,7 @@ def _evaluate_block(
     if row_weight is not None:
         weight = row_weight.to(dtype)
         counted = counted & (weight != 0)
-    if ignore_index is not None and not targets.soft:
+    if ignore_index is not None and targets.second is None and not targets.soft:
         counted = counted & (targets.first != ignore_index)
     mass, good = _mass(targets, counted, n_classes, dtype)
     valid = counted & good
@@ -143,7 +147,7 @@ def _evaluate_block(
     u = torch.where(spoilt[:, None], 0.0, u)
 
     odds, log_sum = _odds(u, loss.shift)
-    share = mass.sum(dim=1, keepdim=True)
+    share = mass.sum(dim=1, keepdim=True) if loss.by_mass else 1.0
     s = (1 - loss.smoothing) * mass + loss.smoothing / n_classes * share
     if loss.class_weight is not None:
         s = s * loss.class_weight.to(dtype)
@@ -182,12 +186,10 @@ def _evaluate_block(
 def _pulled(odds: Odds, own: Tensor) -> Tensor:
     """The gradient in the scaled logits from derivatives in the log-odds: `kullback.kernels.reference`'s formula."""
     top = odds.p.argmax(dim=1, keepdim=True)
-    rest = odds.miss.gather(1, top)
     h = (own / odds.miss).scatter(1, top, 0.0)
     at_top = own.gather(1, top)
-    shared = torch.where(rest == 0, 0.0, at_top / rest)
     pull = h.sum(dim=1, keepdim=True)
-    g = h - odds.p * (pull + shared)
+    g = h - odds.p * pull - at_top * odds.rivals
     return g.scatter(1, top, at_top - odds.p.gather(1, top) * pull)
 
 
@@ -222,11 +224,18 @@ def _odds(u: Tensor, shift: Tensor | None) -> tuple[Odds, Tensor]:
     rest = e.scatter(1, best, 0.0).sum(dim=1, keepdim=True)
     log_p = shifted - rest.log1p()
     p = e / (1 + rest)
-    largest = (u == top) & ~top.isneginf()
-    miss = torch.where(largest, rest / (1 + rest), 1 - p)
-    log_miss = torch.where(largest, rest.log() - rest.log1p(), torch.log1p(-p.clamp(max=0.5)))
+    # the others among themselves: their sum may be too small for the type, its logarithm and their shares are not
+    others = shifted.scatter(1, best, -torch.inf)
+    second = others.max(dim=1, keepdim=True).values
+    rivals = (others - torch.where(second.isneginf(), 0.0, second)).exp()
+    total = rivals.sum(dim=1, keepdim=True)
+    alive = ~top.isneginf()
+    miss = (1 - p).scatter(1, best, torch.where(alive, rest / (1 + rest), 1.0))
+    log_miss = torch.log1p(-p.clamp(max=0.5))
+    log_miss = log_miss.scatter(1, best, torch.where(alive, second + total.log() - rest.log1p(), 0.0))
+    rivals = rivals / torch.where(total == 0, 1.0, total)
     own = torch.zeros_like(u) if shift is None else shift.to(u.dtype).expand_as(u)
-    return Odds(log_p, p, miss, log_miss, own), (top + rest.log1p())[:, 0]
+    return Odds(log_p, p, miss, log_miss, own, rivals), (top + rest.log1p())[:, 0]
 
 
 def _times(mass: Tensor, value: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kullback.kernels.recipe import SoftmaxRecipe
 from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError, TensorShapeError, TensorTypeError
 from kullback.torch.rows import INDEX_TYPES, TargetRows
+from kullback.torch.settings import RowSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class RowLoss:
         class_weight: (C,) or None.
         shift: (C,) or None.
         offset: (C,) or None.
+        by_mass: whether smoothing gives each class Σt·ε/C, as Kullback's losses do; PyTorch's convention is ε/C
+            whatever a soft row sums to.
     """
 
     family: str = "cross_entropy"
@@ -41,6 +44,7 @@ class RowLoss:
     class_weight: Tensor | None = None
     shift: Tensor | None = None
     offset: Tensor | None = None
+    by_mass: bool = True
 
     @classmethod
     def from_recipe(cls, recipe: SoftmaxRecipe, device: torch.device | str) -> RowLoss:
@@ -60,6 +64,18 @@ class RowLoss:
             class_weight=tensor("class_weight"),
             shift=tensor("shift"),
             offset=tensor("offset"),
+        )
+
+    @classmethod
+    def from_settings(cls, settings: RowSettings, class_weight: Tensor | None) -> RowLoss:
+        """Cross-entropy with the settings of `kullback.torch`'s functions; their ignored index is passed apart."""
+        return cls(
+            smoothing=settings.smoothing,
+            temperature=settings.temperature,
+            softcap=settings.softcap,
+            z_loss=settings.z_loss,
+            class_weight=class_weight,
+            by_mass=settings.by_mass,
         )
 
     def double(self) -> RowLoss:
