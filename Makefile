@@ -3,45 +3,40 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := pyproject.toml CMakeLists.txt $(shell find native -type f)
+# Where scikit-build-core puts the compiled module depends on these; Python files are used where they stand.
+BUILT_FROM := pyproject.toml CMakeLists.txt $(shell find native -type f) $(wildcard src/kullback/*/__init__.py)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.tested
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' tests src/kullback docs README.md
+# The tests of optional parts (torch, Triton) are skipped where those are not installed; test-all installs them.
+test: $(VENV)/.group-test
+	$(BIN)/python -m pytest -n auto -m "not slow" --doctest-modules --doctest-glob='*.md' tests src/kullback docs README.md
 
-lint: $(VENV)/.tested $(VENV)/.linted
+test-all: $(VENV)/.group-optional test
+
+lint: $(VENV)/.group-test $(VENV)/.group-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.tested $(VENV)/.benched
+bench: $(VENV)/.group-bench
 	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build dist
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Kullback needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
-# Editable: Python files are used where they stand, the C++ module is rebuilt when its sources change.
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.installed: $(BIN)/python $(BUILT_FROM)
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
-	$(PIP) --group test
-	touch $@
-
-$(VENV)/.linted: $(VENV)/.installed
-	$(PIP) --group lint
-	touch $@
-
-$(VENV)/.benched: $(VENV)/.installed
-	$(PIP) --group bench
+$(VENV)/.group-%: $(VENV)/.installed
+	$(PIP) --group $*
 	touch $@
