@@ -3,7 +3,6 @@
 import importlib.util
 import pathlib
 import re
-import sys
 import types
 
 import numpy as np
@@ -13,9 +12,16 @@ import kullback.losses
 from kullback.losses import CrossEntropy, parse_loss
 
 ROOT = pathlib.Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "docs" / "make_gallery.py")
-gallery = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(gallery)
+
+
+def _generator(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+gallery, agreement = _generator("make_gallery"), _generator("make_agreement")
 NAMES = gallery.names()
 
 
@@ -87,44 +93,15 @@ def _arrays():
     return arrays | {"probabilities": np.exp(arrays["log_probabilities"])}
 
 
-def _libraries(library):
-    """The names an expression of that library may use."""
-    scipy = {name: getattr(pytest.importorskip("scipy.special"), name) for name in SCIPY}
-    if library == "SciPy":
-        return scipy | {"np": np, "entropy": pytest.importorskip("scipy.stats").entropy}
-    if library == "scikit-learn":
-        metrics = pytest.importorskip("sklearn.metrics")
-        own = {name: getattr(metrics, name) for name in ("log_loss", "hinge_loss", "brier_score_loss")}
-        half = pytest.importorskip("sklearn._loss").HalfMultinomialLoss
-        return scipy | own | {"HalfMultinomialLoss": half}
-    if library == "PyTorch":
-        torch = pytest.importorskip("torch")
-        return {"torch": torch, "F": torch.nn.functional}
-    if library == "torchvision":
-        pytest.importorskip("torch")
-        return {"sigmoid_focal_loss": pytest.importorskip("torchvision.ops").sigmoid_focal_loss}
-    if library == "optax":
-        jax = pytest.importorskip("jax")
-        jax.config.update("jax_enable_x64", True)
-        return {"jax": jax, "optax": pytest.importorskip("optax")}
-    assert library == "Keras", library
-    return scipy | {"keras": pytest.importorskip("keras")}
-
-
-SCIPY = ("softmax", "log_softmax", "expit", "rel_entr")
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("pair", list(_pairs()))
 def test_other_libraries_give_the_same(pair):
-    arrays, names = _arrays(), _libraries(pair["library"])
-    theirs = arrays
-    if pair["library"] in ("PyTorch", "torchvision"):
-        torch = sys.modules["torch"]
-        theirs = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    elif pair["library"] == "optax":
-        theirs = {name: sys.modules["jax"].numpy.asarray(array) for name, array in arrays.items()}
-    computed = float(eval(pair["theirs"], names | theirs))
+    try:
+        names, own = agreement.names_of(pair["library"])
+    except agreement.MissingLibraryError as missing:
+        pytest.skip(str(missing))
+    arrays = _arrays()
+    computed = float(eval(pair["theirs"], names | {name: own(array) for name, array in arrays.items()}))
     # Keras computes in float32 whatever it is given
     assert eval(pair["ours"], vars(kullback.losses) | arrays) == pytest.approx(
         computed, rel=2e-5 if pair["library"] == "Keras" else 1e-9
