@@ -66,6 +66,13 @@ def start_up() -> dict[str, Any]:
     return {name: {k: v for k, v in measure(c, 5).items() if k != "output"} for name, c in commands.items()}
 
 
+def _figures(printed: str) -> dict[str, Any]:
+    """What is worth keeping of a command's JSON: no paths, no rows."""
+    return {
+        name: value for name, value in json.loads(printed).items() if name in ("metrics", "temperature", "training")
+    }
+
+
 def fits() -> dict[str, Any]:
     """``kullback fit`` on each table; the test figures come from its own JSON."""
     train, test = datasets.fashion_mnist()
@@ -81,11 +88,11 @@ def fits() -> dict[str, Any]:
             out = Path(folder) / "model"
             command = [*KULLBACK, "fit", str(path), "--target", target, "--out", str(out), "--overwrite", "--json"]
             result = measure([*command, *options], runs)
-            result["fit"] = json.loads(result.pop("output"))
+            result["fit"] = _figures(result.pop("output"))
             result["options"] = ["--target", target, *options]
             if extra_test is not None:
                 _, _, printed = run([*KULLBACK, "evaluate", str(out), str(extra_test), "--json"])
-                result["evaluate"] = json.loads(printed)
+                result["evaluate"] = _figures(printed)
             results[name] = result
             print(f"{name:>14}: {result['seconds']:.2f} s, peak {result['peak_mb']} MB", flush=True)
     return results
