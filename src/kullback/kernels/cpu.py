@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kullback.errors import InputError, ShapeError
 from kullback.kernels import _native
 from kullback.kernels import threads as threads  # sets the number of threads from the environment
-from kullback.kernels.recipe import Array, Evaluation, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
 from kullback.kernels.reference import class_range_error, label_error, soft_target_error
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets, LabelRows
 
@@ -222,6 +222,85 @@ def sigmoid_hessian_diagonal(
 def sigmoid_probabilities(logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
     """Write sigmoid(logits / temperature), or its logarithm, into `out` (N, C)."""
     _probabilities(True, logits, temperature, log, out)
+
+
+def margin_evaluate(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    per_example: Array | None = None,
+    gradient: Array | None = None,
+) -> Evaluation:
+    """Loss of every row and, if asked for, its gradient, for class indices; see the reference."""
+    return _run(
+        _EVALUATE,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        per_example=per_example,
+        out=gradient,
+    )
+
+
+def margin_hessian_product(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    direction: Array,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the Hessian times the direction into `out`, for class indices; see the reference."""
+    _run(
+        _PRODUCT,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        direction=direction,
+        out=out,
+    )
+
+
+def margin_hessian_diagonal(
+    recipe: MarginRecipe,
+    logits: Array,
+    targets: ClassTargets,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the diagonal of the Hessian into `out`, for class indices; see the reference."""
+    _run(
+        _DIAGONAL,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        out=out,
+    )
+
+
+def _as_softmax(recipe: MarginRecipe) -> SoftmaxRecipe:
+    """The hinges stand in the native module's list of row-coupled losses, with margin and power as parameters."""
+    parameters = (recipe.margin, float(recipe.power))
+    return SoftmaxRecipe(family=recipe.family, parameters=parameters, class_weight=recipe.class_weight)
 
 
 def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:

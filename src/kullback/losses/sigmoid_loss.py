@@ -306,7 +306,7 @@ class SigmoidLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe).sigmoid_evaluate(
+        return dispatch.runner(recipe, targets).sigmoid_evaluate(
             recipe,
             logits,
             targets,
@@ -328,7 +328,7 @@ class SigmoidLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).sigmoid_hessian_product(
+        dispatch.runner(recipe, targets, second=True).sigmoid_hessian_product(
             recipe,
             logits,
             targets,
@@ -343,7 +343,7 @@ class SigmoidLoss(Loss):
         self, logits: Array, targets: LabelRows, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).sigmoid_hessian_diagonal(
+        dispatch.runner(recipe, targets, second=True).sigmoid_hessian_diagonal(
             recipe,
             logits,
             targets,

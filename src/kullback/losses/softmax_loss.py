@@ -313,7 +313,7 @@ class SoftmaxLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe).softmax_evaluate(
+        return dispatch.runner(recipe, targets).softmax_evaluate(
             recipe,
             logits,
             targets,
@@ -335,7 +335,7 @@ class SoftmaxLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).softmax_hessian_product(
+        dispatch.runner(recipe, targets, second=True).softmax_hessian_product(
             recipe,
             logits,
             targets,
@@ -350,7 +350,7 @@ class SoftmaxLoss(Loss):
         self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).softmax_hessian_diagonal(
+        dispatch.runner(recipe, targets, second=True).softmax_hessian_diagonal(
             recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 
