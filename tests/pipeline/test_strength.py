@@ -37,13 +37,14 @@ def test_it_walks_to_the_optimum(optimum, n_rows):
     best, trials, starts = search(lambda c: 1 + 0.1 * (c - optimum) ** 2, n_rows)
     assert pytest.approx(10.0**optimum) == best.C
     assert best.loss == min(trial.loss for trial in trials)
-    assert starts[0] is None
-    assert all(before is not None for before in starts[1:])  # every later fit starts from the best so far
+    first, *later = starts
+    assert first is None
+    assert all(before is not None for before in later)  # every later fit starts from the best so far
 
 
 def test_it_stops_at_the_ends():
-    assert pytest.approx(1e4) == search(lambda c: 10 - c, 100)[0].C
-    assert pytest.approx(1e-4) == search(lambda c: 10 + c, 100)[0].C
+    assert search(lambda c: 10 - c, 100)[0].C == pytest.approx(1e4)
+    assert search(lambda c: 10 + c, 100)[0].C == pytest.approx(1e-4)
 
 
 def test_a_gain_within_the_noise_is_not_taken():

@@ -325,7 +325,8 @@ def _train(
     with _warnings_as_notes(notes):
         course = fit(chosen.C, chosen.fitted)
     tried = ", ".join(f"{trial.loss:.4f} with {trial.C:g}" for trial in sorted(trials, key=lambda trial: trial.C))
-    notes.say([f"C = {chosen.C:g} was chosen on the calibration part; its loss in nats, one more mistake assumed: {tried}"])
+    how = f"C = {chosen.C:g} was chosen on the calibration part; its loss in nats, one more mistake assumed"
+    notes.say([f"{how}: {tried}"])
     return course, chosen.C
 
 
