@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kullback.errors import InfiniteLossWarning, KullbackError, NoProbabilitiesError, NotConvergedWarning
 from kullback.losses import CATALOGUE, Loss, parse_loss
+from kullback.losses.base import class_count
 from kullback.losses.from_probabilities import ClippedWarning
 from kullback.losses.reduction import Reduction
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows, Targets
@@ -140,12 +141,9 @@ class _Case:
 
 
 def _class_count(loss: Loss) -> int | None:
-    """How many classes the loss' own vectors say there are."""
-    for _, part in getattr(loss, "terms", ((1.0, loss),)):
-        for name in ("class_weight", "positive_weight", "priors", "class_counts"):
-            if getattr(part, name, None) is not None:
-                return len(getattr(part, name))
-    return None
+    """How many classes the loss' own vectors, or its terms', say there are."""
+    counts = [class_count(part) for _, part in getattr(loss, "terms", ((1.0, loss),))]
+    return next((count for count in counts if count is not None), None)
 
 
 def _values(case: _Case, x: Float, targets: Any = None) -> Float:

@@ -482,6 +482,15 @@ def per_class(name: str, values: tuple[float, ...] | None, n_classes: int) -> Fl
     return np.asarray(values)
 
 
+def class_count(loss: Loss) -> int | None:
+    """How many classes the loss' own vectors say there are; None if it has none."""
+    for name in ("class_weight", "positive_weight", "priors", "class_counts"):
+        vector = getattr(loss, name, None)
+        if vector is not None:
+            return len(vector)
+    return None
+
+
 def check_unit(name: str, value: float) -> float:
     """A setting in [0, 1)."""
     number = check_number(name, value)

@@ -174,7 +174,7 @@ class MarginLoss(Loss):
     @property
     def backend(self) -> str:
         """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        return dispatch.backend_of(self._recipe(len(self.class_weight or (1.0,))))
+        return dispatch.backend_of(self._recipe(base.class_count(self) or 1))
 
     def _recipe(self, n_classes: int) -> MarginRecipe:
         return MarginRecipe(

@@ -251,8 +251,7 @@ class SigmoidLoss(Loss):
     @property
     def backend(self) -> str:
         """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        n_labels = len(self.positive_weight or self.class_weight or (1.0,))
-        return dispatch.backend_of(self._recipe(n_labels))
+        return dispatch.backend_of(self._recipe(base.class_count(self) or 1))
 
     def _link(self, logits: ArrayLike, *, log: bool) -> Array:
         array = base.as_logits(logits)

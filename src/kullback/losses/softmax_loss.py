@@ -270,8 +270,7 @@ class SoftmaxLoss(Loss):
     @property
     def backend(self) -> str:
         """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        n_classes = len(self.class_weight) if self.class_weight else 2
-        return dispatch.backend_of(self._recipe(n_classes))
+        return dispatch.backend_of(self._recipe(base.class_count(self) or 2))
 
     def _link(self, logits: ArrayLike, *, log: bool) -> Array:
         array = base.as_logits(logits)
