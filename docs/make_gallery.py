@@ -377,9 +377,10 @@ def index(entries: list[Entry]) -> str:
         for entry in entries:
             loss = entry.loss
             if entry.text.get("group", loss.target_form) == group:
-                means = (
+                found = (
                     "the truth" if loss.proper else "no probabilities" if refusal(loss) else "a shifted truth, undone"
                 )
+                means = entry.text.get("reports", found)
                 start, highest = number(loss.initial_value(3)), number(loss.ceiling)
                 rows.append(
                     [f"[{entry['title']}]({entry.name}.md)", entry["short"], yes(loss.convex), means, start, highest]
@@ -389,6 +390,7 @@ def index(entries: list[Entry]) -> str:
             table(["loss", "what for", "convex", "its minimiser reports", "start, C = 3", "highest"], rows),
         ]
     parts.append("![Several losses against the margin, side by side](overview.svg)")
+    parts.append("Several outputs with a loss each, and losses of your own: see [your own](your-own.md).")
     parts.append("`python docs/make_gallery.py` writes these pages.")
     return "\n\n".join(parts) + "\n"
 
@@ -445,13 +447,13 @@ def curves_figure(entry: Entry) -> Any:
 
 def reports_figure(entry: Entry, losses: list[tuple[str, Loss]]) -> Any:
     """Reported against true probability of the first of two classes."""
-    figure = new_figure(5.4, 3.2)
+    figure = new_figure(6.6, 3.2)
     panel = figure.subplots()
     truth = np.linspace(0.001, 0.999, 201)
     panel.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, label="the truth")
     for (label, loss), (colour, dash) in zip(losses, LINES, strict=False):
         panel.plot(truth, reported(loss, truth), color=colour, linestyle=dash, label=label)
-    panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="true probability p", ylabel="reported probability q", aspect="equal")
+    panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="true probability p", ylabel="reported probability q", box_aspect=1)
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 

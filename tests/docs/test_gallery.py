@@ -52,10 +52,19 @@ def test_pictures_are_there_and_show_the_curves(name):
         assert all(f">{label}<" in drawn for label, _ in gallery.telling(entry))
 
 
+def _anchor(heading):
+    """The name that a Markdown heading gets on a page."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def test_links_lead_somewhere():
     for path in [*gallery.GALLERY.glob("*.md"), ROOT / "docs" / "what-people-ask.md", ROOT / "docs" / "agreement.md"]:
-        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-            assert link.startswith("https://") or (path.parent / link).exists(), f"{path.name}: {link}"
+        text = path.read_text(encoding="utf-8")
+        for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+            there = path.parent / link if link else path
+            assert there.exists(), f"{path.name}: {link}"
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert not anchor or anchor in map(_anchor, headings), f"{path.name}: #{anchor}"
 
 
 @pytest.mark.parametrize("name", NAMES)
