@@ -3,10 +3,19 @@
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
 #include "half/bfloat16.hpp"
+#include "losses/asymmetric.hpp"
 #include "losses/binary_cross_entropy.hpp"
 #include "losses/cross_entropy.hpp"
+#include "losses/focal.hpp"
+#include "losses/generalised_cross_entropy.hpp"
+#include "losses/hinges.hpp"
+#include "losses/poly.hpp"
+#include "losses/sigmoid_brier.hpp"
+#include "losses/smoothed_zero_one.hpp"
+#include "skeletons/margin.hpp"
 #include "skeletons/sigmoid.hpp"
 #include "skeletons/softmax.hpp"
+#include "skeletons/true_class.hpp"
 #include "sparse/csr.hpp"
 
 namespace kullback {
@@ -22,13 +31,34 @@ constexpr Family softmax_family() {
     return {Loss::name, kernels_of<SoftmaxRows, float, Loss>(), kernels_of<SoftmaxRows, double, Loss>()};
 }
 template <class Loss>
+constexpr Family true_class_family() {
+    return {Loss::name, kernels_of<TrueClassRows, float, Loss>(), kernels_of<TrueClassRows, double, Loss>()};
+}
+template <class Loss>
+constexpr Family margin_family() {
+    return {Loss::name, kernels_of<MarginRows, float, Loss>(), kernels_of<MarginRows, double, Loss>()};
+}
+template <class Loss>
 constexpr Family sigmoid_family() {
     return {Loss::name, kernels_of<SigmoidRows, float, Loss>(), kernels_of<SigmoidRows, double, Loss>()};
 }
 
 // A new loss is one header in losses/ and one line here.
-constexpr Family softmax_families[] = {softmax_family<CrossEntropy>()};
-constexpr Family sigmoid_families[] = {sigmoid_family<BinaryCrossEntropy>()};
+constexpr Family softmax_families[] = {
+    softmax_family<CrossEntropy>(),
+    true_class_family<Focal>(),
+    true_class_family<GeneralisedCrossEntropy>(),
+    true_class_family<Poly>(),
+    true_class_family<SmoothedZeroOne>(),
+    margin_family<WestonWatkins>(),
+    margin_family<CrammerSinger>(),
+};
+constexpr Family sigmoid_families[] = {
+    sigmoid_family<BinaryCrossEntropy>(),
+    sigmoid_family<SigmoidFocal>(),
+    sigmoid_family<Asymmetric>(),
+    sigmoid_family<SigmoidBrier>(),
+};
 
 // For the tests of simd/elementary.hpp.
 template <class T>

@@ -1,0 +1,153 @@
+// The margin skeleton: hinges h(D + z_k - z_y) over the rivals k of the true class, h(x) = max(0, x) or its square.
+//
+// A loss is a tag with a `name` and `strongest`: whether only the rival with the largest hinge counts. Parameters are
+// the margin and the power, 1 or 2. Class indices only: one sweep for all rivals, two for the strongest. A rival at
+// -inf is masked: its hinge is 0 even if the true class is at -inf too.
+#pragma once
+
+#include "skeletons/softmax.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+enum class MarginOutput { gradient, product, diagonal };
+
+template <class T, class Loss>
+struct MarginRows {
+    using V = Vector<T>;
+
+    static void evaluate(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
+        run<MarginOutput::gradient>(job, begin, end, memory, report);
+    }
+    static void hessian_product(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
+        run<MarginOutput::product>(job, begin, end, memory, report);
+    }
+    static void hessian_diagonal(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
+        run<MarginOutput::diagonal>(job, begin, end, memory, report);
+    }
+
+    template <MarginOutput Output>
+    static void run(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
+        Scratch scratch(memory);
+        constexpr bool product = Output == MarginOutput::product;
+        const Rows<T> direction = product ? rows_of<T>(job.direction, begin, end, job.classes, scratch) : Rows<T>{};
+        BlockTargets targets;
+        if (!block_targets(job, begin, end, scratch, targets, report)) return;
+        const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
+        const T* weight = static_cast<const T*>(job.class_weight);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t r = i - begin;
+            T* out = job.out ? static_cast<T*>(job.out) + i * job.out_stride : nullptr;
+            const double row_weight = targets.weight(r);
+            if (row_weight == 0) {
+                for (int64_t k = 0; out && k < job.classes; ++k) out[k] = 0;
+                if (Output == MarginOutput::gradient) put_loss<T>(job, i, 0.0, report);
+                continue;
+            }
+            const int64_t y = targets.first[r];
+            const double mass = row_weight * (weight ? double(weight[y]) : 1.0);
+            const double value = row_of<Output>(job, logits.row(r), product ? direction.row(r) : nullptr, y,
+                                                mass * job.scale, out);
+            if (Output == MarginOutput::gradient) {
+                const double sound = mass != 0 ? mass * value : value == value ? 0.0 : value;
+                put_loss<T>(job, i, sound, report);
+            }
+        }
+    }
+
+    // Writes one row times f and returns its loss.
+    template <MarginOutput Output>
+    static double row_of(const Job& job, const T* z, const T* v, int64_t y, double f, T* out) {
+        const bool squared = job.parameters[1] == 2;
+        const T margin = T(job.parameters[0]), own = z[y], own_v = v ? v[y] : T(0), factor = T(f);
+        const V floor = splat<V>(-infinity<T>);
+        if (Loss::strongest) return strongest_of<Output>(job, z, v, y, f, out);
+        // NaN and +inf anywhere show in this sum, which is otherwise 0
+        double broken = 0, value = 0, push = 0;
+        for (int64_t start = 0; start < job.classes; start += 64 * lanes<T>) {
+            const int64_t stop = start + 64 * lanes<T> < job.classes ? start + 64 * lanes<T> : job.classes;
+            V odd = V{}, values = V{}, pushes = V{};
+            along<T>(start, stop, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                const V rival = load<V>(z + k, part, -infinity<T>);
+                const V bounded = select<V>(rival > floor, rival, V{});
+                odd += bounded - bounded;
+                odd += select<V>(rival == rival, V{}, rival);
+                const V excess = rival - own + margin;
+                Mask<V> active = excess > T(0);
+                active = active & (rival > floor);
+                const V hinge = keep<V>(active, excess);
+                const V slope = squared ? hinge + hinge : keep<V>(active, splat<V>(T(1)));
+                values += squared ? hinge * hinge : hinge;
+                V one = slope;
+                if (Output != MarginOutput::gradient) one = squared ? keep<V>(active, splat<V>(T(2))) : V{};
+                if (Output == MarginOutput::product) one *= load<V>(v + k, part, T(0)) - own_v;
+                pushes += one;
+                if (out) store<V>(out + k, part, one * factor);
+            });
+            broken += sum_lanes(odd);
+            value += sum_lanes(values);
+            push += sum_lanes(pushes);
+        }
+        // the true class counted itself as a rival at the margin
+        const double self = double(own) - double(own) == 0 && margin > 0;
+        const double self_value = self * (squared ? double(margin) * double(margin) : double(margin));
+        double self_push = self * (squared ? 2.0 * double(margin) : 1.0);
+        if (Output == MarginOutput::diagonal) self_push = self * (squared ? 2.0 : 0.0);
+        if (Output == MarginOutput::product) self_push = 0;
+        const double pull = push - self_push;
+        if (out) {
+            out[y] = T((Output == MarginOutput::diagonal ? pull : -pull) * f);
+            if (!(broken == 0)) {
+                for (int64_t k = 0; k < job.classes; ++k) out[k] = T(broken - broken);
+            }
+        }
+        return broken == 0 ? value - self_value : broken - broken;
+    }
+
+    template <MarginOutput Output>
+    static double strongest_of(const Job& job, const T* z, const T* v, int64_t y, double f, T* out) {
+        const bool squared = job.parameters[1] == 2;
+        const double margin = job.parameters[0];
+        T highest = -infinity<T>;
+        double broken = 0;
+        int64_t rival = -1;
+        for (int64_t start = 0; start < job.classes; start += 64 * lanes<T>) {
+            const int64_t stop = start + 64 * lanes<T> < job.classes ? start + 64 * lanes<T> : job.classes;
+            V peak = splat<V>(-infinity<T>), odd = V{};
+            along<T>(start, stop, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                const V x = load<V>(z + k, part, -infinity<T>);
+                const V bounded = select<V>(x > splat<V>(-infinity<T>), x, V{});
+                odd += bounded - bounded;
+                odd += select<V>(x == x, V{}, x);
+                peak = larger<V>(x, peak);
+                if (out) store<V>(out + k, part, V{});
+            });
+            broken += sum_lanes(odd);
+            const bool own_piece = y >= start && y < stop;
+            if (!own_piece && !(largest_lane(peak) > highest)) continue;
+            for (int64_t k = start; k < stop; ++k) {
+                if (k != y && z[k] > highest) {
+                    highest = z[k];
+                    rival = k;
+                }
+            }
+        }
+        if (!(broken == 0)) {
+            for (int64_t k = 0; out && k < job.classes; ++k) out[k] = T(broken - broken);
+            return broken - broken;
+        }
+        const double excess = rival < 0 ? 0 : double(highest) - double(z[y]) + margin;
+        if (!(excess > 0)) return 0;
+        double push = squared ? 2 * excess : 1;
+        if (Output != MarginOutput::gradient) push = squared ? 2 : 0;
+        if (Output == MarginOutput::product) push *= double(v[rival]) - double(v[y]);
+        if (out) {
+            out[rival] = T(push * f);
+            out[y] = T((Output == MarginOutput::diagonal ? push : -push) * f);
+        }
+        return squared ? excess * excess : excess;
+    }
+};
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback
