@@ -352,11 +352,14 @@ class _Layer(NamedTuple):
         return self._replace(bias=shift if self.bias is None else self.bias + shift)
 
     def logits(self) -> Tensor:
-        """All logits, (N, C), or (N, C, d1, …) for a weight of more dimensions."""
-        if self.weight.dim() == 2:
-            return torch.nn.functional.linear(self.input, self.weight, self.bias)
-        logits = torch.tensordot(self.input, self.weight, dims=([-1], [-1]))
-        return logits if self.bias is None else logits + self.bias
+        """All logits, (N, C), or (N, C, d1, …) for a weight of more dimensions; float32 or float64."""
+        wide = accumulation_dtype(self.input.dtype)
+        input, weight = self.input.to(wide), self.weight.to(wide)
+        bias = None if self.bias is None else self.bias.to(wide)
+        if weight.dim() == 2:
+            return torch.nn.functional.linear(input, weight, bias)
+        logits = torch.tensordot(input, weight, dims=([-1], [-1]))
+        return logits if bias is None else logits + bias
 
 
 class _Rows(NamedTuple):
@@ -406,32 +409,32 @@ def _linear_cross_entropy(
     choices: _Choices,
 ) -> tuple[Tensor, Statistics | None]:
     layer = _Layer.checked(input, linear_weight, linear_bias)
-    if layer.weight.dim() > 2:  # several losses per example: from whole logits
+    if layer.weight.dim() > 2:  # several losses per example
         batch = class_batch(layer.logits(), target, weight, sample_weight, settings)
-        return batch_loss(
-            batch,
-            settings,
-            reduction=choices.reduction,
-            denominator=choices.denominator,
-            empty=choices.empty,
-            with_statistics=choices.with_statistics,
-        )
+        return _from_logits(batch, layer, settings, choices)
     return _loss(layer, _Rows.of(layer, target, sample_weight, weight, settings), settings, choices)
 
 
 def _loss(layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
     batch = rows.batch
     if batch.target.requires_grad() or requires_grad(batch.class_weight) or ops.in_transform():
-        # gradients of targets or class weights, and torch.func, need whole logits
-        return batch_loss(
-            batch._replace(logits=layer.logits()),
-            settings,
-            reduction=choices.reduction,
-            denominator=choices.denominator,
-            empty=choices.empty,
-            with_statistics=choices.with_statistics,
-        )
+        return _from_logits(batch._replace(logits=layer.logits()), layer, settings, choices)
     return _fused(layer, rows, settings, choices, "")
+
+
+def _from_logits(
+    batch: Batch, layer: _Layer, settings: RowSettings, choices: _Choices
+) -> tuple[Tensor, Statistics | None]:
+    """What needs whole logits: weights of more dimensions, gradients of targets or class weights, and torch.func."""
+    value, found = batch_loss(
+        batch,
+        settings,
+        reduction=choices.reduction,
+        denominator=choices.denominator,
+        empty=choices.empty,
+        with_statistics=choices.with_statistics,
+    )
+    return value.to(value_dtype(layer.input, batch.target)), found
 
 
 def _fused(

@@ -1,0 +1,201 @@
+"""The drop-in functions against PyTorch's own: values, gradients, dtypes and shapes, over everything both can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+import kullback.torch as kt
+
+N, C = 6, 5
+REDUCTIONS = ["mean", "sum", "none"]
+SHAPES = [(N, C), (C,), (2, C, 3), (2, C, 2, 2), (2, C, 1, 2, 3)]
+
+
+def tolerance(dtype):
+    return {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-13}
+
+
+def both(ours, theirs, inputs, arguments, keywords):
+    """Value and gradients of both; the incoming gradient is not all ones."""
+    results = []
+    for function in (ours, theirs):
+        value = function(*arguments, **keywords)
+        incoming = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+        results.append((value, torch.autograd.grad(value, inputs, incoming)))
+    return results
+
+
+def index_target(shape, ignored=False):
+    lead = (shape[0], *shape[2:]) if len(shape) > 1 else ()
+    target = torch.randint(0, C, lead)
+    if ignored and target.dim():
+        target[0] = -100
+    return target
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (True, 0.0), (False, 1.0), (True, 0.3)])
+def test_cross_entropy(shape, reduction, weighted, smoothing, dtype):
+    logits = (3 * torch.randn(shape)).to(dtype).requires_grad_()
+    keywords = {"reduction": reduction, "label_smoothing": smoothing}
+    if weighted:
+        keywords["weight"] = torch.rand(C).to(dtype)
+    for target in (index_target(shape, ignored=True), torch.rand(shape).to(dtype).requires_grad_()):
+        inputs = [logits] if target.dtype == torch.int64 else [logits, target]
+        (value, gradients), (expected, wanted) = both(
+            kt.cross_entropy, F.cross_entropy, inputs, (logits, target), keywords
+        )
+        torch.testing.assert_close(value, expected, **tolerance(dtype))
+        for gradient, want in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(gradient, want, **tolerance(dtype))
+
+
+def test_soft_rows_that_do_not_ask_for_a_gradient_run_on_the_kernel_and_agree():
+    logits = torch.randn(N, C, dtype=torch.float64, requires_grad=True)
+    target, weight = torch.rand(N, C, dtype=torch.float64), torch.rand(C, dtype=torch.float64)
+    for keywords in ({}, {"label_smoothing": 0.2}, {"weight": weight}, {"weight": weight, "label_smoothing": 0.2}):
+        ours, theirs = both(kt.cross_entropy, F.cross_entropy, [logits], (logits, target), keywords)
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n_classes", [3, 10, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_half_precision_is_at_least_as_exact_as_torch(dtype, n_classes, smoothing):
+    """|ours − exact| ≤ |torch's − exact| + one rounding of the result."""
+    logits = (4 * torch.randn(50, n_classes)).to(dtype).requires_grad_()
+    target = torch.randint(0, n_classes, (50,))
+    exact_logits = logits.detach().double().requires_grad_()
+    exact = F.cross_entropy(exact_logits, target, label_smoothing=smoothing)
+    exact_gradient = torch.autograd.grad(exact, exact_logits)[0]
+    (value, (gradient,)), (other, (other_gradient,)) = (
+        (v, torch.autograd.grad(v, logits))
+        for v in (f(logits, target, label_smoothing=smoothing) for f in (kt.cross_entropy, F.cross_entropy))
+    )
+    assert value.dtype == gradient.dtype == dtype
+    rounding = torch.finfo(dtype).eps / 2
+    assert abs(value - exact) <= abs(other - exact) + rounding * abs(exact)
+    smallest = 2.0**-24 if dtype == torch.float16 else 0.0  # float16 has no smaller numbers
+    bound = (other_gradient - exact_gradient).abs() + rounding * exact_gradient.abs() + smallest
+    assert ((gradient - exact_gradient).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nll_loss(shape, reduction):
+    input = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    for weight in (None, torch.rand(C, dtype=torch.float64)):
+        for target in (index_target(shape, ignored=True), index_target(shape).to(torch.int32)):
+            ours = kt.nll_loss(input, target, weight, reduction=reduction)
+            theirs = F.nll_loss(input, target.long(), weight, reduction=reduction)
+            torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 4, 3), (4, 2048)])
+@pytest.mark.parametrize("form", ["plain", "weight", "pos_weight", "both"])
+def test_binary_cross_entropy_with_logits(shape, reduction, form):
+    input = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    target = torch.rand(shape, dtype=torch.float64)
+    keywords = {"reduction": reduction}
+    if form in ("weight", "both"):
+        keywords["weight"] = torch.rand(shape, dtype=torch.float64)
+    if form in ("pos_weight", "both"):
+        keywords["pos_weight"] = torch.rand(shape[-1:], dtype=torch.float64) + 0.5
+    ours, theirs = both(
+        kt.binary_cross_entropy_with_logits,
+        F.binary_cross_entropy_with_logits,
+        [input],
+        (input, target),
+        keywords,
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_binary_cross_entropy_takes_gradients_of_the_labels():
+    input = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    ours, theirs = both(
+        kt.binary_cross_entropy_with_logits,
+        F.binary_cross_entropy_with_logits,
+        [input, target],
+        (input, target),
+        {},
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
+@pytest.mark.parametrize("log_target", [False, True])
+def test_kl_div(reduction, log_target):
+    input = torch.randn(4, 3, dtype=torch.float64).log_softmax(1).requires_grad_()
+    target = torch.randn(4, 3, dtype=torch.float64)
+    target = (target.log_softmax(1) if log_target else target.softmax(1)).requires_grad_()
+    keywords = {"reduction": reduction, "log_target": log_target}
+    ours, theirs = both(kt.kl_div, F.kl_div, [input, target], (input, target), keywords)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [
+        (kt.CrossEntropyLoss, torch.nn.CrossEntropyLoss, {"label_smoothing": 0.1, "ignore_index": 1}),
+        (kt.NLLLoss, torch.nn.NLLLoss, {"ignore_index": 1, "reduction": "sum"}),
+    ],
+)
+def test_modules_of_class_losses(ours, theirs, arguments):
+    weight, logits, target = torch.rand(C), torch.randn(N, C), torch.randint(0, C, (N,))
+    mine, reference = ours(weight, **arguments), theirs(weight, **arguments)
+    torch.testing.assert_close(mine(logits, target), reference(logits, target))
+    assert set(mine.state_dict()) == set(reference.state_dict())
+
+
+def test_modules_of_label_losses():
+    logits, target, weight = torch.randn(N, C), torch.rand(N, C), torch.rand(C)
+    torch.testing.assert_close(
+        kt.BCEWithLogitsLoss(pos_weight=weight)(logits, target),
+        torch.nn.BCEWithLogitsLoss(pos_weight=weight)(logits, target),
+    )
+    input = logits.log_softmax(1)
+    torch.testing.assert_close(
+        kt.KLDivLoss(reduction="batchmean")(input, target), torch.nn.KLDivLoss(reduction="batchmean")(input, target)
+    )
+
+
+@pytest.mark.parametrize(
+    ("size_average", "reduce"), [(None, None), (True, None), (False, None), (None, False), (False, True)]
+)
+@pytest.mark.filterwarnings("ignore:size_average and reduce")
+def test_deprecated_flags_still_mean_what_they_meant(size_average, reduce):
+    logits, target = torch.randn(N, C), torch.randint(0, C, (N,))
+    torch.testing.assert_close(
+        kt.cross_entropy(logits, target, None, size_average, -100, reduce),
+        F.cross_entropy(logits, target, None, size_average, -100, reduce),
+    )
+
+
+def test_derivatives_of_any_order_by_finite_differences():
+    logits = torch.randn(N, C, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 1, 2, 3, 4, -100])
+    soft = torch.rand(N, C, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(C, dtype=torch.float64)
+    cases = [
+        (lambda z: kt.cross_entropy(z, target), (logits,)),
+        (lambda z: kt.cross_entropy(z, target, weight, reduction="none", label_smoothing=0.1), (logits,)),
+        (lambda z, t: kt.cross_entropy(z, t, weight, label_smoothing=0.1), (logits, soft)),
+        (
+            lambda z: kt.cross_entropy(z, target, softcap=2.0, z_loss=0.3, temperature=1.5, label_smoothing=0.1),
+            (logits,),
+        ),
+        (lambda z: kt.cross_entropy(z, kt.Mixture(target % C, target.flip(0) % C, 0.3), weight), (logits,)),
+        (lambda z: kt.binary_cross_entropy_with_logits(z, soft.detach(), weight), (logits,)),
+        (lambda z: kt.nll_loss(z, target, weight), (logits,)),
+    ]
+    for function, inputs in cases:
+        assert gradcheck(function, inputs)
+        assert gradgradcheck(function, inputs)
