@@ -29,9 +29,9 @@ def test_every_layout_gives_the_same_products(rng, dtype):
     for name, matrix in layouts(X).items():
         design = as_design(matrix)
         out = np.empty((50, 3), dtype=dtype)
-        design.forward(slice(0, 50), weights, out)
+        design.rows(slice(0, 50)).forward(weights, out)
         np.testing.assert_allclose(out, X @ weights, rtol=tolerance, atol=tolerance, err_msg=name)
-        pull = design.backward(slice(0, 50), gradient)
+        pull = design.rows(slice(0, 50)).backward(gradient)
         assert pull.dtype == dtype
         np.testing.assert_allclose(pull, X.T @ gradient, rtol=tolerance, atol=tolerance, err_msg=name)
 

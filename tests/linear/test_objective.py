@@ -54,7 +54,7 @@ def test_value_by_hand(rng):
     problem = make(rng, CrossEntropy(), penalty=0.3)
     at = rng.normal(size=problem.size)
     weights, intercept = problem.scaling.to_raw(*problem.split(at))
-    X, y, w = problem.design._X, problem.targets.indices, problem.sample_weight
+    X, y, w = problem.design.matrix, problem.targets.indices, problem.sample_weight
     logits = X @ weights + intercept
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -(w * log_p[np.arange(N), y]).sum() / w.sum()

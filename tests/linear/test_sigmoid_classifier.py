@@ -21,7 +21,7 @@ def labelled(rng):
 @pytest.mark.parametrize("C", [0.05, 1.0, math.inf])
 def test_equals_one_logistic_regression_per_label(labelled, C):
     X, Y = labelled
-    ours = SigmoidClassifier(C, tol=1e-8).fit(X, Y)
+    ours = SigmoidClassifier(C, tol=1e-16 if C < np.inf else 1e-9).fit(X, Y)
     theirs = OneVsRestClassifier(LogisticRegression(C=C, solver="newton-cg", tol=1e-10)).fit(X, Y)
     np.testing.assert_allclose(ours.coef_, np.vstack([e.coef_ for e in theirs.estimators_]), atol=1e-5)
     np.testing.assert_allclose(ours.intercept_, [e.intercept_[0] for e in theirs.estimators_], atol=1e-4)
@@ -36,10 +36,10 @@ def test_equals_one_logistic_regression_per_label(labelled, C):
 
 def test_forms_of_labels_agree(labelled):
     X, Y = labelled
-    reference = SigmoidClassifier(tol=1e-8).fit(X, Y)
+    reference = SigmoidClassifier(tol=1e-16).fit(X, Y)
     for form in (Y.astype(bool), Y.astype(float), sparse.csr_matrix(Y), pd.DataFrame(Y), Y.tolist(), LabelRows(Y)):
-        np.testing.assert_array_equal(SigmoidClassifier(tol=1e-8).fit(X, form).coef_, reference.coef_)
-    csr = SigmoidClassifier(tol=1e-8).fit(sparse.csr_array(X), Y)
+        np.testing.assert_array_equal(SigmoidClassifier(tol=1e-16).fit(X, form).coef_, reference.coef_)
+    csr = SigmoidClassifier(tol=1e-16).fit(sparse.csr_array(X), Y)
     np.testing.assert_allclose(csr.coef_, reference.coef_, atol=1e-6)
     single = SigmoidClassifier().fit(X.astype(np.float32), Y)
     np.testing.assert_allclose(single.coef_, reference.coef_, atol=5e-3)
@@ -47,8 +47,8 @@ def test_forms_of_labels_agree(labelled):
 
 def test_soft_labels_are_mixtures_of_hard_ones(labelled):
     X, Y = labelled
-    soft = SigmoidClassifier(tol=1e-7).fit(X, LabelRows(0.75 * Y + 0.25 * (1 - Y)))
-    hard = SigmoidClassifier(tol=1e-7).fit(
+    soft = SigmoidClassifier(tol=1e-14).fit(X, LabelRows(0.75 * Y + 0.25 * (1 - Y)))
+    hard = SigmoidClassifier(tol=1e-14).fit(
         np.vstack([X, X]), np.vstack([Y, 1 - Y]), sample_weight=np.repeat([0.75, 0.25], len(X))
     )
     np.testing.assert_allclose(soft.coef_, hard.coef_, atol=1e-6)
@@ -56,8 +56,8 @@ def test_soft_labels_are_mixtures_of_hard_ones(labelled):
 
 def test_mean_over_labels_is_the_sum_with_another_c(labelled):
     X, Y = labelled
-    mean = SigmoidClassifier(C=3.0, loss="binary_cross_entropy", tol=1e-8).fit(X, Y)
-    total = SigmoidClassifier(C=1.0, tol=1e-8).fit(X, Y)
+    mean = SigmoidClassifier(C=3.0, loss="binary_cross_entropy", tol=1e-16).fit(X, Y)
+    total = SigmoidClassifier(C=1.0, tol=1e-16).fit(X, Y)
     np.testing.assert_allclose(mean.coef_, total.coef_, atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_unknown_labels_are_left_out(labelled, rng):
     X, Y = labelled
     unknown = rng.random(Y.shape) < 0.3
     loss = BinaryCrossEntropy(label_reduction="sum", ignore_index=-1)
-    partial = SigmoidClassifier(loss=loss, tol=1e-8).fit(X, np.where(unknown, -1, Y))
+    partial = SigmoidClassifier(loss=loss, tol=1e-16).fit(X, np.where(unknown, -1, Y))
     for k in range(3):
         known = ~unknown[:, k]
         alone = LogisticRegression(solver="newton-cg", tol=1e-10).fit(X[known], Y[known, k])
@@ -78,11 +78,11 @@ def test_unknown_labels_are_left_out(labelled, rng):
 
 def test_balanced_equals_scikit_learn_and_is_undone(labelled):
     X, Y = labelled
-    raw = SigmoidClassifier(class_weight="balanced", recover=False, tol=1e-8).fit(X, Y)
+    raw = SigmoidClassifier(class_weight="balanced", recover=False, tol=1e-16).fit(X, Y)
     for k in range(3):
         alone = LogisticRegression(class_weight="balanced", solver="newton-cg", tol=1e-10).fit(X, Y[:, k])
         np.testing.assert_allclose(raw.predict_proba(X)[:, k], alone.predict_proba(X)[:, 1], atol=1e-5)
-    recovered = SigmoidClassifier(class_weight="balanced", tol=1e-8).fit(X, Y)
+    recovered = SigmoidClassifier(class_weight="balanced", tol=1e-16).fit(X, Y)
     np.testing.assert_allclose(recovered.predict_proba(X).mean(axis=0), Y.mean(axis=0), atol=0.03)
     assert abs(raw.predict_proba(X).mean(axis=0) - Y.mean(axis=0)).max() > 0.1
     np.testing.assert_allclose(np.exp(recovered.predict_log_proba(X)), recovered.predict_proba(X), rtol=1e-9)
@@ -90,7 +90,7 @@ def test_balanced_equals_scikit_learn_and_is_undone(labelled):
 
 def test_positive_weights_by_column(labelled):
     X, Y = labelled
-    model = SigmoidClassifier(class_weight={0: 4.0}, recover=False, tol=1e-8).fit(X, Y)
+    model = SigmoidClassifier(class_weight={0: 4.0}, recover=False, tol=1e-16).fit(X, Y)
     alone = LogisticRegression(class_weight={1: 4.0}, solver="newton-cg", tol=1e-10).fit(X, Y[:, 0])
     np.testing.assert_allclose(model.coef_[0], alone.coef_[0], atol=1e-5)
     assert model.loss_.positive_weight == (4.0, 1.0, 1.0)

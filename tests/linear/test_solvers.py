@@ -26,6 +26,15 @@ class Quadratic:
     def hessian_product(self, x, direction):
         return self.matrix @ direction
 
+    def check(self, x, point):
+        return float(np.abs(point.gradient).max()), point
+
+    def refine(self):
+        return False
+
+    def precondition(self, x):
+        return lambda vector: np.linalg.solve(self.matrix + np.eye(12), vector)
+
 
 @pytest.fixture
 def quadratic(rng):

@@ -1,5 +1,9 @@
 """The data matrix behind one interface: dense or CSR, in blocks of rows, with the two products a fit needs.
 
+A design multiplies either the raw columns, or the columns standardised by a `ColumnScaling`. Standardised rows are
+made block by block while they are used, in either precision, so that a fit may run in float32 on float64 data without
+a copy of it, and in float32 without losing what large means would round away.
+
 Weights are (d, C), so that one non-zero of a sparse row touches C numbers that lie side by side.
 """
 
@@ -13,6 +17,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from kullback import kernels
+from kullback.linear.scaling import ColumnScaling
 
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
@@ -23,26 +28,37 @@ BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = (256, 1 << 16)
 
 
+class Rows(Protocol):
+    """Consecutive rows (n, d) and their two products."""
+
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write rows @ weights, for weights (d, C), into `out` (n, C)."""
+
+    def backward(self, gradient: Array) -> Array:
+        """Return rowsᵀ @ gradient (d, C), for gradient (n, C)."""
+
+
 class Design(Protocol):
-    """A data matrix (N, d) of float32 or float64."""
+    """A data matrix (N, d), multiplied in float32 or float64.
+
+    Attributes:
+        shape: (N, d).
+        dtype: of the products.
+        standardised: whether the columns that are multiplied are the standardised ones.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+    standardised: bool
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Consecutive row ranges that cover the matrix, for (N, n_outputs) logits."""
 
-    def forward(self, rows: slice, weights: Array, out: Array) -> None:
-        """Write X[rows] @ weights, for weights (d, C), into `out` (n, C)."""
-
-    def backward(self, rows: slice, gradient: Array) -> Array:
-        """Return X[rows]ᵀ @ gradient (d, C), for gradient (n, C)."""
-
-    def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
-        """Weighted mean and variance of each column, (d,) each."""
+    def rows(self, which: slice) -> Rows:
+        """The rows of one block."""
 
 
-def as_design(X: Any) -> Design:
+def as_design(X: Any) -> DenseDesign | SparseDesign:
     """Wrap a validated matrix: a 2-D array, or anything SciPy can turn into CSR."""
     is_sparse = bool(sparse.issparse(X))
     return SparseDesign(X.tocsr()) if is_sparse else DenseDesign(np.asarray(X))
@@ -53,7 +69,8 @@ def used_columns(X: Any) -> NDArray[np.int64] | None:
 
     Hashed text leaves many columns empty. Columns of a dense matrix are all kept: leaving some out would copy it.
     """
-    if not sparse.issparse(X):
+    is_sparse = bool(sparse.issparse(X))
+    if not is_sparse:
         return None
     entries = X.tocsr()
     counts = np.bincount(entries.indices[entries.data != 0], minlength=X.shape[1])
@@ -61,30 +78,40 @@ def used_columns(X: Any) -> NDArray[np.int64] | None:
     return used if len(used) < 0.95 * X.shape[1] else None
 
 
+class DenseRows:
+    """Rows of a dense matrix, in memory."""
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = matrix
+
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write rows @ weights into `out`."""
+        np.matmul(self._matrix, weights, out=out)
+
+    def backward(self, gradient: Array) -> Array:
+        """Return rowsᵀ @ gradient."""
+        product: Array = self._matrix.T @ gradient
+        return product
+
+
 class DenseDesign:
     """A dense matrix, rows or columns contiguous; another layout is copied once."""
 
+    standardised = False
+
     def __init__(self, X: Array) -> None:
         one_layout = X.flags.c_contiguous or X.flags.f_contiguous
-        self._X = X if one_layout else np.ascontiguousarray(X)
+        self.matrix = X if one_layout else np.ascontiguousarray(X)
         self.shape = (X.shape[0], X.shape[1])
         self.dtype = X.dtype
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`; they depend on the shape alone."""
-        n_rows, n_columns = self.shape
-        row_bytes = self.dtype.itemsize * (n_columns + n_outputs)
-        size = min(max(BLOCK_BYTES // row_bytes, BLOCK_ROWS[0]), BLOCK_ROWS[1])
-        return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+        return row_blocks(self.shape[0], self.dtype.itemsize * (self.shape[1] + n_outputs))
 
-    def forward(self, rows: slice, weights: Array, out: Array) -> None:
-        """Write X[rows] @ weights into `out`."""
-        np.matmul(self._X[rows], weights, out=out)
-
-    def backward(self, rows: slice, gradient: Array) -> Array:
-        """Return X[rows]ᵀ @ gradient."""
-        product: Array = self._X[rows].T @ gradient
-        return product
+    def rows(self, which: slice) -> DenseRows:
+        """The rows of one block, in place."""
+        return DenseRows(self.matrix[which])
 
     def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, in one pass over rows shifted by the first row.
@@ -93,10 +120,10 @@ class DenseDesign:
         """
         n_rows, n_columns = self.shape
         first, second = np.zeros(n_columns), np.zeros(n_columns)
-        shift = self._X[0].astype(np.float64)
+        shift = self.matrix[0].astype(np.float64)
         weight = np.ones(n_rows) if sample_weight is None else sample_weight
         for rows in self.blocks(n_columns):
-            centred = self._X[rows] - shift
+            centred = self.matrix[rows] - shift
             first += weight[rows] @ centred
             np.square(centred, out=centred)
             second += weight[rows] @ centred
@@ -105,36 +132,101 @@ class DenseDesign:
         return shift + first, np.maximum(second / total - first**2, 0.0)
 
 
-class SparseDesign:
-    """A CSR matrix and its transpose, so that both products run over rows and are deterministic."""
+class StandardisedDesign:
+    """A dense matrix whose columns are standardised, and their precision changed, as they are read.
 
-    def __init__(self, X: Any) -> None:
-        self._X = X
+    Args:
+        source: the matrix.
+        scaling: what to subtract from each column and divide it by.
+        dtype: of the standardised rows.
+        keep: standardise once and keep the result.
+    """
+
+    standardised = True
+
+    def __init__(self, source: DenseDesign, scaling: ColumnScaling, dtype: Any, *, keep: bool = False) -> None:
+        self.shape = source.shape
+        self.dtype = np.dtype(dtype)
+        self._source = source
+        self._scaling = scaling
+        self._kept = np.empty(self.shape, dtype=self.dtype) if keep else None
+        if self._kept is not None:
+            for which in source.blocks(self.shape[1]):
+                self._kept[which] = self.take(which)
+
+    def blocks(self, n_outputs: int) -> list[slice]:
+        """Row ranges whose data and logits together take about `BLOCK_BYTES`."""
+        # What is made block by block passes through memory of its own, so blocks are smaller.
+        smaller = 4 if self._kept is None else 1
+        return row_blocks(self.shape[0], smaller * self.dtype.itemsize * (self.shape[1] + n_outputs))
+
+    def rows(self, which: slice) -> DenseRows:
+        """The standardised rows of one block."""
+        return DenseRows(self.take(which) if self._kept is None else self._kept[which])
+
+    def take(self, which: Any) -> Array:
+        """Standardised rows (n, d) by slice or index array."""
+        centred = self._source.matrix[which] - self._scaling.centre
+        standardised = np.empty(centred.shape, self.dtype)
+        np.divide(centred, self._scaling.scale, out=standardised, casting="same_kind")
+        return standardised
+
+
+class SparseDesign:
+    """A CSR matrix and its transpose, so that both products run over rows and are deterministic.
+
+    Args:
+        X: CSR.
+        dtype: of the products; the matrix's own by default.
+        like: another design of the same matrix, whose transpose serves this one too.
+    """
+
+    standardised = False
+
+    def __init__(self, X: Any, dtype: Any = None, like: SparseDesign | None = None) -> None:
+        self.matrix = X
+        self._like = like
         self._transposed: Any = None
         self.shape = (X.shape[0], X.shape[1])
-        self.dtype = X.dtype
+        self.dtype = X.dtype if dtype is None else np.dtype(dtype)
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """One block: the transpose cannot be cut into row ranges without searching it."""
         return [slice(0, self.shape[0])]
 
-    def forward(self, rows: slice, weights: Array, out: Array) -> None:
-        """Write X @ weights into `out`."""
-        _product(self._X, weights, out)
+    def rows(self, which: slice) -> SparseDesign:
+        """The whole matrix."""
+        return self
 
-    def backward(self, rows: slice, gradient: Array) -> Array:
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write X @ weights into `out`."""
+        _product(self.matrix, weights, out)
+
+    def backward(self, gradient: Array) -> Array:
         """Return Xᵀ @ gradient."""
-        if self._transposed is None:
-            self._transposed = self._X.T.tocsr()
         product = np.empty((self.shape[1], gradient.shape[1]), dtype=gradient.dtype)
-        _product(self._transposed, gradient, product)
+        _product(self.transposed(), gradient, product)
         return product
+
+    def transposed(self) -> Any:
+        """Xᵀ as CSR, made once."""
+        if self._like is not None:
+            return self._like.transposed()
+        if self._transposed is None:
+            self._transposed = self.matrix.T.tocsr()
+        return self._transposed
 
     def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, zeros included."""
         weight = None if sample_weight is None else sample_weight.astype(self.dtype)
-        mean, variance = mean_variance_axis(self._X, axis=0, weights=weight)
+        mean, variance = mean_variance_axis(self.matrix, axis=0, weights=weight)
         return mean.astype(np.float64), np.maximum(variance.astype(np.float64), 0.0)
+
+
+def row_blocks(n_rows: int, row_bytes: int) -> list[slice]:
+    """Row ranges of about `BLOCK_BYTES`."""
+    size = min(max(BLOCK_BYTES // max(row_bytes, 1), BLOCK_ROWS[0]), BLOCK_ROWS[1])
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
 def _product(matrix: Any, dense: Array, out: Array) -> None:

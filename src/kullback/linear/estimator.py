@@ -16,6 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kullback.errors import DataError, InputError, NotConvergedWarning
 from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
+from kullback.linear.certificate import Certificate
+from kullback.linear.choice import Terms, choose
 from kullback.linear.design import as_design, used_columns
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import ColumnScaling, column_scaling
@@ -50,6 +52,9 @@ class LinearEstimator(BaseEstimator):
     n_iter_: int
     converged_: bool
     history_: list[IterationRecord]
+    certificate_: Certificate
+    solver_: str
+    solver_reason_: str
 
     def logits(self, X: Any) -> Array:
         """Raw scores (N, C), float32 for float32 input and float64 otherwise.
@@ -64,7 +69,7 @@ class LinearEstimator(BaseEstimator):
         design = as_design(self._checked(X, reset=False))
         weights, intercept = self._output_parameters()
         out = np.empty((design.shape[0], weights.shape[1]), dtype=design.dtype)
-        design.forward(slice(0, design.shape[0]), np.ascontiguousarray(weights, dtype=design.dtype), out)
+        design.rows(slice(0, design.shape[0])).forward(np.ascontiguousarray(weights, dtype=design.dtype), out)
         out += intercept.astype(design.dtype)
         return out
 
@@ -92,7 +97,8 @@ class LinearEstimator(BaseEstimator):
         _check_number("max_iter", self.max_iter, "a whole number of at least 1", lambda v: v >= 1, integer=True)
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
-        find_solver(self.solver)
+        if self.solver != "auto":
+            find_solver(self.solver)
 
     def _resolved_loss(self, target_form: str) -> Loss:
         loss = parse_loss(self.loss)
@@ -152,26 +158,20 @@ class LinearEstimator(BaseEstimator):
             curvature=_curvature_at_start(loss, n_outputs),
             fit_intercept=self.fit_intercept,
         )
-        with block_map(len(design.blocks(n_outputs))) as run:
-            objective = LinearObjective(
-                design,
-                loss,
-                batch.targets,
-                sample_weight,
-                n_outputs,
-                batch.divisor,
-                penalty,
-                self.fit_intercept,
-                scaling,
-                run,
-            )
-            result = find_solver(self.solver)(
-                objective,
+        terms = Terms(loss, batch.targets, sample_weight, n_outputs, batch.divisor, penalty, self.fit_intercept)
+        with block_map(max(2, len(design.blocks(n_outputs)))) as run:
+            choice = choose(design, terms, scaling, solver=self.solver, tol=float(self.tol), run=run)
+            if self.verbose:
+                print(f"solver {choice.solver}: {choice.reason}", flush=True)
+            objective = choice.problem.exact
+            result = find_solver(choice.solver)(
+                choice.problem,
                 self._start(objective, scaling, kept, n_columns),
                 tol=float(self.tol),
                 max_iter=int(self.max_iter),
                 callback=self._report,
             )
+            certificate = choice.problem.certificate(result.parameters)
         weights, intercept = scaling.to_raw(*objective.split(result.parameters))
         if kept is not None:
             whole = np.zeros((n_columns, n_outputs))
@@ -187,7 +187,9 @@ class LinearEstimator(BaseEstimator):
         self.history_ = list(result.history)
         self.n_iter_ = max(1, result.history[-1].iteration)
         self.converged_ = result.converged
-        self._warn_if_not_converged(result, design.dtype)
+        self.certificate_ = certificate
+        self.solver_, self.solver_reason_ = choice.solver, choice.reason
+        self._warn_if_not_converged(result, certificate)
 
     def _start(
         self, objective: LinearObjective, scaling: ColumnScaling, kept: NDArray[np.int64] | None, n_columns: int
@@ -207,25 +209,29 @@ class LinearEstimator(BaseEstimator):
         if self.verbose:
             print(
                 f"iteration {record.iteration:5d}  loss {record.loss:.6f} nats  objective {record.objective:.6f}  "
-                f"gradient {record.gradient_norm:.2e}  {record.seconds:.2f} s",
+                f"gradient {record.gradient_norm:.2e}  distance {record.distance:.2e}  {record.seconds:.2f} s",
                 flush=True,
             )
         if self.callback is not None:
             self.callback(record)
 
-    def _warn_if_not_converged(self, result: SolverResult, dtype: np.dtype[Any]) -> None:
+    def _warn_if_not_converged(self, result: SolverResult, certificate: Certificate) -> None:
         if result.converged:
             return
         last = result.history[-1]
         advice = ["raise tol", "lower C (a stronger penalty)"]
         if last.iteration >= self.max_iter:
             advice.insert(0, "raise max_iter")
-        elif dtype == np.float32:
-            advice.insert(0, "pass X as float64")
+        where = (
+            f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g})"
+            if math.isfinite(certificate.relative_gap)
+            else f"the scaled gradient norm is {last.gradient_norm:.3g} (tol {self.tol:.3g}; "
+            f"no duality gap: {certificate.reason or 'the optimum is not known to lie above 0'})"
+        )
         warnings.warn(
-            f"{type(self).__name__} did not converge: {result.reason}; the scaled gradient norm is "
-            f"{last.gradient_norm:.3g} (tol {self.tol:.3g}) and the objective {last.objective:.8g} nats per example "
-            f"after {last.iteration} iterations. What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
+            f"{type(self).__name__} did not converge: {result.reason}; {where} and the objective "
+            f"{last.objective:.8g} nats per example after {last.iteration} iterations. "
+            f"What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
             NotConvergedWarning,
             stacklevel=4,
         )

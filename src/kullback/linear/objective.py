@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.design import Design
+from kullback.linear.design import Design, Rows
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import Point
 from kullback.losses import Loss
@@ -59,6 +59,7 @@ class LinearObjective:
         fit_intercept: whether b' is a parameter.
         scaling: the change of variables between (V, b') and (W, b).
         run: `map`, or one that runs several blocks at once and keeps their order.
+        passes: how often the data was read so far.
     """
 
     design: Design
@@ -71,6 +72,7 @@ class LinearObjective:
     fit_intercept: bool
     scaling: ColumnScaling
     run: Callable[..., Iterator[Any]] = map
+    passes: int = field(default=0, init=False)
     _blocks: list[Block] = field(init=False, repr=False)
     _buffers: SimpleQueue[Array] = field(init=False, repr=False)
     _ones: Array = field(init=False, repr=False)
@@ -92,8 +94,8 @@ class LinearObjective:
 
     @property
     def rounding(self) -> float:
-        """The relative rounding of a value: that of the logits it is made of."""
-        return float(np.finfo(self.design.dtype).eps)
+        """The relative rounding of a value: a few times that of the logits it is made of."""
+        return 4 * float(np.finfo(self.design.dtype).eps)
 
     def split(self, parameters: Vector) -> tuple[Vector, Vector]:
         """(P,) parameters as V (d, C) and b' (C,), zeros without an intercept."""
@@ -108,41 +110,59 @@ class LinearObjective:
 
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters, in one pass over the data."""
-        weights, intercept = self.scaling.to_raw(*self.split(parameters))
-        rounded = self._rounded(weights, intercept)
+        multiplied = self._multiplied(parameters)
 
         def one(block: Block) -> BlockSum:
             with self._buffer(block) as logits:
-                self._forward(block, rounded, logits)
+                rows = self.design.rows(block.rows)
+                self._forward(rows, multiplied, logits)
                 value, gradient = self.loss.value_and_gradient(
                     logits, block.targets, sample_weight=block.sample_weight, reduction="sum", out=logits
                 )
-                return self._backward(block, value, gradient)
+                return self._backward(rows, value, gradient)
 
         total, pull, pull_intercept = self._sum(one)
         loss = total / self.total_weight
+        weights, _ = self.scaling.to_raw(*self.split(parameters))
         objective = loss + 0.5 * self.penalty * float(np.vdot(weights, weights))
         return Point(objective, loss, self._to_parameters(pull, pull_intercept, weights))
 
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
-        rounded = self._rounded(*self.scaling.to_raw(*self.split(parameters)))
-        along, along_intercept = self.scaling.to_raw(*self.split(direction))
-        rounded_along = self._rounded(along, along_intercept)
+        multiplied, multiplied_along = self._multiplied(parameters), self._multiplied(direction)
 
         def one(block: Block) -> BlockSum:
             with self._buffer(block) as logits, self._buffer(block) as moved:
-                self._forward(block, rounded, logits)
-                self._forward(block, rounded_along, moved)
+                rows = self.design.rows(block.rows)
+                self._forward(rows, multiplied, logits)
+                self._forward(rows, multiplied_along, moved)
                 product = self.loss.hessian_product(
                     logits, block.targets, moved, sample_weight=block.sample_weight, reduction="sum"
                 )
-                return self._backward(block, 0.0, product)
+                return self._backward(rows, 0.0, product)
 
         _, pull, pull_intercept = self._sum(one)
+        along, _ = self.scaling.to_raw(*self.split(direction))
         return self._to_parameters(pull, pull_intercept, along)
 
+    def over_logits(self, parameters: Vector, function: Callable[[Array, Block], Array]) -> Array:
+        """Σ over blocks of `function` of the block's logits (n, C), in one pass over the data."""
+        multiplied = self._multiplied(parameters)
+
+        def one(block: Block) -> Array:
+            with self._buffer(block) as logits:
+                self._forward(self.design.rows(block.rows), multiplied, logits)
+                return function(logits, block)
+
+        self.passes += 1
+        parts = self.run(one, self._blocks)
+        total: Array = next(parts).astype(np.float64)
+        for part in parts:
+            total += part
+        return total
+
     def _sum(self, one: Callable[[Block], BlockSum]) -> BlockSum:
+        self.passes += 1
         total, pull = 0.0, np.zeros((self.design.shape[1], self.n_outputs))
         pull_intercept = np.zeros(self.n_outputs)
         for part in self.run(one, self._blocks):
@@ -151,7 +171,11 @@ class LinearObjective:
             pull_intercept += part.pull_intercept
         return BlockSum(total, pull, pull_intercept)
 
-    def _rounded(self, weights: Vector, intercept: Vector) -> tuple[Array, Array]:
+    def _multiplied(self, parameters: Vector) -> tuple[Array, Array]:
+        """What the design's columns are multiplied by, and what is added, in its precision."""
+        weights, intercept = self.split(parameters)
+        if not self.design.standardised:
+            weights, intercept = self.scaling.to_raw(weights, intercept)
         return weights.astype(self.design.dtype), intercept.astype(self.design.dtype)
 
     @contextmanager
@@ -166,17 +190,17 @@ class LinearObjective:
         finally:
             self._buffers.put(whole)
 
-    def _forward(self, block: Block, parameters: tuple[Array, Array], out: Array) -> None:
-        weights, intercept = parameters
-        self.design.forward(block.rows, weights, out)
+    def _forward(self, rows: Rows, multiplied: tuple[Array, Array], out: Array) -> None:
+        weights, intercept = multiplied
+        rows.forward(weights, out)
         out += intercept
 
-    def _backward(self, block: Block, value: float, gradient: Array) -> BlockSum:
-        pull = self.design.backward(block.rows, gradient)
-        return BlockSum(value, pull, self._ones[: len(gradient)] @ gradient)
+    def _backward(self, rows: Rows, value: float, gradient: Array) -> BlockSum:
+        return BlockSum(value, rows.backward(gradient), self._ones[: len(gradient)] @ gradient)
 
     def _to_parameters(self, pull: Vector, pull_intercept: Vector, weights: Vector) -> Vector:
         """Chain rule from Σ_i x_i·g_i (d, C) and Σ_i g_i (C,) to the scaled parameters, penalty added."""
-        centred = pull - np.outer(self.scaling.centre, pull_intercept)
-        slope = (centred / self.total_weight + self.penalty * weights) / self.scaling.scale[:, None]
+        if not self.design.standardised:
+            pull = (pull - np.outer(self.scaling.centre, pull_intercept)) / self.scaling.scale[:, None]
+        slope = pull / self.total_weight + self.penalty * weights / self.scaling.scale[:, None]
         return self.join(slope, pull_intercept / self.total_weight)

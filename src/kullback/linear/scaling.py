@@ -8,11 +8,13 @@ X·W + b = ((X − μ)/s)·V + b'. The penalty stays on W, so the minimiser is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.design import Design
+if TYPE_CHECKING:
+    from kullback.linear.design import DenseDesign, SparseDesign
 
 Vector = NDArray[np.float64]
 
@@ -40,7 +42,7 @@ class ColumnScaling:
 
 
 def column_scaling(
-    design: Design,
+    design: DenseDesign | SparseDesign,
     sample_weight: Vector | None,
     *,
     penalty: float,

@@ -38,9 +38,12 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         class_weight: None; a mapping from label column (0 … L−1) to the weight of its positives (1 where absent); or
             ``"balanced"``, which gives the positives and the negatives of each label the same total weight.
         fit_intercept: whether to add an intercept.
-        tol: the fit has converged when no component of the scaled gradient, in nats per example, exceeds it.
+        tol: the fit has converged when the objective is proved to lie within this share of its minimum (the relative
+            duality gap); where no such proof exists (C=inf), when no component of the gradient, in nats per example
+            and per column standardised, exceeds it.
         max_iter: most iterations of the solver.
-        solver: ``"lbfgs"``.
+        solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
+            ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
         callback: called after every iteration with its `IterationRecord`, the start (0) included.
@@ -54,7 +57,9 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         n_features_in_: d.
         n_iter_: iterations used (at least 1).
         history_: one `IterationRecord` per iteration, the start included.
-        converged_: whether the gradient is within `tol`.
+        certificate_: the `Certificate`: how far the objective can be from its minimum at most.
+        converged_: whether that is within `tol`.
+        solver_: the solver that ran, and `solver_reason_`, why it was chosen.
 
     >>> import numpy as np
     >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
@@ -71,9 +76,9 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         loss: str | Loss = "binary_cross_entropy(label_reduction='sum')",
         class_weight: LabelWeight = None,
         fit_intercept: bool = True,
-        tol: float = 1e-4,
+        tol: float = 1e-6,
         max_iter: int = 1000,
-        solver: str = "lbfgs",
+        solver: str = "auto",
         warm_start: bool = False,
         recover: bool = True,
         callback: Callable[[IterationRecord], object] | None = None,

@@ -39,9 +39,12 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         class_weight: None, a mapping from class label to weight (1 where absent), or ``"balanced"`` for
             Σw/(K·Σw of the class).
         fit_intercept: whether to add an intercept.
-        tol: the fit has converged when no component of the scaled gradient, in nats per example, exceeds it.
+        tol: the fit has converged when the objective is proved to lie within this share of its minimum (the relative
+            duality gap); where no such proof exists (C=inf), when no component of the gradient, in nats per example
+            and per column standardised, exceeds it.
         max_iter: most iterations of the solver.
-        solver: ``"lbfgs"``.
+        solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
+            ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
         callback: called after every iteration with its `IterationRecord`, the start (0) included.
@@ -55,7 +58,9 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         n_features_in_: d.
         n_iter_: iterations used (at least 1).
         history_: one `IterationRecord` per iteration, the start included.
-        converged_: whether the gradient is within `tol`.
+        certificate_: the `Certificate`: how far the objective can be from its minimum at most.
+        converged_: whether that is within `tol`.
+        solver_: the solver that ran, and `solver_reason_`, why it was chosen.
 
     >>> import numpy as np
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -73,9 +78,9 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
         fit_intercept: bool = True,
-        tol: float = 1e-4,
+        tol: float = 1e-6,
         max_iter: int = 1000,
-        solver: str = "lbfgs",
+        solver: str = "auto",
         warm_start: bool = False,
         recover: bool = True,
         callback: Callable[[IterationRecord], object] | None = None,

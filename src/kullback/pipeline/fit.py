@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
     from kullback.linear import IterationRecord
 
-# Of the scaled gradient, in nats per example: far below what any test set can tell.
-_TOLERANCE = 1e-4
+# The relative duality gap, or the gradient where there is none: far below what any test set can tell.
+_TOLERANCE = 1e-6
 # Enough to tell which penalty suits the data; the one chosen is then fitted to the end.
-_ROUGH_TOLERANCE = 1e-3
+_ROUGH_TOLERANCE = 1e-4
 # One number is fitted on the calibration fold; more rows than this would be better spent on training.
 _CALIBRATION_SHARE = 0.15
 _CALIBRATION_ROWS = 20_000
@@ -352,9 +352,9 @@ def _scores(model: Model, matrix: Any) -> NDArray[np.float64]:
 
 
 class _Convergence:
-    """Tells a listener how far a solver has come: the share of the way from the first gradient to the tolerance.
+    """Tells a listener how far a solver has come: the share of the way from the first distance to the tolerance.
 
-    Gradients shrink by about a constant factor a step, so the way is measured in their logarithm.
+    Distances shrink by about a constant factor a step, so the way is measured in their logarithm.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -363,7 +363,7 @@ class _Convergence:
         self._share = 0.0
 
     def __call__(self, record: IterationRecord) -> None:
-        norm = max(record.gradient_norm, _TOLERANCE)
+        norm = max(min(record.distance, 1.0), _TOLERANCE)
         if record.iteration == 0:
             self._first = norm
         if self._first > _TOLERANCE:

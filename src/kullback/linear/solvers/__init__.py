@@ -2,6 +2,7 @@
 
 from kullback.errors import InputError
 from kullback.linear.solvers.base import (
+    Apply,
     Callback,
     IterationRecord,
     Point,
@@ -9,9 +10,9 @@ from kullback.linear.solvers.base import (
     Solver,
     SolverResult,
 )
-from kullback.linear.solvers.lbfgs import lbfgs
+from kullback.linear.solvers.lbfgs import lbfgs, preconditioned_lbfgs
 
-SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs}
+SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "preconditioned": preconditioned_lbfgs}
 
 
 def find_solver(name: str) -> Solver:
@@ -23,12 +24,13 @@ def find_solver(name: str) -> Solver:
     try:
         return SOLVERS[name]
     except (KeyError, TypeError):
-        known = ", ".join(sorted(SOLVERS))
+        known = ", ".join(["auto", *sorted(SOLVERS)])
         raise InputError(f"solver {name!r} is unknown; choose one of: {known}") from None
 
 
 __all__ = [
     "SOLVERS",
+    "Apply",
     "Callback",
     "IterationRecord",
     "Point",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ class Point(NamedTuple):
     gradient: Vector
 
 
+Apply: TypeAlias = Callable[[Vector], Vector]
+
+
 class Problem(Protocol):
     """A smooth convex function of P parameters, scaled so that its curvature is of the order of one."""
 
@@ -42,6 +45,15 @@ class Problem(Protocol):
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
 
+    def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
+        """How far a point is from the optimum, in the unit of the tolerance, and the point as now known."""
+
+    def refine(self) -> bool:
+        """Compute more exactly from now on; False if nothing more exact is left."""
+
+    def precondition(self, parameters: Vector) -> Apply | None:
+        """What applies an estimate of the inverse Hessian at (P,) parameters, or None for no estimate."""
+
 
 @dataclass(frozen=True)
 class IterationRecord:
@@ -51,7 +63,9 @@ class IterationRecord:
         iteration: 0 for the starting point.
         objective: penalised objective in nats per example.
         loss: data term in nats per example; at zero parameters log C for cross-entropy.
-        gradient_norm: largest absolute component of the scaled gradient, which the tolerance is compared with.
+        gradient_norm: largest absolute component of the gradient, per column standardised.
+        distance: the relative duality gap, as far as it is known by then, or the gradient norm where there is none;
+            what the tolerance is compared with.
         seconds: time since the solver started.
     """
 
@@ -59,6 +73,7 @@ class IterationRecord:
     objective: float
     loss: float
     gradient_norm: float
+    distance: float
     seconds: float
 
 
@@ -68,7 +83,7 @@ class SolverResult:
 
     Attributes:
         parameters: (P,) the best parameters found.
-        converged: whether the gradient norm is within the tolerance.
+        converged: whether the last distance is within the tolerance.
         reason: why it stopped, when it did not converge; otherwise an empty string.
         history: one record per accepted iterate, the start first.
     """
@@ -93,7 +108,7 @@ class Solver(Protocol):
         Args:
             problem: what to minimise.
             start: (P,) starting parameters.
-            tol: stop once no component of the gradient exceeds this.
+            tol: stop once the distance from the optimum is not above this.
             max_iter: stop after this many accepted steps.
             callback: called with the record of every accepted step, the start included. Whatever it raises passes
                 through.

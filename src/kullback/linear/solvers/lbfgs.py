@@ -10,11 +10,10 @@ the parameters outnumber the data's non-zeros.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
-from kullback.linear.solvers.base import Callback, IterationRecord, Point, Problem, SolverResult, Vector
+from kullback.linear.solvers.base import Apply, Callback, IterationRecord, Point, Problem, SolverResult, Vector
 from kullback.linear.solvers.line_search import search
 
 # Pairs of steps and gradient changes kept. On tables of 5 to 64 columns and 2 to 26 classes, 20 needed up to a fifth
@@ -35,7 +34,7 @@ class Curvature:
             identity that follows the last pair.
     """
 
-    def __init__(self, size: int, precondition: Callable[[Vector], Vector] | None = None) -> None:
+    def __init__(self, size: int, precondition: Apply | None = None) -> None:
         kept = min(MEMORY, max(LEAST_MEMORY, MEMORY_BYTES // max(16 * size, 1)))
         self._steps, self._changes = np.empty((kept, size)), np.empty((kept, size))
         self._inverse = np.empty(kept)
@@ -46,12 +45,25 @@ class Curvature:
 
     @property
     def empty(self) -> bool:
-        """Whether no pair is kept."""
-        return not self._order
+        """Whether nothing is known of the curvature."""
+        return not self._order and self._precondition is None
 
     def forget(self) -> None:
-        """Drop every pair."""
+        """Drop every pair, and the first estimate with them."""
         self._order.clear()
+        self._precondition = None
+
+    def renew(self, precondition: Apply | None) -> None:
+        """Replace the first estimate; what was learnt since is kept."""
+        if precondition is not None:
+            self._precondition = precondition
+
+    def first_length(self, gradient: Vector) -> float:
+        """The length of step to try first."""
+        if self._order or self._precondition is not None:
+            return 1.0
+        # Without any curvature yet it is a guess: at most one unit of scaled parameters.
+        return min(1.0, 1.0 / float(np.linalg.norm(gradient)))
 
     def learn(self, before: Vector, after: Vector, gradient: Vector, new_gradient: Vector) -> None:
         """Take in one step; a pair without positive curvature beyond rounding is left out."""
@@ -86,40 +98,64 @@ class Curvature:
 
 def lbfgs(problem: Problem, start: Vector, *, tol: float, max_iter: int, callback: Callback) -> SolverResult:
     """Minimise with limited-memory BFGS; see `Solver` for the arguments."""
+    return _minimise(problem, start, tol, max_iter, callback, frozenset())
+
+
+def preconditioned_lbfgs(
+    problem: Problem, start: Vector, *, tol: float, max_iter: int, callback: Callback
+) -> SolverResult:
+    """Minimise with limited-memory BFGS on top of the problem's own estimate of the Hessian, renewed a few times."""
+    return _minimise(problem, start, tol, max_iter, callback, RENEWED)
+
+
+def _minimise(
+    problem: Problem, start: Vector, tol: float, max_iter: int, callback: Callback, renewed: frozenset[int]
+) -> SolverResult:
     began = time.perf_counter()
     history: list[IterationRecord] = []
 
-    def record(point: Point) -> float:
+    def record(point: Point, distance: float) -> float:
         norm = float(np.abs(point.gradient).max(initial=0.0))
         seconds = time.perf_counter() - began
-        history.append(IterationRecord(len(history), point.objective, point.loss, norm, seconds))
+        history.append(IterationRecord(len(history), point.objective, point.loss, norm, distance, seconds))
         callback(history[-1])
         return norm
 
-    at, point = start, problem.evaluate(start)
-    norm = record(point)
-    curvature = Curvature(problem.size)
-    least, best_norm, stalled = point.objective, norm, 0
-    while norm > tol:
+    at = start
+    distance, point = problem.check(start, problem.evaluate(start))
+    best_norm = record(point, distance)
+    curvature = Curvature(problem.size, problem.precondition(at) if renewed else None)
+    least, stalled = point.objective, 0
+    while distance > tol:
         if len(history) > max_iter:
             return SolverResult(at, False, f"it used all {max_iter} iterations", tuple(history))
         direction = curvature.direction(point.gradient)
-        # Without any curvature yet, the step's length is a guess: at most one unit of scaled parameters.
-        length = min(1.0, 1.0 / float(np.linalg.norm(point.gradient))) if curvature.empty else 1.0
         rounding = problem.rounding * abs(point.objective)
-        step = search(problem.evaluate, at, point, direction, length=length, rounding=rounding)
-        if step is None and not curvature.empty:
-            curvature.forget()
-            continue
+        step = search(
+            problem.evaluate, at, point, direction, length=curvature.first_length(point.gradient), rounding=rounding
+        )
         if step is None or stalled >= PATIENCE:
-            return SolverResult(at, False, BEYOND_ROUNDING, tuple(history))
+            if problem.refine():
+                distance, point = problem.check(at, problem.evaluate(at))
+                least, best_norm, stalled = point.objective, float(np.abs(point.gradient).max(initial=0.0)), 0
+            elif step is None and not curvature.empty:
+                curvature.forget()
+            else:
+                return SolverResult(at, False, BEYOND_ROUNDING, tuple(history))
+            continue
         curvature.learn(at, step.parameters, point.gradient, step.point.gradient)
-        at, point = step.parameters, step.point
-        norm = record(point)
+        at = step.parameters
+        distance, point = problem.check(at, step.point)
+        norm = record(point, distance)
         moved = point.objective < least - rounding or norm < 0.9 * best_norm
         stalled = 0 if moved else stalled + 1
         least, best_norm = min(least, point.objective), min(norm, best_norm)
+        if len(history) - 1 in renewed and distance > tol:
+            curvature.renew(problem.precondition(at))
     return SolverResult(at, True, "", tuple(history))
 
 
 BEYOND_ROUNDING = "no step along the search direction lowered the objective beyond rounding"
+# Iterations after which the estimate of the Hessian is renewed: often while the probabilities still change, and then
+# less and less.
+RENEWED = frozenset({2, 4, 7, 11, 18, 30, 50, 80, 130, 210, 340})

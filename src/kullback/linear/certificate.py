@@ -1,0 +1,125 @@
+"""How far a linear fit can be from its optimum at most: a duality gap.
+
+Let f(W, b) = Σ_i ω_i·ℓ_i(z_i) + ½λ‖W‖² with logits z_i = Wᵀx_i + b, in nats per example, and α_i a subgradient of
+ℓ_i at z_i. By Fenchel's inequality every point α̃ with Σ_i ω_i·α̃_i = 0 (needed only with an intercept) bounds the
+optimum from below:
+
+    f* ≥ −Σ_i ω_i·ℓ*_i(α̃_i) − ‖Σ_i ω_i·x_i·α̃_iᵀ‖² / 2λ.
+
+At α̃ = α Fenchel's inequality is an equality, and the gap becomes ‖∂f/∂W‖² / 2λ: for any convex loss, at no cost.
+
+With an intercept, r = Σ_i ω_i·α_i is zero at the optimum only. The α_i are then moved by a shift δ of the intercept
+along the curvature H_i of their loss, α̃_i = α_i + H_i·δ with Σ_i ω_i·H_i·δ = −r, which makes the sum exactly zero.
+For cross-entropy α̃_i = m·(p̃ − t)/T with p̃ = p∘(1 + (δ − p·δ)/T): again a distribution, as long as the entries of δ
+lie within T of each other. What Fenchel's inequality then loses is m·KL(p̃‖p) ≤ m·χ²(p̃‖p) = δᵀH_iδ, so
+
+    f − f* ≤ δᵀHδ + ‖∂f/∂W + H_Wb·δ‖² / 2λ,    H = Σ_i ω_i·H_i.
+
+The same holds per label for binary cross-entropy. Sources: Boyd & Vandenberghe (2004), "Convex Optimization",
+section 5.1 (weak duality); Gibbs & Su (2002), "On choosing and bounding probability metrics" (KL ≤ χ²).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from kullback.linear.objective import LinearObjective, Vector
+from kullback.linear.row_curvature import has_dual, intercept_curvature
+from kullback.linear.solvers.base import Point
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is known of a fit's distance from the optimum.
+
+    Attributes:
+        primal: the objective reached, in nats per example, penalty included.
+        dual: a value that the optimum cannot lie below; −inf where none is known.
+        gap: primal − dual, the most that the objective can still fall.
+        relative_gap: gap / dual; inf where dual is not above 0.
+        gradient_norm: largest absolute component of the gradient, per column standardised.
+        passes: how often the data was read.
+        seconds: of the whole fit.
+        reason: why there is no finite gap; otherwise an empty string.
+    """
+
+    primal: float
+    dual: float
+    gap: float
+    relative_gap: float
+    gradient_norm: float
+    passes: int
+    seconds: float
+    reason: str
+
+
+class Gap(NamedTuple):
+    """How far an objective can be above its optimum, in nats per example; inf, and why, if nothing is known."""
+
+    value: float
+    reason: str = ""
+
+
+def why_no_gap(objective: LinearObjective) -> str:
+    """Why a problem has no finite duality gap, or an empty string if it has one."""
+    loss = objective.loss
+    if not loss.convex:
+        return f"{loss.name} is not convex, so no point can be proved optimal"
+    if objective.penalty == 0:
+        return "without a penalty (C=inf) the dual has no finite value off the optimum"
+    if objective.fit_intercept and not has_dual(loss):
+        return f"no dual point is known for {loss.name} with a free intercept"
+    return ""
+
+
+def weight_gap(objective: LinearObjective, gradient: Vector) -> float:
+    """‖∂f/∂W‖² / 2λ from the gradient in the scaled parameters: the gap, if the intercept is at its optimum."""
+    slope, _ = objective.split(gradient)
+    raw = slope * objective.scaling.scale[:, None]
+    return float(np.vdot(raw, raw)) / (2 * objective.penalty)
+
+
+def duality_gap(objective: LinearObjective, parameters: Vector, point: Point) -> Gap:
+    """Bound how far a point can be above the optimum, in at most two passes over the data.
+
+    Args:
+        objective: in float64.
+        parameters: (P,).
+        point: the objective there.
+    """
+    reason = why_no_gap(objective)
+    if reason:
+        return Gap(math.inf, reason)
+    if not objective.fit_intercept:
+        return Gap(weight_gap(objective, point.gradient))
+    _, pull = objective.split(point.gradient)
+    loss = objective.loss
+    summed = objective.over_logits(
+        parameters, lambda logits, block: intercept_curvature(loss, logits, block.targets, block.sample_weight)
+    )
+    curvature = summed / objective.total_weight
+    shift = _solve(curvature, -pull)
+    left = pull + curvature @ shift
+    if not np.abs(left).max() <= 1e-11 + 1e-9 * np.abs(pull).max():
+        return Gap(math.inf, "some class has no probability left in any row, so its intercept cannot be balanced")
+    reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
+    if not reach <= loss.temperature:  # type: ignore[attr-defined]
+        return Gap(math.inf, "the intercepts are still far from their optimum")
+    direction = objective.join(np.zeros((objective.design.shape[1], objective.n_outputs)), shift)
+    moved = objective.hessian_product(parameters, direction)
+    fenchel = max(0.0, float(shift @ curvature @ shift))
+    return Gap(fenchel + weight_gap(objective, point.gradient + moved))
+
+
+def _solve(curvature: Vector, target: Vector) -> Vector:
+    """The least shift with curvature @ shift = target; the curvature may be singular along equal shifts."""
+    # Classes may differ in frequency by many orders of magnitude: scaled to a unit diagonal first.
+    diagonal = np.sqrt(np.maximum(np.diag(curvature), 0))
+    inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    scaled = curvature * inverse[:, None] * inverse
+    solution, *_ = np.linalg.lstsq(scaled, target * inverse, rcond=1e-13)
+    return np.asarray(solution * inverse)

@@ -1,0 +1,128 @@
+"""Which arithmetic and which solver suit a problem, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kullback.linear.curvature import SubsampledCurvature, plan
+from kullback.linear.design import DenseDesign, Design, SparseDesign, StandardisedDesign
+from kullback.linear.objective import LinearObjective, Vector
+from kullback.linear.problem import LinearProblem
+from kullback.linear.row_curvature import structure_of
+from kullback.linear.scaling import ColumnScaling
+from kullback.losses import Loss
+from kullback.targets import Targets
+
+# Standardised float32 copies up to this size are kept for the whole fit; larger ones are made block by block.
+KEPT_BYTES = 1 << 26
+# Data of up to this size is in cache anyway, and float32 gains nothing on it.
+SMALL_BYTES = 1 << 20
+# In float32 a column whose mean is so many standard deviations from zero loses too much when multiplied raw.
+FAR_FROM_ZERO = 30.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is minimised, apart from the data matrix; the fields are those of `LinearObjective`."""
+
+    loss: Loss
+    targets: Targets
+    sample_weight: Vector | None
+    n_outputs: int
+    total_weight: float
+    penalty: float
+    fit_intercept: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A problem ready to be solved.
+
+    Attributes:
+        problem: the problem.
+        solver: the name of the solver.
+        reason: why that one, in words.
+    """
+
+    problem: LinearProblem
+    solver: str
+    reason: str
+
+
+def choose(
+    design: DenseDesign | SparseDesign,
+    terms: Terms,
+    scaling: ColumnScaling,
+    *,
+    solver: str,
+    tol: float,
+    run: Callable[..., Iterator[Any]] = map,
+) -> Choice:
+    """Set up a problem and choose its solver.
+
+    Args:
+        design: the data.
+        terms: the rest of the objective.
+        scaling: the change of variables.
+        solver: ``"auto"`` or a solver's name.
+        tol: the relative gap that ends the fit.
+        run: runs several calls at once and keeps their order.
+    """
+
+    def objective(of: Design) -> LinearObjective:
+        return LinearObjective(
+            of,
+            terms.loss,
+            terms.targets,
+            terms.sample_weight,
+            terms.n_outputs,
+            terms.total_weight,
+            terms.penalty,
+            terms.fit_intercept,
+            scaling,
+            run,
+        )
+
+    exact, fast = _precisions(design, scaling)
+    exact_objective = objective(exact)
+    fast_objective = None if fast is None else objective(fast)
+    curvature = None
+    if solver == "lbfgs":
+        reason = "asked for"
+    elif isinstance(design, SparseDesign):
+        solver, reason = "lbfgs", "the data is sparse, and a Hessian of it would be dense"
+    else:
+        n_rows, n_columns = design.shape[0], design.shape[1] + terms.fit_intercept
+        coupled = structure_of(terms.loss) == "coupled"
+        how = plan(n_rows, n_columns, terms.n_outputs, coupled=coupled)
+        if how is None:
+            solver, reason = "lbfgs", f"factorising {n_columns} columns would cost more than it saves"
+        else:
+            curvature = SubsampledCurvature(exact_objective, design, how, (fast or exact).dtype, run)
+            what = f"{how.leading} of {n_columns} principal axes" if how.rotated else f"all {n_columns} columns"
+            solver = "preconditioned"
+            reason = f"a Hessian of {what} × {terms.n_outputs} outputs from {how.sampled} rows pays for itself"
+    problem = LinearProblem(exact_objective, fast_objective, tol=tol, curvature=curvature)
+    return Choice(problem, solver, reason)
+
+
+def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> tuple[Design, Design | None]:
+    """The design in float64, and the same in float32 where that is faster."""
+    single = design.dtype == np.float32
+    if isinstance(design, SparseDesign):
+        return (SparseDesign(design.matrix, np.float64, like=design), design) if single else (design, None)
+    n_bytes = 4 * design.shape[0] * design.shape[1]
+    if single:
+        exact: Design = StandardisedDesign(design, scaling, np.float64)
+        near = np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale
+        if near.all():
+            return exact, design
+    else:
+        exact = design
+        if 2 * n_bytes <= SMALL_BYTES:
+            return exact, None
+    return exact, StandardisedDesign(design, scaling, np.float32, keep=n_bytes <= KEPT_BYTES)

@@ -1,0 +1,303 @@
+"""A preconditioner: the inverse of the Hessian of a few well-chosen rows.
+
+Most of what slows a quasi-Newton method down on a softmax model is known from a sample of the data: which directions
+of the columns are long, and which classes pull on one another. So the Hessian is built from a sample of rows,
+
+    Σ_i κ_i·H_i ⊗ x_i·x_iᵀ,    H_i = diag p_i − p_i·p_iᵀ (or a diagonal),
+
+and factorised, a few times in a fit, as the probabilities sharpen. Where columns × classes are too many for that, the
+columns are first rotated to the principal axes of the sample: the leading axes get the whole Hessian, each other axis
+its own C × C block (or a diagonal), which is most of the truth, since along those axes there is little data.
+
+Rows are drawn by how much curvature they hold in any class, so that rare classes and the few rows still in doubt late
+in a fit are not missed. The draw is deterministic.
+
+Sources: Böhning (1992), "Multinomial logistic regression algorithm", for the Hessian's form; Byrd, Chin, Neveitt &
+Nocedal (2011), "On the use of stochastic Hessian information", for sampling it; Roosta-Khorasani & Mahoney (2019),
+"Sub-sampled Newton methods", for drawing rows by their curvature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from kullback.linear.design import Array, DenseDesign, StandardisedDesign
+from kullback.linear.objective import LinearObjective, Vector
+from kullback.linear.row_curvature import row_scale, structure_of
+from kullback.linear.solvers.base import Apply
+from kullback.targets import ClassIndices, Targets
+
+# The most parameters that are factorised together: beyond, a factorisation costs more than it saves.
+MOST_TOGETHER = 2000
+# Up to this many the factorisation costs less than a call of a function; it is not weighed at all.
+LEAST_TOGETHER = 200
+# Candidate rows kept in memory, as bytes of float32.
+CANDIDATE_BYTES = 1 << 26
+# Classes up to which each minor axis gets a C × C block.
+BLOCK_CLASSES = 32
+# A class with fewer examples than this is a candidate with all of them.
+RARE = 200
+# Share of the diagonal that is added to it before factorising, against rounding in float32.
+RIDGE = 1e-6
+# Cuts of a product that runs on several threads; fixed, so that rounding does not depend on their number.
+CUTS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a preconditioner is built.
+
+    Attributes:
+        leading: principal axes (or columns, if all are taken) with a whole Hessian.
+        rotated: whether the columns are rotated to their principal axes first.
+        sampled: rows the Hessian is built from.
+        candidates: rows those are drawn from.
+    """
+
+    leading: int
+    rotated: bool
+    sampled: int
+    candidates: int
+
+
+def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan | None:
+    """Weigh a factorisation against the passes over the data that it saves; None where it cannot pay.
+
+    The unit is a multiplication with an addition. A pass costs about 2·N·D·C, and some 25·N·C for exponentials. To
+    build and factorise m×m from 4·m rows costs about 2.2·m³, once for all outputs or once for each.
+    """
+    one_pass = 2.0 * n_rows * n_columns * n_outputs + 25.0 * n_rows * n_outputs
+    blocks = 1 if coupled else n_outputs
+    together = (2.0 * one_pass / (2.2 * blocks)) ** (1 / 3)
+    together = min(max(together, LEAST_TOGETHER), MOST_TOGETHER)
+    leading = int(together // n_outputs) if coupled else int(together)
+    rotated = leading < n_columns
+    leading = min(leading, n_columns)
+    turn = 10.0 * n_columns**3
+    if rotated and (turn > max(60 * one_pass, 10.0 * LEAST_TOGETHER**3) or leading < 2):
+        return None
+    sampled = min(n_rows, max(500, 4 * leading * (n_outputs if coupled else 1)))
+    most = CANDIDATE_BYTES // (4 * n_columns)
+    candidates = min(n_rows, max(sampled, min(most, max(8 * sampled, 20_000))))
+    return Plan(leading, rotated, min(sampled, candidates), candidates)
+
+
+class SubsampledCurvature:
+    """Inverse Hessians of a sample, at any parameters.
+
+    Args:
+        objective: a dense one.
+        source: its matrix.
+        how: what `plan` chose.
+        dtype: float32 or float64, of everything but the factorisation.
+        run: runs several calls at once and keeps their order.
+    """
+
+    def __init__(
+        self,
+        objective: LinearObjective,
+        source: DenseDesign,
+        how: Plan,
+        dtype: Any,
+        run: Callable[..., Iterator[Any]] = map,
+    ) -> None:
+        self._how = how
+        self._dtype = np.dtype(dtype)
+        self._run = run
+        self._loss = objective.loss
+        self._n_outputs = objective.n_outputs
+        self._total_weight = objective.total_weight
+        self._coupled = structure_of(objective.loss) == "coupled" and objective.n_outputs > 1
+        rows, self._share = _candidates(objective.targets, source.shape[0], how.candidates)
+        standardised = StandardisedDesign(source, objective.scaling, dtype)
+        self._rows = standardised.take(rows)
+        self._penalty = objective.penalty / objective.scaling.scale**2
+        if objective.fit_intercept:
+            # First, so that it is always one of the leading axes.
+            self._rows = np.column_stack([np.ones(len(self._rows), dtype), self._rows])
+            self._penalty = np.concatenate([[0.0], self._penalty])
+        self._fit_intercept = objective.fit_intercept
+        self._targets = objective.targets[rows]
+        weight = objective.sample_weight
+        self._weight = None if weight is None else weight[rows]
+        self._scale = (
+            row_scale(self._loss, self._targets, self._n_outputs, self._weight) if self._coupled else np.empty(0)
+        )
+        self._axes = self._principal_axes() if how.rotated else None
+
+    def inverse_at(self, parameters: Vector) -> Apply | None:
+        """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
+        logits = self._rows @ self._rolled(parameters).astype(self._dtype)
+        if not np.isfinite(logits).all():
+            return None
+        if self._coupled:
+            shape = self._loss.probabilities(logits)
+            factor = self._scale
+            diagonal = shape * (1 - shape) * factor[:, None]
+        else:
+            shape = self._loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
+            factor = np.ones(len(shape))
+            diagonal = shape
+        picked, share = _draw(diagonal * self._share[:, None], self._how.sampled)
+        factor = (factor * self._share)[picked] * share / self._total_weight
+        shape, rows = np.ascontiguousarray(shape[picked]), self._rows[picked]
+        if self._axes is None:
+            every = self._whole(rows, shape, factor, np.diag(self._penalty))
+            return None if every is None else lambda vector: self._unrolled(every(self._rolled(vector)))
+        lead = self._how.leading
+        tail_rows = slice(0, len(rows), max(1, len(rows) // 1000))
+        bend = (self._axes * self._penalty[:, None]).T @ self._axes
+        leading = self._whole(rows @ self._axes[:, :lead].astype(self._dtype), shape, factor, bend[:lead, :lead])
+        if leading is None:
+            return None
+        step = tail_rows.step
+        minor = self._minor(
+            rows[tail_rows] @ self._axes[:, lead:].astype(self._dtype),
+            shape[tail_rows],
+            factor[tail_rows] * step,
+            np.diag(bend)[lead:],
+        )
+        axes = self._axes
+
+        def apply(vector: Vector) -> Vector:
+            turned = axes.T @ self._rolled(vector)
+            turned[:lead] = leading(turned[:lead])
+            turned[lead:] = minor(turned[lead:])
+            return self._unrolled(axes @ turned)
+
+        return apply
+
+    # ------------------------------------------------------------ pieces
+
+    def _whole(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply | None:
+        """Factorise the whole Hessian along some axes; `bend` is the penalty's share of it for each output."""
+        n_axes, n_outputs = rows.shape[1], self._n_outputs
+        if not self._coupled:
+            factors = []
+            for block in self._run(
+                lambda k: _gram(rows * np.sqrt(shape[:, k] * factor).astype(self._dtype)[:, None]), range(n_outputs)
+            ):
+                factorised = _factorise(block + bend)
+                if factorised is None:
+                    return None
+                factors.append(factorised)
+
+            def per_output(vector: Vector) -> Vector:
+                solved = [linalg.cho_solve(f, vector[:, k], check_finite=False) for k, f in enumerate(factors)]
+                return np.stack(solved, axis=1)
+
+            return per_output
+        root = np.sqrt(factor).astype(self._dtype)[:, None]
+        cuts = np.array_split(np.arange(len(rows)), CUTS)
+
+        def pulled(cut: Any) -> Array:
+            joint = (rows[cut] * root[cut])[:, :, None] * shape[cut][:, None, :]
+            return _gram(joint.reshape(len(cut), -1))
+
+        joint = sum(part.astype(np.float64) for part in self._run(pulled, cuts))
+        hessian = (-np.asarray(joint)).reshape(n_axes, n_outputs, n_axes, n_outputs)
+        alone = self._run(lambda k: _gram(rows * (root * np.sqrt(shape[:, k : k + 1]))), range(n_outputs))
+        for k, block in enumerate(alone):
+            hessian[:, k, :, k] += block + bend
+        factorised = _factorise(hessian.reshape(n_axes * n_outputs, -1))
+        if factorised is None:
+            return None
+        return lambda vector: np.asarray(
+            linalg.cho_solve(factorised, vector.ravel(), check_finite=False).reshape(vector.shape)
+        )
+
+    def _minor(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply:
+        """One block or diagonal for each minor axis."""
+        squares = np.square(rows) * factor.astype(self._dtype)[:, None]
+        if not self._coupled or self._n_outputs > BLOCK_CLASSES:
+            spread = shape * (1 - shape) if self._coupled else shape
+            diagonal = (squares.T @ spread).astype(np.float64)
+            diagonal += bend[:, None] + RIDGE * diagonal.mean() + np.finfo(np.float64).tiny
+            return lambda vector: vector / diagonal
+        n_outputs = self._n_outputs
+        pairs = (shape[:, :, None] * shape[:, None, :]).reshape(len(shape), -1)
+        blocks = -(squares.T @ pairs).astype(np.float64).reshape(-1, n_outputs, n_outputs)
+        every = np.arange(n_outputs)
+        blocks[:, every, every] += squares.T @ shape
+        ridge = RIDGE * np.abs(blocks[:, every, every]).mean()
+        blocks[:, every, every] += bend[:, None] + ridge + np.finfo(np.float64).tiny
+        inverse = np.linalg.inv(blocks)
+        return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
+
+    def _principal_axes(self) -> Vector:
+        """(D, D) orthonormal axes, most spread first; the intercept, if any, is the first."""
+        first = 1 if self._fit_intercept else 0
+        columns = self._rows[:, first:]
+        few = columns[:: max(1, len(columns) // max(2000, 3 * columns.shape[1]))]
+        parts = self._run(_gram, np.array_split(few, CUTS))
+        spread = sum(part.astype(np.float64) for part in parts)
+        _, axes = linalg.eigh(spread, check_finite=False, driver="evd", overwrite_a=True)
+        whole = np.zeros((columns.shape[1] + first,) * 2)
+        whole[:first, :first] = 1.0
+        whole[first:, first:] = axes[:, ::-1]
+        return whole
+
+    def _rolled(self, vector: Vector) -> Vector:
+        """(P,) parameters as (D, C), the intercept first."""
+        matrix = vector.reshape(-1, self._n_outputs)
+        return np.concatenate([matrix[-1:], matrix[:-1]]) if self._fit_intercept else matrix
+
+    def _unrolled(self, matrix: Vector) -> Vector:
+        ordered = np.concatenate([matrix[1:], matrix[:1]]) if self._fit_intercept else matrix
+        return np.ascontiguousarray(ordered).ravel()
+
+
+def _gram(rows: Array) -> Array:
+    product: Array = rows.T @ rows
+    return product
+
+
+def _factorise(hessian: Vector) -> tuple[Vector, bool] | None:
+    """Cholesky, with a ridge that grows until it succeeds."""
+    diagonal = np.diag(hessian).copy()
+    ridge = RIDGE * float(np.abs(diagonal).mean()) + float(np.finfo(np.float64).tiny)
+    for _ in range(8):
+        hessian[np.diag_indices(len(hessian))] = diagonal + ridge
+        try:
+            return linalg.cho_factor(hessian, lower=True, check_finite=False)
+        except linalg.LinAlgError:
+            ridge *= 10
+    return None
+
+
+def _candidates(targets: Targets, n_rows: int, count: int) -> tuple[Any, Vector]:
+    """Row indices, and how many rows each stands for."""
+    if count >= n_rows:
+        return slice(None), np.ones(n_rows)
+    rare = np.zeros(n_rows, dtype=bool)
+    if isinstance(targets, ClassIndices):
+        indices = np.asarray(targets.indices)
+        known = indices >= 0
+        counts = np.bincount(indices[known])
+        rare[known] = counts[indices[known]] < RARE
+        if rare.sum() > count // 2:
+            rare[:] = False
+    common = np.flatnonzero(~rare)
+    drawn = np.random.default_rng(0).choice(common, count - int(rare.sum()), replace=False)
+    rows = np.sort(np.concatenate([np.flatnonzero(rare), drawn]))
+    return rows, np.where(rare[rows], 1.0, len(common) / len(drawn))
+
+
+def _draw(curvature: Array, count: int) -> tuple[Any, Vector]:
+    """Pick about `count` rows by their share of any output's curvature (n, C), and how many rows each stands for."""
+    if count >= len(curvature):
+        return slice(None), np.ones(len(curvature))
+    whole = curvature.sum(axis=0, dtype=np.float64)
+    shares = np.divide(curvature, whole, out=np.zeros(curvature.shape), where=whole > 0).sum(axis=1)
+    shares = shares / max(float(shares.sum()), 1e-300) + 0.2 / len(shares)
+    chance = np.minimum(1.0, shares * (count / shares.sum()))
+    # Equally spaced points along the summed chances: every row is met as often as it should be, to within one.
+    ends = np.cumsum(chance)
+    picked = np.unique(np.searchsorted(ends, np.arange(0.5, ends[-1])))
+    picked = picked[picked < len(chance)]
+    return picked, 1.0 / chance[picked]
