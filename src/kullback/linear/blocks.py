@@ -11,13 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import cache
 from typing import Any, TypeAlias
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from kullback.kernels.threads import get_num_threads
 
 Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes milliseconds, so it is done once."""
+    return ThreadpoolController()
 
 
 @contextmanager
@@ -30,7 +37,7 @@ def block_map(n_blocks: int) -> Iterator[Map]:
         n_blocks: how many items a call will have; a single one is run where it stands.
     """
     threads = min(get_num_threads(), n_blocks)
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         if threads == 1:
             yield map
             return

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,9 @@ RARE = 200
 RIDGE = 1e-6
 # Cuts of a product that runs on several threads; fixed, so that rounding does not depend on their number.
 CUTS = 4
+# Up to this many multiplications a product is not cut.
+FEW_PRODUCTS = 2 * 10**7
+FEW_ELEMENTS = 2 * 10**5
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,13 @@ class Plan:
 def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan | None:
     """Weigh a factorisation against the passes over the data that it saves; None where it cannot pay.
 
-    The unit is a multiplication with an addition. A pass costs about 2·N·D·C, and some 25·N·C for exponentials. To
-    build and factorise m×m from 4·m rows costs about 2.2·m³, once for all outputs or once for each.
+    The unit is a multiplication with an addition in a pass, whose products are narrow: 2·N·D·C of them, and some
+    25·N·C for exponentials. To build and factorise m×m from 4·m rows takes about 2.2·m³, once for all outputs or once
+    for each, in products so large that they run four times as fast.
     """
     one_pass = 2.0 * n_rows * n_columns * n_outputs + 25.0 * n_rows * n_outputs
     blocks = 1 if coupled else n_outputs
-    together = (2.0 * one_pass / (2.2 * blocks)) ** (1 / 3)
+    together = (2.0 * one_pass / (0.55 * blocks)) ** (1 / 3)
     together = min(max(together, LEAST_TOGETHER), MOST_TOGETHER)
     leading = int(together // n_outputs) if coupled else int(together)
     rotated = leading < n_columns
@@ -83,7 +88,7 @@ def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan 
         return None
     sampled = min(n_rows, max(500, 4 * leading * (n_outputs if coupled else 1)))
     most = CANDIDATE_BYTES // (4 * n_columns)
-    candidates = min(n_rows, max(sampled, min(most, max(8 * sampled, 20_000))))
+    candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))
     return Plan(leading, rotated, min(sampled, candidates), candidates)
 
 
@@ -116,6 +121,8 @@ class SubsampledCurvature:
         rows, self._share = _candidates(objective.targets, source.shape[0], how.candidates)
         standardised = StandardisedDesign(source, objective.scaling, dtype)
         self._rows = standardised.take(rows)
+        # Rows far out in rare columns hold all the curvature there.
+        self._reach = np.einsum("ij,ij->i", self._rows, self._rows)
         self._penalty = objective.penalty / objective.scaling.scale**2
         if objective.fit_intercept:
             # First, so that it is always one of the leading axes.
@@ -127,8 +134,12 @@ class SubsampledCurvature:
         self._weight = None if weight is None else weight[rows]
         self._scale = (
             row_scale(self._loss, self._targets, self._n_outputs, self._weight) if self._coupled else np.empty(0)
-        )
-        self._axes = self._principal_axes() if how.rotated else None
+        ).astype(dtype)
+        self._axes: Array | None = None
+        if how.rotated:
+            axes = self._principal_axes()
+            self._bend = (axes * self._penalty[:, None]).T @ axes
+            self._axes = axes.astype(self._dtype)
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
@@ -141,9 +152,10 @@ class SubsampledCurvature:
             diagonal = shape * (1 - shape) * factor[:, None]
         else:
             shape = self._loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
-            factor = np.ones(len(shape))
+            factor = np.ones(len(shape), shape.dtype)
             diagonal = shape
-        picked, share = _draw(diagonal * self._share[:, None], self._how.sampled)
+        diagonal = diagonal * self._share.astype(diagonal.dtype)[:, None]
+        picked, share = _draw(diagonal, self._reach, self._how.sampled)
         factor = (factor * self._share)[picked] * share / self._total_weight
         shape, rows = np.ascontiguousarray(shape[picked]), self._rows[picked]
         if self._axes is None:
@@ -151,24 +163,27 @@ class SubsampledCurvature:
             return None if every is None else lambda vector: self._unrolled(every(self._rolled(vector)))
         lead = self._how.leading
         tail_rows = slice(0, len(rows), max(1, len(rows) // 1000))
-        bend = (self._axes * self._penalty[:, None]).T @ self._axes
-        leading = self._whole(rows @ self._axes[:, :lead].astype(self._dtype), shape, factor, bend[:lead, :lead])
+        leading = self._whole(rows @ self._axes[:, :lead], shape, factor, self._bend[:lead, :lead])
         if leading is None:
             return None
         step = tail_rows.step
         minor = self._minor(
-            rows[tail_rows] @ self._axes[:, lead:].astype(self._dtype),
+            rows[tail_rows] @ self._axes[:, lead:],
             shape[tail_rows],
             factor[tail_rows] * step,
-            np.diag(bend)[lead:],
+            np.diag(self._bend)[lead:],
         )
         axes = self._axes
 
         def apply(vector: Vector) -> Vector:
-            turned = axes.T @ self._rolled(vector)
+            # A gradient near the optimum may be too small for float32: only its shape is rounded.
+            size = float(np.abs(vector).max(initial=0.0)) or 1.0
+            turned = (axes.T @ self._rolled(vector / size).astype(axes.dtype)).astype(np.float64)
             turned[:lead] = leading(turned[:lead])
             turned[lead:] = minor(turned[lead:])
-            return self._unrolled(axes @ turned)
+            reach = float(np.abs(turned).max(initial=0.0)) or 1.0
+            back = axes @ (turned / reach).astype(axes.dtype)
+            return self._unrolled(back.astype(np.float64) * (size * reach))
 
         return apply
 
@@ -193,23 +208,33 @@ class SubsampledCurvature:
 
             return per_output
         root = np.sqrt(factor).astype(self._dtype)[:, None]
-        cuts = np.array_split(np.arange(len(rows)), CUTS)
-
-        def pulled(cut: Any) -> Array:
-            joint = (rows[cut] * root[cut])[:, :, None] * shape[cut][:, None, :]
-            return _gram(joint.reshape(len(cut), -1))
-
-        joint = sum(part.astype(np.float64) for part in self._run(pulled, cuts))
-        hessian = (-np.asarray(joint)).reshape(n_axes, n_outputs, n_axes, n_outputs)
-        alone = self._run(lambda k: _gram(rows * (root * np.sqrt(shape[:, k : k + 1]))), range(n_outputs))
-        for k, block in enumerate(alone):
-            hessian[:, k, :, k] += block + bend
+        weighted = rows * root
+        joint = self._product(lambda cut: _rows_times(weighted[cut], shape[cut]), len(rows), n_axes * n_outputs)
+        hessian = (-joint).reshape(n_axes, n_outputs, n_axes, n_outputs)
+        if len(rows) * n_axes * n_outputs <= FEW_ELEMENTS:
+            # All classes in one product: many small ones would cost their calls.
+            alone = (weighted.T @ _rows_times(weighted, shape)).reshape(n_axes, n_axes, n_outputs)
+            every = np.arange(n_outputs)
+            hessian[:, every, :, every] += np.moveaxis(alone, 2, 0) + bend
+        else:
+            blocks = self._run(lambda k: _gram(weighted * np.sqrt(shape[:, k : k + 1])), range(n_outputs))
+            for k, block in enumerate(blocks):
+                hessian[:, k, :, k] += block + bend
         factorised = _factorise(hessian.reshape(n_axes * n_outputs, -1))
         if factorised is None:
             return None
         return lambda vector: np.asarray(
             linalg.cho_solve(factorised, vector.ravel(), check_finite=False).reshape(vector.shape)
         )
+
+    def _product(self, take: Callable[[slice], Array], n_rows: int, width: int) -> Vector:
+        """AᵀA of the (n_rows, width) matrix A that `take` makes piece by piece."""
+        if n_rows * width**2 <= FEW_PRODUCTS:
+            return _gram(take(slice(None))).astype(np.float64)
+        ends = np.linspace(0, n_rows, CUTS + 1).astype(int)
+        cuts = [slice(start, stop) for start, stop in pairwise(ends)]
+        parts = self._run(lambda cut: _gram(take(cut)), cuts)
+        return np.asarray(sum(part.astype(np.float64) for part in parts))
 
     def _minor(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply:
         """One block or diagonal for each minor axis."""
@@ -234,8 +259,7 @@ class SubsampledCurvature:
         first = 1 if self._fit_intercept else 0
         columns = self._rows[:, first:]
         few = columns[:: max(1, len(columns) // max(2000, 3 * columns.shape[1]))]
-        parts = self._run(_gram, np.array_split(few, CUTS))
-        spread = sum(part.astype(np.float64) for part in parts)
+        spread = self._product(lambda cut: few[cut], len(few), few.shape[1])
         _, axes = linalg.eigh(spread, check_finite=False, driver="evd", overwrite_a=True)
         whole = np.zeros((columns.shape[1] + first,) * 2)
         whole[:first, :first] = 1.0
@@ -250,6 +274,11 @@ class SubsampledCurvature:
     def _unrolled(self, matrix: Vector) -> Vector:
         ordered = np.concatenate([matrix[1:], matrix[:1]]) if self._fit_intercept else matrix
         return np.ascontiguousarray(ordered).ravel()
+
+
+def _rows_times(rows: Array, shape: Array) -> Array:
+    """Each row of (n, r) times each entry of the same row of (n, C): (n, r·C)."""
+    return (rows[:, :, None] * shape[:, None, :]).reshape(len(rows), -1)
 
 
 def _gram(rows: Array) -> Array:
@@ -288,14 +317,21 @@ def _candidates(targets: Targets, n_rows: int, count: int) -> tuple[Any, Vector]
     return rows, np.where(rare[rows], 1.0, len(common) / len(drawn))
 
 
-def _draw(curvature: Array, count: int) -> tuple[Any, Vector]:
-    """Pick about `count` rows by their share of any output's curvature (n, C), and how many rows each stands for."""
+def _draw(curvature: Array, reach: Array, count: int) -> tuple[Any, Vector]:
+    """Pick about `count` rows by their share of any output's curvature (n, C) and their squared length (n,).
+
+    Also returns how many rows each stands for.
+    """
     if count >= len(curvature):
         return slice(None), np.ones(len(curvature))
     whole = curvature.sum(axis=0, dtype=np.float64)
     shares = np.divide(curvature, whole, out=np.zeros(curvature.shape), where=whole > 0).sum(axis=1)
-    shares = shares / max(float(shares.sum()), 1e-300) + 0.2 / len(shares)
-    chance = np.minimum(1.0, shares * (count / shares.sum()))
+    even = np.full(len(shares), 1.0 / len(shares))
+    outlying = shares * (reach / max(float(reach.mean()), 1e-300))
+    mixed = np.zeros(len(shares))
+    for part in (shares, outlying, even):
+        mixed += part / max(float(part.sum()), 1e-300)
+    chance = np.minimum(1.0, mixed * (count / mixed.sum()))
     # Equally spaced points along the summed chances: every row is met as often as it should be, to within one.
     ends = np.cumsum(chance)
     picked = np.unique(np.searchsorted(ends, np.arange(0.5, ends[-1])))

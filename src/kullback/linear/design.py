@@ -9,6 +9,7 @@ Weights are (d, C), so that one non-zero of a sparse row touches C numbers that 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from kullback import kernels
 from kullback.linear.scaling import ColumnScaling
 
 Array: TypeAlias = NDArray[Any]
+Map: TypeAlias = Callable[..., Iterator[Any]]
 Vector: TypeAlias = NDArray[np.float64]
 
 # A dense block is small enough to be still in cache when the second product reads it, and large enough that the
@@ -113,21 +115,26 @@ class DenseDesign:
         """The rows of one block, in place."""
         return DenseRows(self.matrix[which])
 
-    def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
+    def column_moments(self, sample_weight: Vector | None, run: Map = map) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, in one pass over rows shifted by the first row.
 
         The shift keeps the variance accurate for columns whose mean is large beside their spread.
         """
-        n_rows, n_columns = self.shape
-        first, second = np.zeros(n_columns), np.zeros(n_columns)
+        n_columns = self.shape[1]
         shift = self.matrix[0].astype(np.float64)
-        weight = np.ones(n_rows) if sample_weight is None else sample_weight
-        for rows in self.blocks(n_columns):
+
+        def sums(rows: slice) -> tuple[float, Vector, Vector]:
             centred = self.matrix[rows] - shift
-            first += weight[rows] @ centred
+            weight = np.ones(len(centred)) if sample_weight is None else sample_weight[rows]
+            first = weight @ centred
             np.square(centred, out=centred)
-            second += weight[rows] @ centred
-        total = weight.sum()
+            return float(weight.sum()), first, weight @ centred
+
+        total, first, second = 0.0, np.zeros(n_columns), np.zeros(n_columns)
+        for part in run(sums, row_blocks(self.shape[0], 64 * n_columns)):
+            total += part[0]
+            first += part[1]
+            second += part[2]
         first /= total
         return shift + first, np.maximum(second / total - first**2, 0.0)
 
@@ -216,7 +223,7 @@ class SparseDesign:
             self._transposed = self.matrix.T.tocsr()
         return self._transposed
 
-    def column_moments(self, sample_weight: Vector | None) -> tuple[Vector, Vector]:
+    def column_moments(self, sample_weight: Vector | None, run: Map = map) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, zeros included."""
         weight = None if sample_weight is None else sample_weight.astype(self.dtype)
         mean, variance = mean_variance_axis(self.matrix, axis=0, weights=weight)

@@ -151,15 +151,16 @@ class LinearEstimator(BaseEstimator):
         design = as_design(X if kept is None else X[:, kept])
         batch = Batch(loss, (design.shape[0], n_outputs), targets, sample_weight, "mean")
         penalty = penalty_factor / (float(self.C) * batch.divisor)
-        scaling = column_scaling(
-            design,
-            sample_weight,
-            penalty=penalty,
-            curvature=_curvature_at_start(loss, n_outputs),
-            fit_intercept=self.fit_intercept,
-        )
         terms = Terms(loss, batch.targets, sample_weight, n_outputs, batch.divisor, penalty, self.fit_intercept)
         with block_map(max(2, len(design.blocks(n_outputs)))) as run:
+            scaling = column_scaling(
+                design,
+                sample_weight,
+                penalty=penalty,
+                curvature=_curvature_at_start(loss, n_outputs),
+                fit_intercept=self.fit_intercept,
+                run=run,
+            )
             choice = choose(design, terms, scaling, solver=self.solver, tol=float(self.tol), run=run)
             if self.verbose:
                 print(f"solver {choice.solver}: {choice.reason}", flush=True)

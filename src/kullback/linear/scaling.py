@@ -7,8 +7,9 @@ X·W + b = ((X − μ)/s)·V + b'. The penalty stays on W, so the minimiser is t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ def column_scaling(
     penalty: float,
     curvature: float,
     fit_intercept: bool,
+    run: Callable[..., Iterator[Any]] = map,
 ) -> ColumnScaling:
     """Choose the scales that give the objective the same curvature along every column at the start.
 
@@ -59,8 +61,9 @@ def column_scaling(
         penalty: λ, per example.
         curvature: κ, the loss's mean second derivative in one logit.
         fit_intercept: without an intercept columns cannot be centred, and σ_j² is the second moment about zero.
+        run: runs several calls at once and keeps their order.
     """
-    mean, variance = design.column_moments(sample_weight)
+    mean, variance = design.column_moments(sample_weight, run)
     if not fit_intercept:
         variance = variance + mean**2
         mean = np.zeros_like(mean)

@@ -30,8 +30,8 @@ class Curvature:
 
     Args:
         size: P.
-        precondition: applies a first estimate of the inverse Hessian to a (P,) vector; None for a multiple of the
-            identity that follows the last pair.
+        precondition: applies a first estimate of the inverse Hessian to a (P,) vector; None for the identity. Either
+            is scaled to agree with a pair: the identity with the last one, an estimate with the first one after it.
     """
 
     def __init__(self, size: int, precondition: Apply | None = None) -> None:
@@ -41,7 +41,7 @@ class Curvature:
         self._order: list[int] = []
         self._precondition = precondition
         self._step, self._spare = np.empty(size), np.empty(size)
-        self._scale = 1.0
+        self._scale, self._scaled = 1.0, False
 
     @property
     def empty(self) -> bool:
@@ -52,11 +52,17 @@ class Curvature:
         """Drop every pair, and the first estimate with them."""
         self._order.clear()
         self._precondition = None
+        self._scale = 1.0
 
     def renew(self, precondition: Apply | None) -> None:
         """Replace the first estimate; what was learnt since is kept."""
-        if precondition is not None:
-            self._precondition = precondition
+        if precondition is None:
+            return
+        self._precondition, self._scaled = precondition, False
+        if self._order:
+            last = self._order[-1]
+            change = self._changes[last]
+            self._scale = 1.0 / (self._inverse[last] * float(change @ precondition(change)))
 
     def first_length(self, gradient: Vector) -> float:
         """The length of step to try first."""
@@ -75,7 +81,10 @@ class Curvature:
         place = len(self._order) if len(self._order) < len(self._inverse) else self._order.pop(0)
         self._steps[place], self._changes[place] = step, change
         self._inverse[place] = 1.0 / width
-        self._scale = width / length
+        if self._precondition is None:
+            self._scale = width / length
+        elif not self._scaled:
+            self._scale, self._scaled = width / float(change @ self._precondition(change)), True
         self._order.append(place)
 
     def direction(self, gradient: Vector) -> Vector:
@@ -88,8 +97,7 @@ class Curvature:
             found -= np.multiply(self._changes[place], share, out=self._spare)
         if self._precondition is not None:
             found = self._precondition(found)
-        else:
-            found *= self._scale
+        found *= self._scale
         for place in self._order:
             share = shares[place] - self._inverse[place] * float(self._changes[place] @ found)
             found += np.multiply(self._steps[place], share, out=self._spare)
