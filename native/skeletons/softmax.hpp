@@ -190,7 +190,6 @@ template <class T>
 inline void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses,
                        const BlockTargets& targets, Report& report) {
     double sums[8] = {};
-    T largest = 0;
     int64_t r = 0;
     auto add = [&](auto weight) KULLBACK_LAMBDA {
         for (; r + 8 <= rows; r += 8) {
@@ -204,9 +203,9 @@ inline void put_losses(const Job& job, int64_t begin, int64_t rows, const T* los
     } else {
         add([](int64_t) KULLBACK_LAMBDA { return 1.0; });
     }
-    for (r = 0; r < rows; ++r) largest = losses[r] > largest ? losses[r] : largest;
     report.total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-    for (r = 0; largest == infinity<T> && r < rows; ++r) {
+    // an infinite loss, or a NaN that may hide one, shows in the sum
+    for (r = 0; !(report.total < infinity<double>) && r < rows; ++r) {
         if (targets.weight(r) * double(losses[r]) == infinity<double>) {
             report.infinite_row = begin + r;
             break;
