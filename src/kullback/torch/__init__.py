@@ -26,6 +26,7 @@ from kullback.torch.linear import (
 from kullback.torch.loss import Loss, functional
 from kullback.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
 from kullback.torch.nll import nll_loss
+from kullback.torch.parallel import vocab_parallel_cross_entropy, vocab_parallel_linear_cross_entropy
 from kullback.torch.rows import Mixture
 from kullback.torch.statistics import Statistics
 
@@ -47,4 +48,6 @@ __all__ = [
     "linear_cross_entropy_with_statistics",
     "linear_loss",
     "nll_loss",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,9 +60,9 @@ def binary_cross_entropy_with_logits(
     if torch.is_autocast_enabled(input.device.type) and value_dtype in (torch.float16, torch.bfloat16):
         value_dtype = torch.float32
     weights = [_fitting("weight", weight, input), _fitting("pos_weight", pos_weight, input)]
-    columns = _columns(input, weights)
+    layout = _layout(input, weights)
     fused = (
-        columns > 0
+        layout is not None
         and reduction != "none"
         and input.device.type == "cpu"
         and not target.requires_grad
@@ -71,15 +70,12 @@ def binary_cross_entropy_with_logits(
         and not ops.in_transform()
     )
     if fused:
-        size = input.numel()
-        scale = 1.0 / size if reduction == "mean" else 1.0
         wide = accumulation_dtype(input.dtype)
-        per_column = [None if w is None else w.to(wide).expand(columns) for w in weights]
         value, _ = sigmoid_loss(
-            input.reshape(size // columns, columns),
-            labels.reshape(size // columns, columns),
-            *per_column,
-            scale,
+            input.reshape(layout),
+            labels.reshape(layout),
+            *(None if w is None else w.to(wide).expand(layout[-1]) for w in weights),
+            reduction == "mean",
             torch.is_grad_enabled() and input.requires_grad and input.dtype != torch.float16,
             value_dtype,
             list(input.shape),
@@ -149,15 +145,15 @@ def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
     return weight
 
 
-def _columns(input: Tensor, weights: list[Tensor | None]) -> int:
-    """How many columns the elements may be laid out in for the kernel; 0 if the weights do not go by column."""
+def _layout(input: Tensor, weights: list[Tensor | None]) -> tuple[int, ...] | None:
+    """How the elements are laid out for the kernel: in a line, in rows if weights go by column; None if by neither."""
     if input.dim() == 0 or input.numel() == 0:
-        return 0
-    if all(w is None or w.numel() == 1 for w in weights):
-        return math.gcd(input.numel(), 4096)  # any layout does: rows long enough to be worth their bookkeeping
-    if all(w is None or w.numel() == 1 or tuple(w.shape) == (input.shape[-1],) for w in weights):
-        return int(input.shape[-1])
-    return 0
+        return None
+    if all(w is None for w in weights):
+        return (input.numel(),)
+    if all(w is None or w.numel() == 1 or w.shape == input.shape[-1:] for w in weights):
+        return (math.prod(input.shape[:-1]), input.shape[-1])
+    return None
 
 
 def _check_labels(labels: Tensor, shape: list[int]) -> None:
@@ -184,7 +180,7 @@ def _label_error(labels: Tensor, flat: int, shape: list[int]) -> SoftTargetError
     mutates_args=(),
     device_types="cpu",
     schema=(
-        "(Tensor logits, Tensor labels, Tensor? weight, Tensor? positive_weight, float scale, bool with_gradient, "
+        "(Tensor logits, Tensor labels, Tensor? weight, Tensor? positive_weight, bool mean, bool with_gradient, "
         "ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
     ),
 )
@@ -193,14 +189,23 @@ def sigmoid_loss(
     labels: Tensor,
     weight: Tensor | None,
     positive_weight: Tensor | None,
-    scale: float,
+    mean: bool,
     with_gradient: bool,
     value_dtype: torch.dtype,
     shape: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """scale × the sum of all element losses of (N, C), and its gradient if asked for."""
+    """The mean or sum of the element losses of (M,) or (N, C), and its gradient if asked for.
+
+    Weights are (C,), and only there for (N, C).
+    """
+    scale = 1.0 / logits.numel() if mean else 1.0
+    result = result_like(logits) if with_gradient else logits.new_empty(0)
+    gradient = result
+    if logits.dim() == 1:
+        columns = math.gcd(logits.numel(), 4096)  # any layout does: rows long enough to be worth their bookkeeping
+        logits, labels = logits.reshape(-1, columns), labels.reshape(-1, columns)
+        gradient = result.reshape(-1, columns) if with_gradient else result
     n_rows, n_columns = logits.shape
-    gradient = result_like(logits) if with_gradient else logits.new_empty(0)
     recipe = SigmoidRecipe(
         class_weight=None if weight is None else native.array_of(weight.double()),
         positive_weight=None if positive_weight is None else native.array_of(positive_weight.double()),
@@ -213,7 +218,7 @@ def sigmoid_loss(
         z = logits[rows] if whole else logits[rows].float()
         into = None if not with_gradient else gradient[rows] if whole else z
         try:
-            result = kernels.active().sigmoid_evaluate(
+            found = kernels.active().sigmoid_evaluate(
                 recipe,
                 native.logits_array(z),
                 LabelRows(native.array_of(labels[rows])),
@@ -225,8 +230,8 @@ def sigmoid_loss(
             raise
         if with_gradient and into is z:
             gradient[rows] = z
-        total += result.total
-    return torch.tensor(np.float64(total * scale)).to(value_dtype), gradient
+        total += found.total
+    return torch.tensor(total * scale, dtype=torch.float64).to(value_dtype), result
 
 
 @sigmoid_loss.register_fake
@@ -239,7 +244,7 @@ def _sigmoid_loss_fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
-    ctx.scale, ctx.has_gradient = inputs[4], inputs[5]
+    ctx.mean, ctx.has_gradient = inputs[4], inputs[5]
     ctx.save_for_backward(*inputs[:4], output[1])
 
 
@@ -254,7 +259,7 @@ def _backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor
     off = 1 - on
     if positive_weight is not None:
         on = on * positive_weight
-    result = (off * torch.sigmoid(z) - on * torch.sigmoid(-z)) * (g * ctx.scale)
+    result = (off * torch.sigmoid(z) - on * torch.sigmoid(-z)) * (g / logits.numel() if ctx.mean else g)
     if weight is not None:
         result = result * weight
     return (result.to(logits.dtype), *(None,) * 7)

@@ -165,10 +165,11 @@ def run(
         input, target = input[kept], TargetRows(*(None if t is None else t[kept] for t in target))  # type: ignore[arg-type]
         row_weight = None if row_weight is None else row_weight[kept]
     half_on_cpu = input.device.type == "cpu" and input.dtype in (torch.bfloat16, torch.float16)
-    if half_on_cpu and isinstance(row_loss, CrossEntropyRows):
-        found = _by_classes(row_loss, input, weight, bias, target, row_weight, wanted, with_statistics)
-    else:
-        found = _by_rows(row_loss, input, weight, bias, target, row_weight, wanted, with_statistics, chunk_rows)
+    with torch.autocast(input.device.type, enabled=False):  # the types are chosen here
+        if half_on_cpu and isinstance(row_loss, CrossEntropyRows):
+            found = _by_classes(row_loss, input, weight, bias, target, row_weight, wanted, with_statistics)
+        else:
+            found = _by_rows(row_loss, input, weight, bias, target, row_weight, wanted, with_statistics, chunk_rows)
     if kept is None:
         return found
     return found._replace(

@@ -1,0 +1,278 @@
+"""The operators inside PyTorch's other machinery: compilers, transforms, autocast, distributed wrappers."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import nn
+
+import kullback.torch as kt
+
+N, D, C = 6, 4, 5
+
+
+@pytest.fixture(autouse=True)
+def _no_compiled_code_from_other_tests():
+    torch._dynamo.reset()
+
+
+class Model(nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.layer = nn.Linear(D, C)
+        self.loss = loss
+
+    def forward(self, x, y):
+        return self.loss(self.layer(x), y)
+
+
+def batch():
+    return torch.randn(N, D), torch.tensor([0, 1, 2, 3, 4, -100])
+
+
+LOSSES = {
+    "cross-entropy": lambda: kt.CrossEntropyLoss(torch.rand(C), label_smoothing=0.1),
+    "per example": lambda: Summed(kt.CrossEntropyLoss(reduction="none")),
+    "capped": lambda: kt.CrossEntropyLoss(softcap=3.0, z_loss=0.1),
+    "in place": lambda: kt.CrossEntropyLoss(overwrite_input=True),
+    "loss object": lambda: kt.Loss("focal(gamma=2)"),
+    "nll": lambda: LogSoftmaxed(kt.NLLLoss()),
+    "labels": lambda: OneHot(kt.BCEWithLogitsLoss()),
+}
+
+
+class Summed(nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, z, y):
+        return (self.loss(z, y) * torch.linspace(1, 2, z.shape[0])).sum()
+
+
+class LogSoftmaxed(Summed):
+    def forward(self, z, y):
+        return self.loss(z.log_softmax(1), y)
+
+
+class OneHot(Summed):
+    def forward(self, z, y):
+        return self.loss(z, F.one_hot(y.clamp_min(0), C).to(z.dtype))
+
+
+def gradients(function, model, x, y):
+    model.zero_grad()
+    value = function(x, y)
+    value.backward()
+    return value, model.layer.weight.grad.clone()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_compiled_in_one_graph(name):
+    model = Model(LOSSES[name]())
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for n in (N, 4, 9):  # the second shape makes sizes symbolic
+        x, y = torch.randn(n, D), torch.randint(0, C, (n,))
+        torch.testing.assert_close(gradients(compiled, model, x, y), gradients(model, model, x, y))
+
+
+def test_compiled_by_inductor():
+    model = Model(kt.CrossEntropyLoss(label_smoothing=0.1))
+    compiled = torch.compile(model, fullgraph=True)
+    x, y = batch()
+    torch.testing.assert_close(gradients(compiled, model, x, y), gradients(model, model, x, y))
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "loss object", "labels"])
+def test_exported(name):
+    model = Model(LOSSES[name]())
+    x, y = batch()
+    y = y.clamp_min(0)
+    program = torch.export.export(model, (x, y), dynamic_shapes=({0: torch.export.Dim("n", min=2)},) * 2)
+    x, y = torch.randn(11, D), torch.randint(0, C, (11,))
+    torch.testing.assert_close(program.module()(x, y), model(x, y))
+    assert any("kullback" in str(node.target) for node in program.graph.nodes)
+
+
+def test_registered_as_torch_wants_it():
+    z = torch.randn(N, C, requires_grad=True)
+    y, w = batch()[1], torch.rand(C)
+    settings = (0.1, 1.0, 0.0, 0.0, -100, False)
+    x, layer = torch.randn(N, D, requires_grad=True), torch.randn(C, D, requires_grad=True)
+    layer_choices = ([True, True, False], True, None, torch.float32, [N])
+    cases = [
+        (
+            "softmax_loss",
+            (z, y, None, None, None, w, *settings, "mean", "weights", "nan", True, True, torch.float32, [N]),
+        ),
+        ("softmax_gradient", (torch.rand(N, requires_grad=True), z, y, None, None, w, *settings, [N])),
+        (
+            "linear_loss",
+            (x, layer, None, y, None, None, None, w, *settings, "", "mean", "weights", "nan", *layer_choices),
+        ),
+        ("sigmoid_loss", (z, torch.rand(N, C), None, w, True, True, torch.float32, [N, C])),
+        (
+            "object_loss",
+            (z, y, None, None, None, "focal(gamma=2.0)", "mean", "weights", "nan", True, torch.float32, [N]),
+        ),
+    ]
+    for name, arguments in cases:
+        torch.library.opcheck(getattr(torch.ops.kullback, name).default, arguments)
+
+
+# ------------------------------------------------------------ torch.func
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_vmap(reduction):
+    z, y, w = torch.randn(3, N, C), torch.randint(0, C, (3, N)), torch.rand(3, C)
+    y[0, 0] = -100
+
+    def loss(function):
+        return lambda z, y, w: function(z, y, w, reduction=reduction, label_smoothing=0.1)
+
+    for arguments, dims in (
+        ((z, y, w[0]), (0, 0, None)),
+        ((z, y[1], w[0]), (0, None, None)),
+        ((z.movedim(0, 1), y.t(), w), (1, 1, 0)),
+    ):
+        one_by_one = [
+            loss(F.cross_entropy)(*(a if d is None else a.select(d, k) for a, d in zip(arguments, dims, strict=True)))
+            for k in range(3)
+        ]
+        found = torch.func.vmap(loss(kt.cross_entropy), dims)(*arguments)
+        torch.testing.assert_close(found, torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_per_sample_gradients(reduction):
+    model, (x, y) = Model(None), batch()
+    y = y.clamp_min(0)
+    parameters = dict(model.layer.named_parameters())
+
+    def per_sample(function):
+        def loss(parameters, x, y):
+            z = torch.func.functional_call(model.layer, parameters, (x[None],))
+            return function(z, y[None], reduction=reduction)
+
+        return torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, x, y)
+
+    torch.testing.assert_close(per_sample(kt.cross_entropy), per_sample(F.cross_entropy))
+
+
+def test_reverse_over_reverse():
+    z, y = torch.randn(3, C, dtype=torch.float64), torch.tensor([0, 1, -100])
+
+    def hessian(function):
+        return torch.func.jacrev(torch.func.jacrev(lambda z: function(z, y)))(z)
+
+    torch.testing.assert_close(hessian(kt.cross_entropy), hessian(F.cross_entropy))
+
+
+def test_what_cannot_be_transformed_says_so():
+    z, y = torch.randn(3, C), torch.tensor([0, 1, 2])
+    with pytest.raises(NotImplementedError, match=r"torch\.func cannot see into it"):
+        torch.func.grad(lambda z: kt.functional("focal")(z, y))(z)
+    with pytest.raises(RuntimeError, match="forward mode"):
+        torch.func.jvp(lambda z: kt.cross_entropy(z, y), (z,), (z,))
+
+
+# ------------------------------------------------------------ autograd
+
+
+def test_gradient_penalty():
+    """A double backward, as a gradient penalty needs it, through a network."""
+    x, y = batch()
+    results = []
+    for function in (kt.cross_entropy, F.cross_entropy):
+        torch.manual_seed(1)
+        layer = nn.Linear(D, C)
+        loss = function(layer(x), y)
+        slopes = torch.autograd.grad(loss, layer.weight, create_graph=True)[0]
+        (loss + slopes.square().sum()).backward()
+        results.append(layer.weight.grad)
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    model, (x, y) = Model(None), batch()
+    for function in (kt.cross_entropy, lambda z, y: kt.functional("focal")(z, y)):
+        with torch.autocast("cpu", dtype):
+            z = model.layer(x)
+            assert z.dtype == dtype
+            value = function(z, y)
+        assert value.dtype == torch.float32
+        value.backward()
+        assert model.layer.weight.grad.dtype == torch.float32
+    with torch.autocast("cpu", dtype):
+        assert kt.cross_entropy(z, y).dtype == F.cross_entropy(z, y).dtype
+
+
+def test_deterministic_algorithms_are_no_obstacle():
+    torch.use_deterministic_algorithms(True)
+    try:
+        kt.cross_entropy(torch.randn(N, C, requires_grad=True), batch()[1]).backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_checkpointing():
+    model, (x, y) = Model(kt.CrossEntropyLoss()), batch()
+    expected = gradients(model, model, x, y)
+    found = gradients(lambda x, y: torch.utils.checkpoint.checkpoint(model, x, y, use_reentrant=False), model, x, y)
+    torch.testing.assert_close(found, expected)
+
+
+# ------------------------------------------------------------ distributed
+
+
+@contextlib.contextmanager
+def group(path):
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def test_distributed_data_parallel(tmp_path):
+    model, (x, y) = Model(kt.CrossEntropyLoss(label_smoothing=0.1)), batch()
+    expected = gradients(model, model, x, y)
+    with group(tmp_path / "store"):
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        torch.testing.assert_close(gradients(wrapped, model, x, y), expected)
+
+
+def test_fully_sharded_data_parallel(tmp_path):
+    fully_shard = pytest.importorskip("torch.distributed.fsdp").fully_shard
+    x, y = batch()
+    plain = Head()
+    sharded = Head()
+    sharded.load_state_dict(plain.state_dict())
+    plain(x, y).backward()
+    with group(tmp_path / "store"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+        fully_shard(sharded.body, mesh=mesh)
+        fully_shard(sharded, mesh=mesh)
+        sharded(x, y).backward()
+        for mine, wanted in zip(sharded.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad.full_tensor(), wanted.grad)
+
+
+class Head(nn.Module):
+    """A network that ends in the fused layer and loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(D, 7)
+        self.head = kt.LinearCrossEntropy(7, C)
+
+    def forward(self, x, y):
+        return self.head(self.body(x).tanh(), y)

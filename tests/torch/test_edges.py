@@ -1,0 +1,355 @@
+"""The corners: what does not count, what is masked, what is empty, and what is wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+
+import kullback
+import kullback.torch as kt
+from kullback.errors import InputError
+
+INF, NAN = math.inf, math.nan
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def differentiated(logits, target, function=kt.cross_entropy, **keywords):
+    logits = logits.clone().requires_grad_()
+    value = function(logits, target, **keywords)
+    return value, torch.autograd.grad(value, logits, torch.ones_like(value))[0]
+
+
+# ------------------------------------------------------------ what does not count
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "z_loss": 0.1}], ids=["kernel", "plain"])
+def test_ignored_rows_are_never_looked_at(dtype, reduction, options):
+    logits = torch.randn(4, 3).to(dtype)
+    target = torch.tensor([0, -100, 2, 1])
+    clean, clean_gradient = differentiated(logits, target, reduction=reduction, **options)
+    for poison in (NAN, INF, -INF):
+        logits[1] = poison
+        value, gradient = differentiated(logits, target, reduction=reduction, **options)
+        assert torch.equal(value, clean)
+        assert torch.equal(gradient, clean_gradient)
+        assert (gradient[1] == 0).all()
+
+
+def test_weight_zero_is_the_same_as_ignored():
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
+    weight = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    logits[1] = NAN
+    value, gradient = differentiated(logits, target, sample_weight=weight)
+    kept = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(value, F.cross_entropy(logits[kept], target[kept]))
+    assert (gradient[1] == 0).all()
+
+
+@pytest.mark.parametrize("function", [kt.cross_entropy, kt.nll_loss])
+def test_nothing_counts(function):
+    logits, target = torch.randn(2, 3), torch.full((2,), -100)
+    value, gradient = differentiated(logits, target, function)
+    assert math.isnan(value)
+    assert (gradient == 0).all()
+    value, gradient = differentiated(logits, target, function, empty="zero")
+    assert value == 0
+    assert (gradient == 0).all()
+    with pytest.raises(InputError, match="no example counts"):
+        function(logits, target, empty="error")
+    assert function(logits, target, reduction="sum") == 0
+    assert (function(logits, target, reduction="none") == 0).all()
+
+
+def test_empty_batches_are_those_of_torch():
+    for shape in ((0, 3), (0, 3, 4), (2, 3, 0)):
+        logits = torch.zeros(shape, requires_grad=True)
+        target = torch.zeros((shape[0], *shape[2:]), dtype=torch.int64)
+        for reduction in ("mean", "sum", "none"):
+            ours = kt.cross_entropy(logits, target, reduction=reduction)
+            torch.testing.assert_close(ours, F.cross_entropy(logits, target, reduction=reduction), equal_nan=True)
+            gradient = torch.autograd.grad(ours, logits, torch.ones_like(ours))[0]
+            assert gradient.shape == shape
+
+
+# ------------------------------------------------------------ masked and broken logits
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["kernel", "plain"])
+def test_a_masked_class_without_mass_costs_nothing(dtype, options):
+    logits = torch.tensor([[1.0, -INF, 0.0]]).to(dtype)
+    for target in (torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0]])):
+        value, gradient = differentiated(logits, target, **options)
+        torch.testing.assert_close(value.float(), torch.tensor(0.3133), rtol=4e-3, atol=1e-4)
+        assert gradient[0, 1] == 0
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["kernel", "plain"])
+def test_a_masked_class_with_mass_costs_infinity_and_pulls_with_finite_force(options):
+    logits = torch.tensor([[1.0, -INF, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    value, gradient = differentiated(logits, torch.tensor([1, 1]), reduction="sum", **options)
+    assert value == INF
+    torch.testing.assert_close(gradient[0, 1], torch.tensor(-1.0, dtype=torch.float64))
+    assert gradient.isfinite().all()
+    value, gradient = differentiated(torch.full((1, 3), -INF), torch.tensor([1]), **options)
+    assert value == INF
+    assert gradient.tolist() == [[0.0, -1.0, 0.0]]
+
+
+def test_a_broken_row_is_nan_and_alone():
+    logits = torch.randn(3, 4)
+    logits[1, 2] = NAN
+    value, gradient = differentiated(logits, torch.tensor([0, 1, 2]), reduction="none")
+    assert value.isnan().tolist() == [False, True, False]
+    assert gradient.isnan().all(dim=1).tolist() == [False, True, False]
+
+
+def test_confident_rows_keep_their_digits():
+    logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
+    value, gradient = differentiated(logits.detach(), torch.tensor([0]))
+    exact = math.log1p(math.exp(-30.0))
+    assert abs(value.item() - exact) < 1e-6 * exact
+    assert abs(gradient[0, 0].item() + exact) < 1e-6 * exact
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_labels_that_agree_with_infinite_logits_cost_nothing(reduction):
+    input = torch.tensor([-INF, INF, 0.0], requires_grad=True)
+    target = torch.tensor([0.0, 1.0, 1.0])
+    value = kt.binary_cross_entropy_with_logits(input, target, reduction=reduction)
+    gradient = torch.autograd.grad(value.sum(), input)[0]
+    assert value.isfinite().all()
+    assert gradient.tolist()[:2] == [0.0, 0.0]
+
+
+def test_divergence_of_an_absent_class_is_zero():
+    input = torch.tensor([[0.0, -INF]], requires_grad=True)
+    target = torch.tensor([[1.0, 0.0]])
+    for log_target in (False, True):
+        value = kt.kl_div(input, target.log() if log_target else target, reduction="sum", log_target=log_target)
+        assert value == 0
+        assert torch.autograd.grad(value, input)[0].isfinite().all()
+
+
+# ------------------------------------------------------------ more than torch
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_narrow_class_indices(dtype):
+    logits, target = torch.randn(5, 4), torch.randint(0, 4, (5,))
+    assert kt.cross_entropy(logits, target.to(dtype)) == kt.cross_entropy(logits, target)
+    assert kt.nll_loss(logits, target.to(dtype)) == kt.nll_loss(logits, target)
+
+
+def test_a_mixture_is_its_dense_target():
+    logits = torch.randn(5, 4, dtype=torch.float64)
+    first, second = torch.randint(0, 4, (5,)), torch.randint(0, 4, (5,))
+    share = torch.rand(5, dtype=torch.float64)
+    weight = torch.rand(4, dtype=torch.float64)
+    one_hot = torch.eye(4, dtype=torch.float64)
+    dense = share[:, None] * one_hot[first] + (1 - share)[:, None] * one_hot[second]
+    for keywords in ({}, {"weight": weight}, {"label_smoothing": 0.2, "reduction": "none"}):
+        value, gradient = differentiated(logits, kt.Mixture(first, second, share), **keywords)
+        expected, wanted = differentiated(logits, dense, F.cross_entropy, **keywords)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient, wanted)
+
+
+def test_sample_weights_and_their_gradient():
+    logits = torch.randn(5, 4, dtype=torch.float64)
+    target = torch.tensor([0, 1, 2, -100, 3])
+    weight = torch.rand(5, dtype=torch.float64)
+    value, gradient = differentiated(logits, target, sample_weight=weight)
+    per_example, _ = differentiated(logits, target, F.cross_entropy, reduction="none")
+    counted = weight * (target != -100)
+    torch.testing.assert_close(value, (weight * per_example).sum() / counted.sum())
+    learnt = weight.clone().requires_grad_()
+    again, same = differentiated(logits, target, sample_weight=learnt)
+    torch.testing.assert_close(again, value)
+    torch.testing.assert_close(same, gradient)
+    assert torch.autograd.gradcheck(lambda w: kt.cross_entropy(logits, target, sample_weight=w), learnt)
+
+
+def test_the_denominator_is_a_choice():
+    logits, target, weight = torch.randn(4, 3), torch.tensor([0, 1, 2, -100]), torch.tensor([1.0, 2.0, 5.0])
+    total = kt.cross_entropy(logits, target, weight, reduction="sum")
+    torch.testing.assert_close(kt.cross_entropy(logits, target, weight), total / 8)
+    torch.testing.assert_close(kt.cross_entropy(logits, target, weight, denominator="examples"), total / 3)
+    torch.testing.assert_close(
+        kt.nll_loss(logits, target, weight, denominator="examples") * 3,
+        -(logits[0, 0] + 2 * logits[1, 1] + 5 * logits[2, 2]),
+    )
+
+
+def test_softcap_temperature_and_z_loss_are_their_formulas():
+    logits, target = 4 * torch.randn(6, 5, dtype=torch.float64), torch.randint(0, 5, (6,))
+    capped = (3.0 * torch.tanh(logits / 3.0)) / 1.5
+    expected = F.cross_entropy(capped, target) + 0.2 * torch.logsumexp(capped, dim=1).square().mean()
+    torch.testing.assert_close(kt.cross_entropy(logits, target, softcap=3.0, temperature=1.5, z_loss=0.2), expected)
+    loss = kullback.CrossEntropy(softcap=3.0, temperature=1.5, z_loss=0.2)
+    torch.testing.assert_close(expected.item(), loss(logits.numpy(), target.numpy()))
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}])
+def test_statistics_come_from_the_same_pass(options):
+    logits, target = torch.randn(2, 4, 3), torch.randint(0, 4, (2, 3))
+    target[0, 0] = -100
+    value, found = kt.cross_entropy_with_statistics(logits, target, **options)
+    torch.testing.assert_close(value, kt.cross_entropy(logits, target, **options))
+    assert torch.equal(found.prediction, logits.argmax(dim=1))
+    counts = target != -100
+    assert found.accuracy == (found.prediction == target)[counts].float().mean()
+    x = logits if not options else 5 * torch.tanh(logits / 5)
+    torch.testing.assert_close(found.log_sum_exp, torch.where(counts, torch.logsumexp(x, dim=1), 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_gradient_can_take_the_place_of_the_logits(dtype):
+    logits, target = torch.randn(6, 4).to(dtype), torch.tensor([0, 1, 2, 3, -100, 0])
+    value, gradient = differentiated(logits, target, label_smoothing=0.1)
+    leaf = logits.clone().requires_grad_()
+    scores = leaf * 1
+    place = scores.data_ptr()
+    loss = kt.cross_entropy(scores, target, label_smoothing=0.1, overwrite_input=True)
+    loss.backward()
+    assert loss == value
+    assert torch.equal(leaf.grad, gradient)
+    assert scores.data_ptr() == place
+    assert torch.equal(scores.detach(), gradient)
+
+
+def test_overwriting_what_another_gradient_needs_is_caught():
+    leaf = torch.randn(3, 4, requires_grad=True)
+    scores = leaf.exp()  # keeps its result for its own gradient
+    loss = kt.cross_entropy(scores, torch.tensor([0, 1, 2]), overwrite_input=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_gradients_can_be_asked_for_again():
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = kt.cross_entropy(logits, torch.tensor([0, 1, 2]))
+    once = torch.autograd.grad(loss, logits, retain_graph=True)[0].clone()
+    for times in (1, 2, 3):
+        loss.backward(retain_graph=True)
+        torch.testing.assert_close(logits.grad, times * once)
+    assert logits.grad.grad_fn is None
+    (0.25 * loss).backward()
+    torch.testing.assert_close(logits.grad, 3.25 * once)
+
+
+def test_threads_change_no_bit():
+    logits, target = torch.randn(3000, 40), torch.randint(0, 40, (3000,))
+    before = kullback.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            kullback.set_num_threads(threads)
+            results.append(differentiated(logits.bfloat16(), target) + differentiated(logits, target))
+    finally:
+        kullback.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_float16_means_do_not_underflow():
+    """Gradients of a mean over many rows vanish in float16 unless the loss scale is in them from the start."""
+    logits = torch.zeros(70000, 2, dtype=torch.float16, requires_grad=True)
+    (kt.cross_entropy(logits, torch.zeros(70000, dtype=torch.int64)) * 32768.0).backward()
+    torch.testing.assert_close(logits.grad[0, 1].item(), 0.5 * 32768 / 70000, rtol=1e-3, atol=0)
+
+
+def test_rows_need_not_lie_together():
+    logits, target = torch.randn(8, 6).t()[::2], torch.randint(0, 8, (3,))
+    assert not logits.is_contiguous()
+    value, gradient = differentiated(logits, target)
+    expected, wanted = differentiated(logits.contiguous(), target)
+    assert value == expected
+    assert torch.equal(gradient, wanted)
+
+
+# ------------------------------------------------------------ wrong input
+
+Z = torch.randn(3, 4)
+Y = torch.tensor([0, 1, 2])
+
+WRONG = {
+    "batch sizes": lambda f: f(Z, Y[:2]),
+    "class too large": lambda f: f(Z, torch.tensor([0, 1, 7])),
+    "class negative": lambda f: f(Z, torch.tensor([0, 1, -1])),
+    "float indices": lambda f: f(Z, Y.float()),
+    "soft rows of another width": lambda f: f(Z, torch.rand(3, 5)),
+    "integer soft rows": lambda f: f(Z, torch.ones(3, 4, dtype=torch.int64)),
+    "weights of another length": lambda f: f(Z, Y, weight=torch.ones(3)),
+    "smoothing above 1": lambda f: f(Z, Y, label_smoothing=1.5),
+    "unknown reduction": lambda f: f(Z, Y, reduction="average"),
+    "ignored soft rows": lambda f: f(Z, torch.rand(3, 4), ignore_index=1),
+    "integer logits": lambda f: f(Z.long(), Y),
+    "no classes": lambda f: f(torch.zeros(2, 0), torch.zeros(2, dtype=torch.int64)),
+    "a column of indices": lambda f: f(torch.zeros(3, 1), Y[:, None]),
+    "images of another size": lambda f: f(torch.zeros(2, 3, 4), torch.zeros(2, 5, dtype=torch.int64)),
+    "a list": lambda f: f(Z, [0, 1, 2]),
+    "two devices": lambda f: f(Z.to("meta"), Y),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_are_of_the_type_that_torch_raises(case):
+    with pytest.raises((RuntimeError, ValueError, IndexError, TypeError)) as theirs:
+        WRONG[case](F.cross_entropy)
+    with pytest.raises(type(theirs.value)) as ours:
+        WRONG[case](kt.cross_entropy)
+    assert isinstance(ours.value, InputError)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        (lambda: kt.cross_entropy(Z, torch.tensor([0, 9, 1])), IndexError, r"Target 9 .*target\[1\].*0 to 3"),
+        (
+            lambda: kt.cross_entropy(torch.zeros(2, 3, 4), torch.tensor([[0, 0, 0, 0], [0, 0, 5, 0]])),
+            IndexError,
+            r"Target 5 .*target\[1, 2\].*0 to 2",
+        ),
+        (lambda: kt.cross_entropy(Z, Z.softmax(1) - 1), RuntimeError, r"example\[0\].*class 0.*at least 0"),
+        (lambda: kt.cross_entropy(Z, torch.full((3, 4), NAN)), RuntimeError, "soft target nan"),
+        (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y + 2, 0.5)), IndexError, r"Target 4 .*target\[2\]"),
+        (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y, 1.5)), RuntimeError, "share must be between"),
+        (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y, torch.full((3,), -1.0))), RuntimeError, r"share -1\.0"),
+        (lambda: kt.cross_entropy(Z, Y, sample_weight=torch.tensor([1.0, -1.0, 1.0])), RuntimeError, "example 1"),
+        (lambda: kt.cross_entropy(Z, Y, sample_weight=torch.ones(4)), RuntimeError, "one weight per example"),
+        (lambda: kt.cross_entropy(Z, Y, temperature=0.0), RuntimeError, "temperature"),
+        (lambda: kt.cross_entropy(Z, Y, softcap=-1.0), RuntimeError, "softcap"),
+        (lambda: kt.cross_entropy(Z, Y, z_loss=-1.0), RuntimeError, "z_loss"),
+        (lambda: kt.cross_entropy(Z, Y, denominator="rows"), ValueError, "'weights', 'examples'"),
+        (lambda: kt.cross_entropy(Z, Y, empty="none"), ValueError, "'nan', 'zero', 'error'"),
+        (lambda: kt.cross_entropy(torch.tensor(1.0), Y), RuntimeError, "scalar"),
+        (lambda: kt.cross_entropy(Z.to_sparse(), Y), NotImplementedError, "to_dense"),
+        (lambda: kt.cross_entropy(Z, Y, reduction="none", overwrite_input=True), NotImplementedError, "overwrite"),
+        (lambda: kt.nll_loss(Z, torch.rand(3)), RuntimeError, "class indices"),
+        (lambda: kt.binary_cross_entropy_with_logits(Z, Y), ValueError, "cross_entropy"),
+        (lambda: kt.binary_cross_entropy_with_logits(Z, 2 * torch.ones(3, 4)), RuntimeError, r"target\[0, 0\].*2\.0"),
+        (
+            lambda: kt.binary_cross_entropy_with_logits(Z, 2 * torch.ones(3, 4), reduction="none"),
+            RuntimeError,
+            "between 0 and 1",
+        ),
+        (
+            lambda: kt.binary_cross_entropy_with_logits(Z, torch.ones(3, 4), pos_weight=torch.ones(3)),
+            RuntimeError,
+            "broadcast",
+        ),
+        (lambda: kt.kl_div(Z, torch.rand(3, 1)), RuntimeError, "must match"),
+        (lambda: kt.kl_div(Z, Y), NotImplementedError, "floating point"),
+    ],
+)
+def test_errors_say_what_to_change(wrong, error, says):
+    with pytest.raises(error, match=says) as caught:
+        wrong()
+    assert isinstance(caught.value, InputError)
