@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kullback.explain.account import GradientAccount, gradient_account, untrained_account
 from kullback.explain.account_text import account_sentence
-from kullback.explain.gradient_account import GradientAccount, gradient_account, untrained_account
 from kullback.explain.meaning import minimiser_meaning
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.explain.gradient_account import GradientAccount
+from kullback.explain.account import GradientAccount
 
 
 def account_sentence(

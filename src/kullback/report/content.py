@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import ShapeError
-from kullback.explain.gradient_account import GradientAccount
+from kullback.explain.account import GradientAccount
 
 Kind = Literal["classes", "labels"]
 

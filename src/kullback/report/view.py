@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.explain.gradient_account import GradientAccount
+from kullback.explain.account import GradientAccount
 
 # A matrix wider than this is no longer read as a matrix; a list longer than this is no longer read.
 MATRIX_LIMIT = 30

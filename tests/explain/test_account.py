@@ -5,7 +5,7 @@ from kullback import BinaryCrossEntropy, ClassMixture, CrossEntropy
 from kullback.errors import InputError, ShapeError, TargetError
 from kullback.explain import account_sentence, gradient_account, untrained_account
 
-MODULE = "kullback.explain.gradient_account"
+MODULE = "kullback.explain.account"
 
 
 def softmax(z):
