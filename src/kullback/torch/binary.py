@@ -62,16 +62,15 @@ def binary_cross_entropy_with_logits(
     weights = [_fitting("weight", weight, input), _fitting("pos_weight", pos_weight, input)]
     layout = _layout(input, weights)
     fused = (
-        layout is not None
-        and reduction != "none"
+        reduction != "none"
         and input.device.type == "cpu"
         and not target.requires_grad
         and not any(w is not None and w.requires_grad for w in weights)
         and not ops.in_transform()
     )
-    if fused:
+    if fused and layout is not None:
         wide = accumulation_dtype(input.dtype)
-        value, _ = sigmoid_loss(
+        value: Tensor = sigmoid_loss(
             input.reshape(layout),
             labels.reshape(layout),
             *(None if w is None else w.to(wide).expand(layout[-1]) for w in weights),
@@ -79,7 +78,7 @@ def binary_cross_entropy_with_logits(
             torch.is_grad_enabled() and input.requires_grad and input.dtype != torch.float16,
             value_dtype,
             list(input.shape),
-        )
+        )[0]
         return value
     if input.device.type == "cpu" and not torch.compiler.is_compiling() and not ops.in_transform():
         _check_labels(labels.detach(), list(input.shape))

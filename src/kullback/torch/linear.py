@@ -358,7 +358,7 @@ class _Layer(NamedTuple):
         bias = None if self.bias is None else self.bias.to(wide)
         if weight.dim() == 2:
             return torch.nn.functional.linear(input, weight, bias)
-        logits = torch.tensordot(input, weight, dims=([-1], [-1]))
+        logits: Tensor = torch.tensordot(input, weight, dims=([-1], [-1]))
         return logits if bias is None else logits + bias
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kullback.losses.base import Batch as LossBatch
-from kullback.torch import linear_rows, native, objects, ops, plain
+from kullback.torch import devices, linear_rows, native, objects, ops, plain
 from kullback.torch.linear_rows import CrossEntropyRows, LinearPass, ObjectRows, RowLoss, Wanted
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -82,9 +82,12 @@ def linear_loss(
     else:
         value = found.losses.sum(dtype=scale.dtype)
         value = torch.where(divisor == 0, math.nan if empty == "nan" else 0.0, value)
+    on_input, on_weight, on_bias = (input.new_empty(0) if g is None else g for g in found[1:4])
     return (
         value.to(value_dtype),
-        *(input.new_empty(0) if g is None else g for g in found[1:4]),
+        on_input,
+        on_weight,
+        on_bias,
         scale,
         input.new_empty(0) if found.lse is None else found.lse,
         torch.empty(0, dtype=torch.int64, device=input.device) if found.prediction is None else found.prediction,
@@ -111,6 +114,10 @@ def _divisor(
         return torch.ones((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     if not loss:
         return plain.denominator(target, class_weight, row_weight, settings.ignore_index, kind)
+    if device.type != "cpu":
+        on_device = devices.loss_object(objects.loss_by_key(loss), n_classes, device)
+        if on_device is not None:
+            return on_device.denominator(target, row_weight, kind)
     host = TargetRows(*(None if t is None else t.cpu() for t in target))  # type: ignore[arg-type]
     batch = LossBatch(
         objects.loss_by_key(loss),
@@ -140,7 +147,9 @@ def _run(
     with torch.no_grad():
         return linear_rows.run(
             row_loss,
-            *(None if t is None else t.detach() for t in layer),  # type: ignore[arg-type]
+            layer[0].detach(),
+            layer[1].detach(),
+            None if layer[2] is None else layer[2].detach(),
             target,
             row_weight,
             counts,

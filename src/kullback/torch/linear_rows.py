@@ -23,6 +23,7 @@ from kullback.losses import Loss
 from kullback.torch import devices, native, plain
 from kullback.torch.buffers import result_like
 from kullback.torch.class_blocks import ClassBlock, RowSums
+from kullback.torch.devices import DeviceLoss
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
@@ -72,6 +73,9 @@ class RowLoss(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Row weight × loss (n,) and log-sum-exps; with `in_place` the logits become row_weight × gradient."""
 
+    def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
+        """The same loss for a device other than the CPU, or None if it only runs there."""
+
 
 class CrossEntropyRows:
     """`RowLoss` of cross-entropy."""
@@ -84,26 +88,22 @@ class CrossEntropyRows:
         self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
         """See `RowLoss`."""
-        gradient = logits if in_place else None
-        if logits.device.type == "cpu":
-            weight = None if row_weight is None else native.array_of(row_weight.double())
-            result = native.evaluate(
-                self.settings,
-                logits,
-                target,
-                self.class_weight,
-                weight,
-                with_losses=True,
-                gradient=gradient,
-                with_lse=with_lse,
-            )
-            assert result.losses is not None
-            return result.losses, result.lse
-        one = torch.ones((), device=logits.device)
-        found = devices.evaluate(
-            self.settings, logits, target, self.class_weight, row_weight, one, gradient=gradient, with_lse=with_lse
+        result = native.evaluate(
+            self.settings,
+            logits,
+            target,
+            self.class_weight,
+            None if row_weight is None else native.array_of(row_weight.double()),
+            with_losses=True,
+            gradient=logits if in_place else None,
+            with_lse=with_lse,
         )
-        return found.losses, found.lse
+        assert result.losses is not None
+        return result.losses, result.lse
+
+    def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
+        """See `RowLoss`."""
+        return devices.cross_entropy(self.settings, self.class_weight)
 
 
 class ObjectRows:
@@ -130,6 +130,10 @@ class ObjectRows:
             values = self.loss.per_example(z, targets)
         losses = torch.from_numpy(np.asarray(values)).to(logits.device, logits.dtype)
         return losses if row_weight is None else losses * row_weight.to(losses), lse
+
+    def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
+        """See `RowLoss`."""
+        return devices.loss_object(self.loss, n_classes, device)
 
 
 def run(
@@ -159,9 +163,21 @@ def run(
         with_statistics: whether log-sum-exps and predictions are wanted.
         chunk_rows: rows at a time, or None for what fits `CHUNK_ELEMENTS`.
     """
+    if input.device.type != "cpu":
+        on_device = row_loss.on_device(weight.shape[0], input.device)
+        if on_device is not None:
+            on_its_device = on_device.linear(
+                (input, weight, bias),
+                target,
+                row_weight,
+                wanted,
+                with_statistics=with_statistics,
+                chunk_rows=chunk_rows,
+            )
+            return LinearPass(on_its_device.losses, *on_its_device[2:])
     kept = None if bool(counts.all()) else counts.nonzero()[:, 0]
+    whole = input.shape[0]
     if kept is not None:
-        whole = input.shape[0]
         input, target = input[kept], TargetRows(*(None if t is None else t[kept] for t in target))  # type: ignore[arg-type]
         row_weight = None if row_weight is None else row_weight[kept]
     half_on_cpu = input.device.type == "cpu" and input.dtype in (torch.bfloat16, torch.float16)
@@ -173,7 +189,7 @@ def run(
     if kept is None:
         return found
     return found._replace(
-        losses=_spread(found.losses, kept, whole),
+        losses=found.losses.new_zeros(whole).index_copy_(0, kept, found.losses),
         input_gradient=_spread(found.input_gradient, kept, whole),
         lse=_spread(found.lse, kept, whole),
         prediction=_spread(found.prediction, kept, whole),

@@ -1,12 +1,13 @@
 """Any loss object as an operator: its own value, gradient and Hessian product, on the CPU, behind PyTorch's autograd.
 
 Operators take plain values, so a loss travels as text: its spelling, or, for a class of the user's own, a name under
-which this process keeps it. Half-precision logits are computed in float32. Tensors of other devices are computed on
-the CPU and sent back, which is right but slow.
+which this process keeps it. Half-precision logits are computed in float32. On other devices the softmax family runs
+where its logits are (see `devices`); any other loss is computed on the CPU and sent back, which is right but slow.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 from kullback.errors import InputError, TargetError
 from kullback.losses import Loss, parse_loss
 from kullback.targets import LabelRows, Targets
-from kullback.torch import native, ops
+from kullback.torch import devices, native, ops
 from kullback.torch.buffers import result_like
+from kullback.torch.devices import DeviceLoss
 from kullback.torch.errors import NotSupportedError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -100,6 +102,35 @@ def _run(
         raise native.target_error(error, target, logits.shape[1], options["sample_weight"], settings, shape) from None
 
 
+def _on_device(loss: str, logits: Tensor) -> DeviceLoss | None:
+    if logits.device.type == "cpu":
+        return None
+    return devices.loss_object(loss_by_key(loss), logits.shape[1], logits.device)
+
+
+def _run_on_device(
+    loss: DeviceLoss,
+    logits: Tensor,
+    target: TargetRows,
+    row_weight: Tensor | None,
+    reducing: tuple[str, str, str],
+    with_gradient: bool,
+    value_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Value and gradient where the logits are."""
+    reduction, kind, empty = reducing
+    one = torch.ones((), device=logits.device)
+    divisor = loss.denominator(target, row_weight, kind) if reduction == "mean" else one
+    if empty == "error" and bool(divisor == 0):
+        raise ops.empty_error()
+    scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
+    found = loss.evaluate(logits, target, row_weight, scale, gradient=with_gradient)
+    value = found.losses
+    if reduction != "none":
+        value = torch.where(divisor == 0, math.nan if empty == "nan" else 0.0, value.sum(dtype=divisor.dtype) / divisor)
+    return value.to(value_dtype), logits.new_empty(0) if found.gradient is None else found.gradient
+
+
 @torch.library.custom_op(
     "kullback::object_loss",
     mutates_args=(),
@@ -124,6 +155,11 @@ def object_loss(
 ) -> tuple[Tensor, Tensor]:
     """A loss object's value over rows (N, C), and its gradient if asked for."""
     target = TargetRows(first, second, share)
+    on_device = _on_device(loss, logits)
+    if on_device is not None:
+        return _run_on_device(
+            on_device, logits, target, row_weight, (reduction, denominator, empty), with_gradient, value_dtype
+        )
     gradient = result_like(logits.cpu(), accumulation_dtype(logits.dtype)) if with_gradient else None
     value = _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
     return (
@@ -162,6 +198,11 @@ def object_gradient(
     shape: list[int],
 ) -> Tensor:
     """The gradient of each row, (N, C), as the reduction scales it."""
+    on_device = _on_device(loss, logits)
+    if on_device is not None:
+        target = TargetRows(first, second, share)
+        choices = (reduction, denominator, empty)
+        return _run_on_device(on_device, logits, target, row_weight, choices, True, torch.float32)[1]
     gradient = result_like(logits.cpu(), accumulation_dtype(logits.dtype))
     target = TargetRows(first, second, share)
     _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kullback.errors import InputError
-from kullback.torch import devices, native, plain
+from kullback.torch import devices, native, plain, triton
 from kullback.torch.buffers import result_like
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -173,14 +173,14 @@ def _device_loss(
         if empty == "error" and not bool(divisor != 0):  # the one policy that has to wait for the device
             raise empty_error()
     scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
-    result = devices.evaluate(
-        settings, logits, target, class_weight, row_weight, scale, gradient=gradient, with_lse=with_lse
+    result = devices.cross_entropy(settings, class_weight).evaluate(
+        logits, target, row_weight, scale, gradient=False if gradient is None else gradient, with_statistics=with_lse
     )
     value = result.losses
     if reduction != "none":
         nothing = math.nan if empty == "nan" else 0.0
         value = torch.where(divisor == 0, nothing, value.sum(dtype=wide) / divisor)
-    return value, scale, result.lse
+    return value, scale, result.log_sum_exp
 
 
 def empty_error() -> InputError:
@@ -250,11 +250,20 @@ softmax_loss.register_autograd(_loss_backward, setup_context=_loss_context)
 
 
 def times(gradient: Tensor, by: Tensor) -> Tensor:
-    """A stored gradient times the incoming one, which is 1 in a plain ``loss.backward()`` and then costs nothing."""
-    looks_ordinary = type(by) is Tensor and by.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looks_ordinary and by.item() == 1.0:
+    """A stored gradient times the incoming one, which is 1 in a plain ``loss.backward()`` and then costs nothing.
+
+    Where the graph is not kept for another backward pass the stored gradient is scaled in place.
+    """
+    if type(by) is not Tensor or torch.compiler.is_compiling():
+        return gradient * by
+    if by.device.type == "cpu" and by.item() == 1.0:
         return gradient
-    return gradient * by
+    kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+    if kept:
+        return gradient * by
+    if triton.supports(gradient) and gradient.device.type == "cuda":  # looks at the factor on the device
+        return triton.scale_in_place(gradient, by)
+    return gradient.mul_(by)
 
 
 # ---------------------------------------------------------------- the gradient on its own
@@ -288,8 +297,7 @@ def softmax_gradient(
         weight = native.row_weights(row_scale, checked=False)
         native.evaluate(settings, logits, target, class_weight, weight, gradient=gradient, shape=shape)
     else:
-        one = torch.ones((), device=logits.device)
-        devices.evaluate(settings, logits, target, class_weight, row_scale, one, gradient=gradient)
+        devices.cross_entropy(settings, class_weight).evaluate(logits, target, row_scale, gradient=gradient)
     return gradient
 
 
@@ -415,9 +423,13 @@ def in_transform() -> bool:
 
 def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``softmax_loss``, also inside ``torch.func.grad``, ``vmap`` and the like."""
-    return _LossFunction.apply(*args) if in_transform() else softmax_loss(*args)  # type: ignore[no-any-return]
+    if in_transform():
+        return _LossFunction.apply(*args)  # type: ignore[no-any-return,no-untyped-call]
+    return softmax_loss(*args)  # type: ignore[no-any-return]
 
 
 def gradient_op(*args: Any) -> Tensor:
     """``softmax_gradient``, also inside ``torch.func.grad``, ``vmap`` and the like."""
-    return _GradientFunction.apply(*args) if in_transform() else softmax_gradient(*args)  # type: ignore[no-any-return]
+    if in_transform():
+        return _GradientFunction.apply(*args)  # type: ignore[no-any-return,no-untyped-call]
+    return softmax_gradient(*args)  # type: ignore[no-any-return]

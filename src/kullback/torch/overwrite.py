@@ -65,7 +65,7 @@ def _softmax_loss_fake(logits: Tensor, *args: Any) -> Tensor:
 class _Overwriting(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *args: Any) -> Tensor:
-        value = softmax_loss_(logits, *args)
+        value: Tensor = softmax_loss_(logits, *args)
         ctx.save_for_backward(logits)
         return value
 
@@ -92,7 +92,7 @@ def overwriting_loss(
         )
     if logits.dim() == 2 and len(batch.shape) > 1 and not logits.is_contiguous():
         raise NotSupportedError("overwrite_input=True needs the classes of each example to lie together in memory")
-    return _Overwriting.apply(  # type: ignore[no-any-return]
+    return _Overwriting.apply(  # type: ignore[no-any-return,no-untyped-call]
         logits,
         *batch.target,
         batch.sample_weight,

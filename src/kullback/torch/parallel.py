@@ -77,7 +77,9 @@ def vocab_parallel_cross_entropy(
     factors = scale.expand(batch.logits.shape[0])
     if batch.sample_weight is not None:
         factors = factors * batch.sample_weight
-    losses = _ShardedRows.apply(batch.logits, factors, batch, settings, shard)
+    losses: Tensor = _ShardedRows.apply(  # type: ignore[no-untyped-call]
+        batch.logits, factors, batch, settings, shard
+    )
     dtype = value_dtype(input, batch.target)
     if reduction == "none":
         return batch.restored(losses).to(dtype)
@@ -153,7 +155,9 @@ def vocab_parallel_linear_cross_entropy(
     if batch.sample_weight is not None:
         factors = factors * batch.sample_weight
     step = rows_at_a_time(input.shape[0], shard.n_classes, chunk_rows)
-    losses = _ShardedLayer.apply(input, linear_weight, linear_bias, factors, batch, settings, shard, step)
+    losses: Tensor = _ShardedLayer.apply(  # type: ignore[no-untyped-call]
+        input, linear_weight, linear_bias, factors, batch, settings, shard, step
+    )
     return _total(losses, scale, empty).to(value_dtype(input, batch.target))
 
 

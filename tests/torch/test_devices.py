@@ -1,0 +1,95 @@
+"""The path of other devices, with the Triton kernels in their interpreter (or plain torch), against the CPU's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kullback
+import kullback.torch as kt
+from kullback.torch import devices, triton
+from kullback.torch.linear_rows import LinearPass
+from kullback.torch.rows import TargetRows
+from kullback.torch.settings import RowSettings
+
+N, C, D = 7, 5, 3
+SETTINGS = [
+    RowSettings(),
+    RowSettings(smoothing=0.2),
+    RowSettings(smoothing=0.2, by_mass=True, temperature=1.5),
+    RowSettings(softcap=2.0, z_loss=0.1),
+]
+
+
+def batch(dtype):
+    target = torch.tensor([0, 1, 2, 3, 4, -100, 0])
+    soft, share = torch.rand(N, C), torch.rand(N)
+    forms = [TargetRows(target), TargetRows(soft), TargetRows(target % C, target.flip(0) % C, share)]
+    return torch.randn(N, C).to(dtype), forms, torch.rand(C), torch.rand(N)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows(settings, dtype):
+    logits, forms, class_weight, row_weight = batch(dtype)
+    for target in forms:
+        for weights in ((None, None), (class_weight, row_weight)):
+            found = devices.cross_entropy(settings, weights[0]).evaluate(
+                logits, target, weights[1], 0.5, gradient=True, with_statistics=True
+            )
+            value, gradient, _, lse, prediction = torch.ops.kullback.softmax_loss(
+                logits, *target, weights[1], weights[0], *settings, "sum", "weights", "nan", True, True, dtype, [N]
+            )
+            torch.testing.assert_close(found.losses.sum().to(dtype), value, rtol=2e-6, atol=2e-6)
+            torch.testing.assert_close(found.gradient, gradient / 2, rtol=2e-6, atol=2e-6)
+            counts = found.argmax >= 0
+            torch.testing.assert_close(found.log_sum_exp[counts], lse[counts], rtol=2e-6, atol=2e-6)
+            assert torch.equal(found.argmax[counts], prediction[counts])
+
+
+@pytest.mark.parametrize("loss", ["focal(gamma=2)", "cross_entropy(priors=[1, 2, 3, 4, 5])", "brier"])
+def test_loss_objects(loss):
+    logits, forms, _, row_weight = batch(torch.float32)
+    known = kullback.parse_loss(loss)
+    found = devices.loss_object(known, C, logits.device)
+    assert found is not None
+    for target, same in zip(forms[:2], (forms[0].first, forms[1].first), strict=True):
+        result = found.evaluate(logits, target, row_weight, gradient=True)
+        leaf = logits.clone().requires_grad_()
+        value = kt.functional(known)(leaf, same, sample_weight=row_weight, reduction="none")
+        torch.testing.assert_close(result.losses, value.detach(), rtol=1e-5, atol=1e-6)
+        gradient = torch.autograd.grad(value.sum(), leaf)[0]
+        torch.testing.assert_close(result.gradient, gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_without_a_kernel_are_left_to_the_cpu():
+    for loss in ("weston_watkins", "binary_cross_entropy"):
+        assert devices.loss_object(kullback.parse_loss(loss), C, torch.device("cpu")) is None
+
+
+def test_a_layer():
+    _, forms, class_weight, row_weight = batch(torch.float32)
+    input, weight, bias = torch.randn(N, D), torch.randn(C, D), torch.randn(C)
+    settings = RowSettings(smoothing=0.1)
+    for target in forms:
+        found = devices.cross_entropy(settings, class_weight).linear(
+            (input, weight, bias), target, row_weight, (True, True, True), with_statistics=True, chunk_rows=3
+        )
+        found = LinearPass(found.losses, *found[2:])
+        wanted = torch.ops.kullback.linear_loss(
+            input, weight, bias, *target, row_weight, class_weight, *settings, "", "none", "weights", "nan",
+            [True, True, True], True, None, torch.float32, [N],
+        )  # fmt: skip
+        torch.testing.assert_close(found.losses, wanted[0], rtol=1e-5, atol=1e-5)
+        for mine, expected in zip(found[1:4], wanted[1:4], strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_out_of_range_makes_its_row_nan_where_nothing_may_wait():
+    logits = torch.randn(3, C)
+    target = TargetRows(torch.tensor([0, C, 1]))
+    found = devices.cross_entropy(RowSettings(), None).evaluate(logits, target, None, gradient=True)
+    assert found.losses.isnan().tolist() == [False, True, False]
+    assert found.gradient.isnan().all(dim=1).tolist() == [False, True, False]
+    with pytest.raises(IndexError, match=f"target {C} is not a class"):
+        triton.check_targets(found, target, C)
