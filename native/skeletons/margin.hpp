@@ -120,7 +120,6 @@ struct MarginRows {
                 odd += bounded - bounded;
                 odd += select<V>(x == x, V{}, x);
                 peak = larger<V>(x, peak);
-                if (out) store<V>(out + k, part, V{});
             });
             broken += sum_lanes(odd);
             const bool own_piece = y >= start && y < stop;
@@ -137,6 +136,8 @@ struct MarginRows {
             return broken - broken;
         }
         const double excess = rival < 0 ? 0 : double(highest) - double(z[y]) + margin;
+        // only now: the result may be written over the logits
+        if (out) along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA { store<V>(out + k, part, V{}); });
         if (!(excess > 0)) return 0;
         double push = squared ? 2 * excess : 1;
         if (Output != MarginOutput::gradient) push = squared ? 2 : 0;

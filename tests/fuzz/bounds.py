@@ -1,0 +1,75 @@
+"""How far a result may lie from the reference: the bound that the documentation promises."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kullback.losses import WeightedSum
+from kullback.targets import ClassIndices, ClassMixture, ClassRows
+
+
+def steepness(loss):
+    """How much larger than cross-entropy's the slopes and values of a loss may be."""
+    steep = 1 + abs(getattr(loss, "epsilon", 0)) + max(getattr(loss, "gamma", 0), getattr(loss, "gamma_negative", 0))
+    return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * (2 if loss.name in ("asymmetric", "sigmoid_brier") else 1)
+
+
+def mass_of(loss, targets, n_classes):
+    """Each row's largest possible effective mass, (N,)."""
+    heaviest = np.max(getattr(loss, "class_weight", None) or 1.0)
+    if loss.target_form == "labels":
+        return np.full(len(targets), n_classes * heaviest * max(1.0, np.max(getattr(loss, "positive_weight", None) or 1)))
+    if isinstance(targets, ClassIndices | ClassMixture):
+        return np.full(len(targets), heaviest)
+    assert isinstance(targets, ClassRows)
+    return heaviest * np.float64(targets.rows).clip(0).sum(axis=1)
+
+
+class Bounds:
+    """Bounds for the rows of one batch: `value` (N,), `gradient`, `diagonal` and `product` (N, 1).
+
+    For the hinges, whose logits are subtracted as they are, the largest logit takes the place of the mass. Losses that
+    run in NumPy on every backend differ by the order of a sum alone.
+    """
+
+    def __init__(self, loss, logits, targets, row_weight, values, scale, direction_size, u):
+        n_classes = logits.shape[1]
+        finite = np.where(np.isfinite(logits), np.float64(np.where(np.isfinite(logits), logits, 0)), 0)
+        largest = np.abs(finite).max(axis=1, initial=0.0)
+        size = np.abs(np.where(np.isfinite(values), values, 0))
+        if isinstance(loss, WeightedSum):
+            parts = [Bounds(part, logits, targets, row_weight, values, scale, direction_size, u) for _, part in loss.terms]
+            for name in ("value", "gradient", "diagonal", "product"):
+                setattr(self, name, sum(getattr(part, name) for part in parts))
+            return
+        mass = mass_of(loss, targets, n_classes) * row_weight
+        temperature = getattr(loss, "temperature", 1.0)
+        steep = steepness(loss)
+        if loss.link == "none":
+            reach = (1 + getattr(loss, "margin", 1.0) + largest) * n_classes
+            slope = reach if getattr(loss, "squared", True) else 1.0
+            self.value = 16 * u * mass * reach * slope + 16 * u * size
+            gradient = 32 * u * mass * reach
+            bent = 32 * u * mass * reach
+        else:
+            plain = temperature == 1 and not any(
+                getattr(loss, name, None) is not None for name in ("priors", "softcap", "class_counts")
+            )
+            rounded = 0.0 if plain else 4 * (1 + largest / temperature)
+            level = getattr(loss, "z_loss", 0.0)
+            rounded = (rounded + 8 * level * (1 + largest)) * (1 + 8 * level * (1 + largest))
+            self.value = steep * u * (16 * (mass + size) + mass * rounded)
+            gradient = steep * u * mass * (16 + rounded) / temperature
+            bent = gradient / temperature * (1 if steep == 1 else 1 + steep)
+        tiny = 4 * np.finfo(logits.dtype).tiny
+        self.value = self.value + tiny
+        self.gradient = (scale * gradient + tiny)[:, None]
+        self.diagonal = (scale * bent + tiny)[:, None]
+        self.product = (4 * scale * bent * max(direction_size, 1e-300) + tiny)[:, None]
+
+
+def agree(ours, truth, bound):
+    """Whether they agree within the bound, with NaN and infinities at the same places."""
+    ours = np.asarray(ours, np.float64)
+    close = np.abs(ours - truth) <= bound
+    return bool((close | (ours == truth) | (np.isnan(ours) & np.isnan(truth))).all())
