@@ -115,14 +115,17 @@ def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> t
     single = design.dtype == np.float32
     if isinstance(design, SparseDesign):
         return (SparseDesign(design.matrix, np.float64, like=design), design) if single else (design, None)
-    n_bytes = 4 * design.shape[0] * design.shape[1]
+    n_bytes = design.matrix.nbytes
+    near = bool((np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale).all())
     if single:
         exact: Design = StandardisedDesign(design, scaling, np.float64)
-        near = np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale
-        if near.all():
+        if near:
             return exact, design
     else:
         exact = design
-        if 2 * n_bytes <= SMALL_BYTES:
+        if n_bytes <= SMALL_BYTES:
             return exact, None
-    return exact, StandardisedDesign(design, scaling, np.float32, keep=n_bytes <= KEPT_BYTES)
+    keep = design.shape[0] * design.shape[1] * 4 <= KEPT_BYTES
+    if near and not keep:
+        return exact, DenseDesign(design.matrix, np.float32)
+    return exact, StandardisedDesign(design, scaling, np.float32, keep=keep)

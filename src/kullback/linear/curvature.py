@@ -81,12 +81,16 @@ def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan 
     together = (2.0 * one_pass / (0.55 * blocks)) ** (1 / 3)
     together = min(max(together, LEAST_TOGETHER), MOST_TOGETHER)
     leading = int(together // n_outputs) if coupled else int(together)
-    rotated = leading < n_columns
-    leading = min(leading, n_columns)
+    rotated = leading < 0.8 * n_columns
+    if not rotated:
+        leading = n_columns
     turn = 10.0 * n_columns**3
     if rotated and (turn > max(60 * one_pass, 10.0 * LEAST_TOGETHER**3) or leading < 2):
         return None
-    sampled = min(n_rows, max(500, 4 * leading * (n_outputs if coupled else 1)))
+    size = leading * n_outputs if coupled else leading
+    # Where parameters are few, more rows cost little beside the passes, and make the estimate better.
+    cheap = int(12.0 * one_pass / (blocks * size**2))
+    sampled = min(n_rows, max(500, 4 * size, cheap))
     most = CANDIDATE_BYTES // (4 * n_columns)
     candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))
     return Plan(leading, rotated, min(sampled, candidates), candidates)

@@ -97,23 +97,30 @@ class DenseRows:
 
 
 class DenseDesign:
-    """A dense matrix, rows or columns contiguous; another layout is copied once."""
+    """A dense matrix, rows or columns contiguous; another layout is copied once.
+
+    Args:
+        X: (N, d) float32 or float64.
+        dtype: of the products; the matrix's own by default, otherwise rows are converted as they are read.
+    """
 
     standardised = False
 
-    def __init__(self, X: Array) -> None:
+    def __init__(self, X: Array, dtype: Any = None) -> None:
         one_layout = X.flags.c_contiguous or X.flags.f_contiguous
         self.matrix = X if one_layout else np.ascontiguousarray(X)
         self.shape = (X.shape[0], X.shape[1])
-        self.dtype = X.dtype
+        self.dtype = X.dtype if dtype is None else np.dtype(dtype)
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`; they depend on the shape alone."""
-        return row_blocks(self.shape[0], self.dtype.itemsize * (self.shape[1] + n_outputs))
+        # What is made block by block passes through memory of its own, so blocks are smaller.
+        smaller = 1 if self.dtype == self.matrix.dtype else 4
+        return row_blocks(self.shape[0], smaller * self.dtype.itemsize * (self.shape[1] + n_outputs))
 
     def rows(self, which: slice) -> DenseRows:
-        """The rows of one block, in place."""
-        return DenseRows(self.matrix[which])
+        """The rows of one block, in place where that is possible."""
+        return DenseRows(self.matrix[which].astype(self.dtype, copy=False))
 
     def column_moments(self, sample_weight: Vector | None, run: Map = map) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, in one pass over rows shifted by the first row.
@@ -156,6 +163,7 @@ class StandardisedDesign:
         self.dtype = np.dtype(dtype)
         self._source = source
         self._scaling = scaling
+        self._inverse = 1.0 / scaling.scale
         self._kept = np.empty(self.shape, dtype=self.dtype) if keep else None
         if self._kept is not None:
             for which in source.blocks(self.shape[1]):
@@ -175,7 +183,7 @@ class StandardisedDesign:
         """Standardised rows (n, d) by slice or index array."""
         centred = self._source.matrix[which] - self._scaling.centre
         standardised = np.empty(centred.shape, self.dtype)
-        np.divide(centred, self._scaling.scale, out=standardised, casting="same_kind")
+        np.multiply(centred, self._inverse, out=standardised, casting="same_kind")
         return standardised
 
 
