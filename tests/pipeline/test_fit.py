@@ -88,7 +88,7 @@ def test_it_is_the_estimators_optimum(file: Path) -> None:
     targets, _ = found.model.plan.encode(table)
     split = split_rows(targets, "classes", fractions={"train": 0.68, "calibration": 0.12, "test": 0.2}, seed=0)
     matrix = found.model.encoder.transform(table, rows=split.train).matrix
-    estimator = kullback.SoftmaxClassifier(C=0.5).fit(matrix, targets[split.train])
+    estimator = kullback.SoftmaxClassifier(C=0.5, tol=1e-4).fit(matrix, targets[split.train])
     np.testing.assert_array_equal(found.model.coefficients, estimator.coef_)
     untempered = dataclasses.replace(found.model, temperature=1.0)
     expected = estimator.predict_proba(found.model.encoder.transform(table).matrix)
@@ -103,7 +103,7 @@ def test_two_classes_agree_with_the_estimator(tmp_path: Path, loss: str | None) 
     targets, _ = found.model.plan.encode(table)
     split = split_rows(targets, "classes", fractions={"train": 0.68, "calibration": 0.12, "test": 0.2}, seed=0)
     encoder = found.model.encoder
-    estimator = kullback.SoftmaxClassifier(loss=found.model.loss).fit(
+    estimator = kullback.SoftmaxClassifier(loss=found.model.loss, tol=1e-4).fit(
         encoder.transform(table, rows=split.train).matrix, targets[split.train]
     )
     untempered = dataclasses.replace(found.model, temperature=1.0)

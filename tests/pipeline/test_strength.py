@@ -68,7 +68,7 @@ def table(path: Path, n: int, informative: int, spread: float) -> Path:
 
 
 def test_noise_calls_for_a_stronger_penalty_than_signal(tmp_path):
-    noise = fit_file(table(tmp_path / "noise.csv", 400, 1, 30.0), "y")
+    noise = fit_file(table(tmp_path / "noise.csv", 3000, 1, 30.0), "y")
     signal = fit_file(table(tmp_path / "signal.csv", 4000, 5, 0.3), "y")
     strength = {name: float(dict(found.content.run.settings)["C"]) for name, found in (("n", noise), ("s", signal))}
     assert strength["n"] < strength["s"]
