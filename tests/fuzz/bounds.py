@@ -11,14 +11,18 @@ from kullback.targets import ClassIndices, ClassMixture, ClassRows
 def steepness(loss):
     """How much larger than cross-entropy's the slopes and values of a loss may be."""
     steep = 1 + abs(getattr(loss, "epsilon", 0)) + max(getattr(loss, "gamma", 0), getattr(loss, "gamma_negative", 0))
-    return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * (2 if loss.name in ("asymmetric", "sigmoid_brier") else 1)
+    return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * (
+        2 if loss.name in ("asymmetric", "sigmoid_brier") else 1
+    )
 
 
 def mass_of(loss, targets, n_classes):
     """Each row's largest possible effective mass, (N,)."""
     heaviest = np.max(getattr(loss, "class_weight", None) or 1.0)
     if loss.target_form == "labels":
-        return np.full(len(targets), n_classes * heaviest * max(1.0, np.max(getattr(loss, "positive_weight", None) or 1)))
+        return np.full(
+            len(targets), n_classes * heaviest * max(1.0, np.max(getattr(loss, "positive_weight", None) or 1))
+        )
     if isinstance(targets, ClassIndices | ClassMixture):
         return np.full(len(targets), heaviest)
     assert isinstance(targets, ClassRows)
@@ -38,7 +42,9 @@ class Bounds:
         largest = np.abs(finite).max(axis=1, initial=0.0)
         size = np.abs(np.where(np.isfinite(values), values, 0))
         if isinstance(loss, WeightedSum):
-            parts = [Bounds(part, logits, targets, row_weight, values, scale, direction_size, u) for _, part in loss.terms]
+            parts = [
+                Bounds(part, logits, targets, row_weight, values, scale, direction_size, u) for _, part in loss.terms
+            ]
             for name in ("value", "gradient", "diagonal", "product"):
                 setattr(self, name, sum(getattr(part, name) for part in parts))
             return

@@ -24,6 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import itertools
+
 from bounds import Bounds, agree
 from draws import OWN_INPUT, SIZES, random_logits, random_loss, random_targets, spoil
 from layouts import MATRICES, OUTPUTS, VECTORS, guarded, lay_out, overlapping
@@ -33,12 +35,12 @@ from kullback.errors import InputError, TargetError
 from kullback.kernels import cpu, dispatch, reference
 from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe
 from kullback.kernels.threads import set_num_threads
-from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
+from kullback.targets import ClassIndices, ClassMixture, ClassRows
 
 CASES_PER_SCENE = 40
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818
     """A result that is wrong, with what led to it."""
 
 
@@ -124,7 +126,9 @@ class Call:
 
 def everything(scene):
     """The plain call that answers for all rows of a scene."""
-    return Call(scene.logits, scene.targets, scene.weight, scene.direction, np.empty(scene.n), np.empty_like(scene.logits))
+    return Call(
+        scene.logits, scene.targets, scene.weight, scene.direction, np.empty(scene.n), np.empty_like(scene.logits)
+    )
 
 
 def skeleton(recipe):
@@ -148,7 +152,9 @@ def run(scene, call, *, backend, operation=None):
                 out = call.gradient if operation else None
                 results.append(loss.hessian_diagonal(call.logits, call.targets, out=out, **options))
             if "per_example" in wanted:
-                results.append(loss.per_example(call.logits, call.targets, sample_weight=call.weight, out=call.per_example))
+                results.append(
+                    loss.per_example(call.logits, call.targets, sample_weight=call.weight, out=call.per_example)
+                )
         return results
     recipe = loss._recipe(scene.n_classes)
     name = skeleton(recipe)
@@ -169,7 +175,9 @@ def run(scene, call, *, backend, operation=None):
                 runner = dispatch.runner(recipe, call.targets, second=True)
             out = call.gradient if operation else np.empty_like(call.logits)
             along = (call.direction,) if second == "hessian_product" else ()
-            getattr(runner, f"{name}_{second}")(recipe, call.logits, call.targets, *along, out=out, scale=scene.scale, **options)
+            getattr(runner, f"{name}_{second}")(
+                recipe, call.logits, call.targets, *along, out=out, scale=scene.scale, **options
+            )
             results.append(out)
     return results
 
@@ -230,7 +238,7 @@ def case(scene, log):
         out_clean = None
     elif alias == "direction" and operation == "hessian_product" and direction.flags.writeable:
         out, out_clean = direction, None
-    elif alias == "weight" and weight is not None and operation == "per_example":
+    elif alias == "weight" and weight is not None and operation == "per_example":  # noqa: SIM102
         if weight.flags.writeable and weight.dtype.isnative:
             losses, losses_clean = weight, None
     call = Call(source, lay_out_targets(rng, targets[rows]), weight, direction, losses, out)
@@ -274,8 +282,12 @@ def compare(scene, rows, operation, results, half):
     if operation == "per_example":
         return
     ours = results[-1]
-    truth = {"evaluate": scene.gradient, "hessian_product": scene.product, "hessian_diagonal": scene.diagonal}[operation]
-    limit = {"evaluate": bounds.gradient, "hessian_product": bounds.product, "hessian_diagonal": bounds.diagonal}[operation]
+    truth = {"evaluate": scene.gradient, "hessian_product": scene.product, "hessian_diagonal": scene.diagonal}[
+        operation
+    ]
+    limit = {"evaluate": bounds.gradient, "hessian_product": bounds.product, "hessian_diagonal": bounds.diagonal}[
+        operation
+    ]
     truth, limit = truth[rows], limit[rows]
     if half:
         ours = from_half(ours)
@@ -368,7 +380,9 @@ def malformed(rng, log):
         "vector of logits": lambda: {"logits": logits[0]},
         "logits of three axes": lambda: {"logits": logits[None]},
         "logits without classes": lambda: {"logits": logits[:, :0]},
-        "type of logits": lambda: {"logits": logits.astype(choose(rng, [np.int64, np.float16, np.complex128, object, "U3"]))},
+        "type of logits": lambda: {
+            "logits": logits.astype(choose(rng, [np.int64, np.float16, np.complex128, object, "U3"]))
+        },
         "fewer targets": lambda: {"targets": targets[: n - 1]},
         "more targets": lambda: {"targets": ClassIndices(np.zeros(n + 1, int))},
         "columns of soft targets": lambda: {"targets": ClassRows(np.zeros((n, n_classes + rng.choice([-1, 1]))))},
@@ -385,7 +399,7 @@ def malformed(rng, log):
     log.append(f"malformed {name}: {loss}")
     arguments = {"logits": logits, "targets": targets} | options | wrong[name]()
     function = getattr(cpu, f"{skeleton(recipe)}_evaluate")
-    if not (dispatch.runner(recipe, targets) is cpu):
+    if dispatch.runner(recipe, targets) is not cpu:
         function, recipe = cpu.softmax_evaluate, dispatch.SoftmaxRecipe()
     try:
         function(recipe, arguments.pop("logits"), arguments.pop("targets"), **arguments)
@@ -426,7 +440,7 @@ def sparse(rng, log):
     expect(sound or n_classes == 0, "a corrupt matrix was accepted")
     if sound:
         truth = np.zeros((n, n_classes))
-        for row, (a, b) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
+        for row, (a, b) in enumerate(itertools.pairwise(indptr)):
             truth[row] = np.float64(data[a:b]) @ np.float64(dense[indices[a:b]])
         expect(agree(out, truth, 1e-4 if dtype == np.float32 else 1e-12), "wrong product")
     expect(clean(), "memory around the output was overwritten")
@@ -511,7 +525,9 @@ def main():
         number += 1
         if number % 2000 == 0:
             print(f"{cases} cases in {number} scenes, {time.monotonic() - start:.0f} s", flush=True)
-    print(f"{cases} cases in {number - options.first} scenes passed, {time.monotonic() - start:.0f} s, seed {options.seed}")
+    print(
+        f"{cases} cases in {number - options.first} scenes passed, {time.monotonic() - start:.0f} s, seed {options.seed}"  # noqa: E501
+    )
     for (name, where), count in sorted(counts.items()):
         print(f"  {count:8} {name} ({where})")
 
