@@ -247,38 +247,6 @@ def test_mixtures_and_soft_rows_have_no_ignored_index(rng, device, evaluate):
         assert result.status.tolist() == [0] * 4
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_settings_of_the_torch_layer(rng, device, form):
-    """What `kullback.torch` computes on devices without kernels, the kernel computes too."""
-    from kullback.torch import devices
-    from kullback.torch.settings import RowSettings
-
-    z = torch.tensor(rng.normal(0, 3, size=(5, 9)), dtype=torch.float32, device=device)
-    target, _ = targets(rng, form, 5, 9, device)
-    target.first[0] = -100 if form == "index" else target.first[0]
-    class_weight = torch.tensor(rng.uniform(0.5, 2, 9), dtype=torch.float32, device=device)
-    row_weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.5], device=device)
-    scale = torch.tensor(0.2, device=device)
-    settings = RowSettings(0.1, 1.5, 6.0, 0.01, -100, by_mass=False)
-    wanted = torch.empty_like(z)
-    plain = devices.evaluate(
-        settings, z.double(), target, class_weight, row_weight, scale, gradient=wanted, with_lse=True
-    )  # fmt: skip
-    result = softmax_evaluate(
-        RowLoss.from_settings(settings, class_weight),
-        z,
-        target,
-        row_weight=row_weight,
-        ignore_index=settings.ignore_index,
-        scale=scale,
-        gradient=True,
-        log_sum_exp=True,
-    )
-    torch.testing.assert_close(result.losses.double(), plain.losses, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(result.log_sum_exp.double(), plain.lse, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(result.gradient, wanted, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter's test: memory is touched where it is used only")
 def test_offsets_beyond_32_bits(rng, device):
     """Rows that begin at element 2³¹ and 2³², of a tensor whose pages between them are never touched."""

@@ -64,8 +64,8 @@ def cross_entropy(
     >>> from kullback.torch import cross_entropy
     >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     >>> loss = cross_entropy(logits, torch.tensor([0, 2]))
-    >>> loss
-    tensor(0.6691, grad_fn=...)
+    >>> round(loss.item(), 4)
+    0.6691
     >>> loss.backward()
     >>> logits.grad[1]
     tensor([ 0.1667,  0.1667, -0.3333])
