@@ -11,6 +11,7 @@ Losses call `active()`. Tests and the curious can switch::
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -196,7 +197,12 @@ _backend: ContextVar[str] = ContextVar("kullback_backend", default="cpu")
 
 def active() -> Kernels:
     """The backend module in use here: ``cpu`` unless `using` says otherwise."""
-    return cast(Kernels, importlib.import_module(f"kullback.kernels.{_backend.get()}"))
+    return _module(_backend.get())
+
+
+@functools.cache
+def _module(backend: str) -> Kernels:
+    return cast(Kernels, importlib.import_module(f"kullback.kernels.{backend}"))
 
 
 @contextlib.contextmanager

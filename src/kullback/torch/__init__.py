@@ -15,6 +15,7 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
     raise ImportError("kullback.torch needs PyTorch, which is not installed: pip install 'kullback[torch]'") from error
 
 from kullback.torch.binary import binary_cross_entropy_with_logits
+from kullback.torch.buffers import empty_cache
 from kullback.torch.divergence import kl_div
 from kullback.torch.functional import cross_entropy, cross_entropy_with_statistics
 from kullback.torch.linear import (
@@ -42,6 +43,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "cross_entropy_with_statistics",
+    "empty_cache",
     "functional",
     "kl_div",
     "linear_cross_entropy",

@@ -14,6 +14,7 @@ from kullback.kernels.recipe import SigmoidRecipe
 from kullback.targets import LabelRows
 from kullback.torch import native, ops, plain
 from kullback.torch.buffers import result_like
+from kullback.torch.direct import direct, is_plain
 from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorKindError, TensorShapeError, TensorTypeError
 from kullback.torch.rows import accumulation_dtype, check_logits
 from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
@@ -70,10 +71,14 @@ def binary_cross_entropy_with_logits(
     )
     if fused and layout is not None:
         wide = accumulation_dtype(input.dtype)
-        value: Tensor = sigmoid_loss(
+        tensors = (
             input.reshape(layout),
             labels.reshape(layout),
             *(None if w is None else w.to(wide).expand(layout[-1]) for w in weights),
+        )
+        loss = _loss_directly if is_plain(tensors) else sigmoid_loss
+        value: Tensor = loss(
+            *tensors,
             reduction == "mean",
             torch.is_grad_enabled() and input.requires_grad and input.dtype != torch.float16,
             value_dtype,
@@ -174,16 +179,7 @@ def _label_error(labels: Tensor, flat: int, shape: list[int]) -> SoftTargetError
 # ---------------------------------------------------------------- the fused CPU operator
 
 
-@torch.library.custom_op(
-    "kullback::sigmoid_loss",
-    mutates_args=(),
-    device_types="cpu",
-    schema=(
-        "(Tensor logits, Tensor labels, Tensor? weight, Tensor? positive_weight, bool mean, bool with_gradient, "
-        "ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
-    ),
-)
-def sigmoid_loss(
+def _sigmoid_loss(
     logits: Tensor,
     labels: Tensor,
     weight: Tensor | None,
@@ -230,7 +226,19 @@ def sigmoid_loss(
         if with_gradient and into is z:
             gradient[rows] = z
         total += found.total
-    return torch.tensor(total * scale, dtype=torch.float64).to(value_dtype), result
+    return torch.scalar_tensor(total * scale, dtype=torch.float64).to(value_dtype), result
+
+
+sigmoid_loss = torch.library.custom_op(
+    "kullback::sigmoid_loss",
+    _sigmoid_loss,
+    mutates_args=(),
+    device_types="cpu",
+    schema=(
+        "(Tensor logits, Tensor labels, Tensor? weight, Tensor? positive_weight, bool mean, bool with_gradient, "
+        "ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
+    ),
+)
 
 
 @sigmoid_loss.register_fake
@@ -265,3 +273,4 @@ def _backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor
 
 
 sigmoid_loss.register_autograd(_backward, setup_context=_context)
+_loss_directly = direct(_sigmoid_loss, _context, _backward, 4)

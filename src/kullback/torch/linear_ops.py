@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kullback.losses.base import Batch as LossBatch
 from kullback.torch import devices, linear_rows, native, objects, ops, plain
+from kullback.torch.direct import direct, is_plain
 from kullback.torch.linear_rows import CrossEntropyRows, LinearPass, ObjectRows, RowLoss, Wanted
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -19,16 +20,7 @@ _SETTINGS = "float smoothing, float temperature, float softcap, float z_loss, in
 _N = len(RowSettings._fields)
 
 
-@torch.library.custom_op(
-    "kullback::linear_loss",
-    mutates_args=(),
-    schema=(
-        f"({_ROWS}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, str denominator, str empty, "
-        "bool[] wanted, bool with_statistics, int? chunk_rows, ScalarType value_dtype, SymInt[] shape)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-)
-def linear_loss(
+def _linear_loss(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -167,7 +159,19 @@ def _fake_gradients(input: Tensor, weight: Tensor, bias: Tensor | None, wanted: 
     )
 
 
-@linear_loss.register_fake
+_linear_loss_op = torch.library.custom_op(
+    "kullback::linear_loss",
+    _linear_loss,
+    mutates_args=(),
+    schema=(
+        f"({_ROWS}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, str denominator, str empty, "
+        "bool[] wanted, bool with_statistics, int? chunk_rows, ScalarType value_dtype, SymInt[] shape)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
+
+
+@_linear_loss_op.register_fake
 def _linear_loss_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> tuple[Tensor, ...]:
     reduction, _, _, wanted, with_statistics, _, value_dtype, _ = args[-8:]
     n_rows = input.shape[0]
@@ -285,4 +289,10 @@ def _backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tens
     )
 
 
-linear_loss.register_autograd(_backward, setup_context=_context)
+_linear_loss_op.register_autograd(_backward, setup_context=_context)
+_loss_directly = direct(_linear_loss, _context, _backward, 8)
+
+
+def linear_loss(*args: Any) -> tuple[Tensor, ...]:
+    """The operator ``linear_loss``, the short way where that will do."""
+    return _loss_directly(*args) if is_plain(args[:8]) else _linear_loss_op(*args)  # type: ignore[no-any-return]

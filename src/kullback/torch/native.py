@@ -45,7 +45,8 @@ class Pass(NamedTuple):
 
 def array_of(tensor: Tensor) -> Array:
     """A CPU tensor's memory as a NumPy array."""
-    return tensor.detach().resolve_conj().resolve_neg().numpy()
+    plain = tensor.detach()
+    return (plain.resolve_neg() if plain.is_neg() else plain).numpy()
 
 
 def class_targets(target: TargetRows) -> ClassTargets:
@@ -148,11 +149,12 @@ def evaluate(
         target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
     if not settings.plain:
         total = _evaluate_plain(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+    elif takes(logits.dtype):
+        total = _evaluate_native(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
     else:
         total = 0.0
-        for rows in [slice(0, n_rows)] if takes(logits.dtype) else plain.chunks(n_rows, n_classes, WIDENED_ELEMENTS):
-            z = logits[rows] if takes(logits.dtype) else logits[rows].float()
-            into = None if gradient is None else gradient[rows] if takes(logits.dtype) else z
+        for rows in plain.chunks(n_rows, n_classes, WIDENED_ELEMENTS):
+            z = logits[rows].float()
             total += _evaluate_native(
                 settings,
                 z,
@@ -161,10 +163,10 @@ def evaluate(
                 None if row_weight is None else row_weight[rows],
                 scale,
                 None if losses is None else losses[rows],
-                into,
+                None if gradient is None else z,
                 shape,
             )
-            if gradient is not None and into is z:
+            if gradient is not None:
                 gradient[rows] = z
     return Pass(total, losses, gradient, lse)
 
@@ -180,11 +182,8 @@ def _evaluate_native(
     gradient: Tensor | None,
     shape: Sequence[int],
 ) -> float:
-    recipe = SoftmaxRecipe(
-        smoothing=settings.smoothing,
-        temperature=settings.temperature,
-        class_weight=None if class_weight is None else array_of(class_weight.double()),
-    )
+    weight = None if class_weight is None else array_of(class_weight.double())
+    recipe = SoftmaxRecipe(smoothing=settings.smoothing, temperature=settings.temperature, class_weight=weight)
     try:
         return (
             kernels.active()

@@ -20,6 +20,7 @@ from kullback.targets import LabelRows, Targets
 from kullback.torch import devices, native, ops
 from kullback.torch.buffers import result_like
 from kullback.torch.devices import DeviceLoss
+from kullback.torch.direct import direct, is_plain
 from kullback.torch.errors import NotSupportedError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
@@ -131,15 +132,7 @@ def _run_on_device(
     return value.to(value_dtype), logits.new_empty(0) if found.gradient is None else found.gradient
 
 
-@torch.library.custom_op(
-    "kullback::object_loss",
-    mutates_args=(),
-    schema=(
-        "(Tensor logits, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, str loss, str reduction, "
-        "str denominator, str empty, bool with_gradient, ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
-    ),
-)
-def object_loss(
+def _object_loss(
     logits: Tensor,
     first: Tensor,
     second: Tensor | None,
@@ -168,7 +161,18 @@ def object_loss(
     )
 
 
-@object_loss.register_fake
+_object_loss_op = torch.library.custom_op(
+    "kullback::object_loss",
+    _object_loss,
+    mutates_args=(),
+    schema=(
+        "(Tensor logits, Tensor first, Tensor? second, Tensor? share, Tensor? row_weight, str loss, str reduction, "
+        "str denominator, str empty, bool with_gradient, ScalarType value_dtype, SymInt[] shape) -> (Tensor, Tensor)"
+    ),
+)
+
+
+@_object_loss_op.register_fake
 def _object_loss_fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     reduction, with_gradient, value_dtype = args[5], args[8], args[9]
     return (
@@ -283,7 +287,13 @@ def _loss_backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[T
     return (result.to(gradient.dtype), *(None,) * 11)
 
 
-object_loss.register_autograd(_loss_backward, setup_context=_loss_context)
+_object_loss_op.register_autograd(_loss_backward, setup_context=_loss_context)
+_loss_directly = direct(_object_loss, _loss_context, _loss_backward, 5)
+
+
+def object_loss(*args: Any) -> tuple[Tensor, Tensor]:
+    """The operator ``object_loss``, the short way where that will do."""
+    return _loss_directly(*args) if is_plain(args[:5]) else _object_loss_op(*args)  # type: ignore[no-any-return]
 
 
 def _gradient_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

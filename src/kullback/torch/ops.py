@@ -22,12 +22,14 @@ from torch import Tensor
 from kullback.errors import InputError
 from kullback.torch import devices, native, plain, triton
 from kullback.torch.buffers import result_like
+from kullback.torch.direct import direct, is_plain
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
 _TARGET = "Tensor first, Tensor? second, Tensor? share"
 _SETTINGS = "float smoothing, float temperature, float softcap, float z_loss, int? ignore_index, bool by_mass"
 _N = len(RowSettings._fields)
+_TENSORS = 6  # both operators begin with as many that are tensors or None
 
 
 def _nothing(like: Tensor) -> Tensor:
@@ -38,16 +40,7 @@ def _nothing(like: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the value
 
 
-@torch.library.custom_op(
-    "kullback::softmax_loss",
-    mutates_args=(),
-    schema=(
-        f"(Tensor logits, {_TARGET}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, "
-        "str denominator, str empty, bool with_gradient, bool with_statistics, ScalarType value_dtype, SymInt[] shape)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-)
-def softmax_loss(
+def _softmax_loss(
     logits: Tensor,
     first: Tensor,
     second: Tensor | None,
@@ -96,6 +89,18 @@ def softmax_loss(
         _nothing(value) if lse is None else lse,
         prediction,
     )
+
+
+softmax_loss = torch.library.custom_op(
+    "kullback::softmax_loss",
+    _softmax_loss,
+    mutates_args=(),
+    schema=(
+        f"(Tensor logits, {_TARGET}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, "
+        "str denominator, str empty, bool with_gradient, bool with_statistics, ScalarType value_dtype, SymInt[] shape)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
 
 
 def loss_of(
@@ -150,8 +155,8 @@ def _cpu_loss(
         value = result.losses
     else:
         number = result.total / divisor if not nothing else math.nan if empty == "nan" else 0.0
-        value = torch.tensor(number, dtype=torch.float64)
-    return value, torch.tensor(scale, dtype=torch.float64), result.lse
+        value = torch.scalar_tensor(number, dtype=torch.float64)
+    return value, torch.scalar_tensor(scale, dtype=torch.float64), result.lse
 
 
 def _device_loss(
@@ -269,12 +274,7 @@ def times(gradient: Tensor, by: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the gradient on its own
 
 
-@torch.library.custom_op(
-    "kullback::softmax_gradient",
-    mutates_args=(),
-    schema=f"(Tensor row_scale, Tensor logits, {_TARGET}, Tensor? class_weight, {_SETTINGS}, SymInt[] shape) -> Tensor",
-)
-def softmax_gradient(
+def _softmax_gradient(
     row_scale: Tensor,
     logits: Tensor,
     first: Tensor,
@@ -299,6 +299,14 @@ def softmax_gradient(
     else:
         devices.cross_entropy(settings, class_weight).evaluate(logits, target, row_scale, gradient=gradient)
     return gradient
+
+
+softmax_gradient = torch.library.custom_op(
+    "kullback::softmax_gradient",
+    _softmax_gradient,
+    mutates_args=(),
+    schema=f"(Tensor row_scale, Tensor logits, {_TARGET}, Tensor? class_weight, {_SETTINGS}, SymInt[] shape) -> Tensor",
+)
 
 
 @softmax_gradient.register_fake
@@ -416,6 +424,10 @@ class _GradientFunction(torch.autograd.Function):
     vmap = staticmethod(_gradient_vmap)
 
 
+_loss_directly = direct(_softmax_loss, _loss_context, _loss_backward, _TENSORS)
+_gradient_directly = direct(_softmax_gradient, _gradient_context, _gradient_backward, _TENSORS)
+
+
 def in_transform() -> bool:
     """Whether a transform of ``torch.func`` is running here."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
@@ -425,6 +437,8 @@ def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``softmax_loss``, also inside ``torch.func.grad``, ``vmap`` and the like."""
     if in_transform():
         return _LossFunction.apply(*args)  # type: ignore[no-any-return,no-untyped-call]
+    if is_plain(args[:_TENSORS]):
+        return _loss_directly(*args)  # type: ignore[no-any-return]
     return softmax_loss(*args)  # type: ignore[no-any-return]
 
 
@@ -432,4 +446,6 @@ def gradient_op(*args: Any) -> Tensor:
     """``softmax_gradient``, also inside ``torch.func.grad``, ``vmap`` and the like."""
     if in_transform():
         return _GradientFunction.apply(*args)  # type: ignore[no-any-return,no-untyped-call]
+    if is_plain(args[:_TENSORS]):
+        return _gradient_directly(*args)  # type: ignore[no-any-return]
     return softmax_gradient(*args)  # type: ignore[no-any-return]
