@@ -17,6 +17,7 @@ LABEL_CHECKS_THAT_DO_NOT_APPLY = {
     "check_estimator_sparse_matrix": OTHER_VALUES,
     "check_classifier_data_not_an_array": OTHER_VALUES,
     "check_fit2d_1feature": OTHER_VALUES,
+    "check_sparsify_coefficients": OTHER_VALUES,
     "check_classifiers_classes": VECTOR,
     "check_classifiers_train": VECTOR,
     "check_class_weight_classifiers": VECTOR,

@@ -7,9 +7,12 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from kullback import ClassIndices, ClassMixture, ClassRows, CrossEntropy, SoftmaxClassifier
+from kullback import ClassIndices, ClassMixture, ClassRows, CrossEntropy, SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import DataError, InputError, NotConvergedWarning, TargetError
 
 
@@ -297,7 +300,7 @@ def test_verbose_prints_a_line_an_iteration(iris, capsys):
         ({"C": "1"}, "C='1'"),
         ({"C": math.nan}, "C=nan"),
         ({"tol": 0}, "tol=0"),
-        ({"max_iter": 0}, "max_iter=0"),
+        ({"max_iter": -1}, "max_iter=-1"),
         ({"max_iter": 2.5}, "max_iter=2.5"),
         ({"solver": "sgd"}, "solver 'sgd' is unknown; choose one of: auto, lbfgs, preconditioned"),
         ({"callback": 3}, "callback=3 cannot be called"),
@@ -357,3 +360,81 @@ def test_empty_columns_change_nothing(rng, warm):
     np.testing.assert_allclose(model.coef_[:, [3, 17, 18, 39]], narrow.coef_, atol=1e-7)
     assert (np.delete(model.coef_, [3, 17, 18, 39], axis=1) == 0).all()
     np.testing.assert_allclose(model.predict_proba(wide), narrow.predict_proba(X), atol=1e-7)
+
+
+def test_starting_values(iris):
+    X, y = iris
+    best = SoftmaxClassifier(tol=1e-10).fit(X, y)
+    again = SoftmaxClassifier(tol=1e-10).fit(X, y, coef_init=best.coef_, intercept_init=best.intercept_)
+    assert again.history_[0].distance <= 1e-10
+    np.testing.assert_allclose(again.coef_, best.coef_, rtol=1e-6)
+    half = SoftmaxClassifier(max_iter=0, tol=1.0).fit(X, y, coef_init=best.coef_ / 2)
+    np.testing.assert_allclose(half.coef_, best.coef_ / 2, rtol=1e-10)
+    np.testing.assert_allclose(half.intercept_, 0, atol=1e-12)
+    assert half.n_iter_ == 0
+    two = SoftmaxClassifier(max_iter=0, tol=1.0).fit(X, y == 1, coef_init=[1, 2, 3, 4], intercept_init=0.5)
+    np.testing.assert_allclose(two.coef_, [[1, 2, 3, 4]], rtol=1e-12)
+    np.testing.assert_allclose(two.intercept_, [0.5], rtol=1e-12)
+    for wrong, says in (
+        ({"coef_init": best.coef_[:2]}, r"coef_init has shape \(2, 4\), but this data needs \(3, 4\)"),
+        ({"intercept_init": [1, 2]}, r"intercept_init has shape \(2,\), but this data needs \(3,\)"),
+        ({"intercept_init": [1, 2, math.nan]}, r"intercept_init holds nan at \(2,\)"),
+        ({"coef_init": "zeros"}, "coef_init is not an array of numbers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            SoftmaxClassifier().fit(X, y, **wrong)
+
+
+def test_sparse_coefficients_give_the_same_logits(iris):
+    X, y = iris
+    for labels in (y, y == 1):
+        model = SoftmaxClassifier(warm_start=True).fit(X, labels)
+        coef, logits = model.coef_, model.logits(X)
+        assert sparse.issparse(model.sparsify().coef_)
+        for matrix in (X, sparse.csr_array(X), X.astype(np.float32)):
+            np.testing.assert_allclose(model.logits(matrix), logits, rtol=1e-4 if matrix.dtype == np.float32 else 1e-10)
+        assert model.fit(X, labels).history_[0].distance <= model.tol
+        assert isinstance(model.sparsify().densify().coef_, np.ndarray)
+        np.testing.assert_allclose(model.coef_, coef, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_column_names_are_kept_and_must_match(iris, frame):
+    library = pytest.importorskip(frame)
+    X, y = iris
+    names = ["sl", "sw", "pl", "pw"]
+    table = library.DataFrame(dict(zip(names, X.T, strict=True)))
+    label = library.Series("kind", y) if frame == "polars" else library.Series(y)
+    model = SoftmaxClassifier().fit(table, label)
+    assert list(model.feature_names_in_) == names
+    np.testing.assert_allclose(model.predict_proba(table), SoftmaxClassifier().fit(X, y).predict_proba(X), rtol=1e-9)
+    with pytest.raises(InputError, match=r"(?s)feature names should match.*order"):
+        model.predict(table[names[::-1]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
+
+
+def test_scaled_frames_pass_their_names_on_in_a_pipeline(iris):
+    X, y = iris
+    table = pd.DataFrame(X, columns=list("abcd"))
+    chain = make_pipeline(StandardScaler(), SoftmaxClassifier()).set_output(transform="pandas").fit(table, y)
+    assert list(chain[-1].feature_names_in_) == list("abcd")
+    assert chain.score(table, y) > 0.95
+
+
+def test_arrays_of_other_libraries(iris):
+    torch = pytest.importorskip("torch")
+    X, y = iris
+    expected = SoftmaxClassifier().fit(X, y, np.arange(150.0))
+    model = SoftmaxClassifier().fit(torch.tensor(X), torch.tensor(y), torch.arange(150.0))
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    np.testing.assert_array_equal(model.predict(torch.tensor(X)), expected.predict(X))
+    labels = SigmoidClassifier().fit(torch.tensor(X), torch.eye(3, dtype=torch.int64)[torch.tensor(y)])
+    assert labels.predict(X).shape == (150, 3)
+    with pytest.raises(InputError, match=r"X is a torch\.Tensor that NumPy cannot read"):
+        SoftmaxClassifier().fit(torch.tensor(X, requires_grad=True), y)
+
+
+def test_the_warning_is_scikit_learns_too(iris):
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        SoftmaxClassifier(max_iter=1).fit(*iris)

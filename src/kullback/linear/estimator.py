@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kullback.errors import DataError, InputError, NotConvergedWarning
@@ -19,18 +21,26 @@ from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, choose
 from kullback.linear.design import as_design, used_columns
+from kullback.linear.inputs import as_numpy, dense, start_from, where_not_finite
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.losses import CATALOGUE, Loss, parse_loss
-from kullback.losses.base import Batch, as_sample_weight
+from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
 
 Vector: TypeAlias = NDArray[np.float64]
 
 
+class FitNotConvergedWarning(NotConvergedWarning, ConvergenceWarning):
+    """`NotConvergedWarning` that is also scikit-learn's, so that filters written for either catch it."""
+
+
 class LinearEstimator(BaseEstimator):
     """Settings, fitting and logits; `SoftmaxClassifier` and `SigmoidClassifier` add their targets and outputs."""
+
+    # Whether two outputs are stored as one row, the second minus the first.
+    _one_row_for_two = False
 
     # Set by the subclasses' constructors, as scikit-learn requires.
     C: float
@@ -45,11 +55,11 @@ class LinearEstimator(BaseEstimator):
     callback: Any
     verbose: int
 
-    coef_: Vector
+    coef_: Any  # an array, or a sparse matrix after `sparsify`
     intercept_: Vector
     loss_: Loss
     n_features_in_: int
-    n_iter_: int
+    n_iter_: NDArray[np.int32]
     converged_: bool
     history_: list[IterationRecord]
     certificate_: Certificate
@@ -66,16 +76,37 @@ class LinearEstimator(BaseEstimator):
             InputError: for input that does not match the fitted columns, or holds NaN or inf.
         """
         check_is_fitted(self)
-        design = as_design(self._checked(X, reset=False))
-        weights, intercept = self._output_parameters()
-        out = np.empty((design.shape[0], weights.shape[1]), dtype=design.dtype)
-        design.rows(slice(0, design.shape[0])).forward(np.ascontiguousarray(weights, dtype=design.dtype), out)
-        out += intercept.astype(design.dtype)
-        return out
+        X = self._checked(X, reset=False)
+        sparsified: bool = sparse.issparse(self.coef_)
+        if sparsified:
+            out = np.asarray(safe_sparse_dot(X, self.coef_.T.astype(X.dtype), dense_output=True))
+        else:
+            design = as_design(X)
+            out = np.empty((design.shape[0], len(self.coef_)), dtype=design.dtype)
+            weights = np.ascontiguousarray(self.coef_.T, dtype=design.dtype)
+            design.rows(slice(0, design.shape[0])).forward(weights, out)
+        out += self.intercept_.astype(out.dtype)
+        return self._spread(out)
 
-    def _output_parameters(self) -> tuple[Vector, Vector]:
-        """Weights (d, C) and intercepts (C,) of the logits."""
-        return self.coef_.T, self.intercept_
+    def sparsify(self) -> Self:
+        """Turn `coef_` into a sparse matrix, which saves memory where most weights are exactly zero."""
+        check_is_fitted(self)
+        self.coef_ = sparse.csr_array(self.coef_)
+        return self
+
+    def densify(self) -> Self:
+        """Turn `coef_` back into an array."""
+        check_is_fitted(self)
+        self.coef_ = dense(self.coef_)
+        return self
+
+    def _spread(self, products: Array) -> Array:
+        """Logits (N, C) from products with the rows of `coef_`."""
+        return products
+
+    def _output_parameters(self, coef: Vector, intercept: Vector) -> tuple[Vector, Vector]:
+        """Weights (d, C) and intercepts (C,) of the logits, from arrays shaped as `coef_` and `intercept_`."""
+        return coef.T, intercept
 
     def _store_parameters(self, weights: Vector, intercept: Vector) -> None:
         """Set `coef_` and `intercept_` from weights (d, C) and intercepts (C,)."""
@@ -94,7 +125,7 @@ class LinearEstimator(BaseEstimator):
     def _check_settings(self) -> None:
         _check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
         _check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
-        _check_number("max_iter", self.max_iter, "a whole number of at least 1", lambda v: v >= 1, integer=True)
+        _check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
         if self.solver != "auto":
@@ -112,6 +143,7 @@ class LinearEstimator(BaseEstimator):
 
     def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
         """Scikit-learn's own validation, with the place of the first bad value added."""
+        X, y = as_numpy(X, "X"), as_numpy(y, "y")
         try:
             return validate_data(
                 self, X, y, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], **options
@@ -119,7 +151,7 @@ class LinearEstimator(BaseEstimator):
         except InputError:
             raise
         except ValueError as error:
-            raise DataError(f"{error}{_where_not_finite(X)}") from error
+            raise DataError(f"{error}{where_not_finite(X)}") from error
 
     # ------------------------------------------------------------ fitting
 
@@ -133,6 +165,7 @@ class LinearEstimator(BaseEstimator):
         *,
         penalty_factor: float,
         shift_free: bool,
+        init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     ) -> None:
         """Minimise, then set every fitted attribute at once, so that an interrupted fit changes none.
 
@@ -145,6 +178,7 @@ class LinearEstimator(BaseEstimator):
             penalty_factor: multiplies ½‖W‖².
             shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
                 intercepts are reported with mean zero over the classes.
+            init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
         """
         # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
         n_columns, kept = X.shape[1], used_columns(X)
@@ -167,7 +201,7 @@ class LinearEstimator(BaseEstimator):
             objective = choice.problem.exact
             result = find_solver(choice.solver)(
                 choice.problem,
-                self._start(objective, scaling, kept, n_columns),
+                self._start(objective, scaling, kept, n_columns, init),
                 tol=float(self.tol),
                 max_iter=int(self.max_iter),
                 callback=self._report,
@@ -186,24 +220,37 @@ class LinearEstimator(BaseEstimator):
         self._store_parameters(weights, intercept)
         self.loss_ = loss
         self.history_ = list(result.history)
-        self.n_iter_ = max(1, result.history[-1].iteration)
+        iterations = result.history[-1].iteration
+        # A warm start that is already there counts as one iteration, as scikit-learn's solvers count.
+        self.n_iter_ = np.array([max(min(1, int(self.max_iter)), iterations)], dtype=np.int32)
         self.converged_ = result.converged
         self.certificate_ = certificate
         self.solver_, self.solver_reason_ = choice.solver, choice.reason
         self._warn_if_not_converged(result, certificate)
 
     def _start(
-        self, objective: LinearObjective, scaling: ColumnScaling, kept: NDArray[np.int64] | None, n_columns: int
+        self,
+        objective: LinearObjective,
+        scaling: ColumnScaling,
+        kept: NDArray[np.int64] | None,
+        n_columns: int,
+        init: tuple[ArrayLike | None, ArrayLike | None],
     ) -> Vector:
-        if not (self.warm_start and hasattr(self, "coef_")):
+        earlier = self.warm_start and hasattr(self, "coef_")
+        if not earlier and init[0] is None and init[1] is None:
             return np.zeros(objective.size)
-        weights, intercept = self._output_parameters()
-        expected = (n_columns, objective.n_outputs)
-        if weights.shape != expected:
-            raise InputError(
-                f"warm_start=True, but the earlier fit has {weights.shape[0]} columns and {weights.shape[1]} outputs "
-                f"and this data has {expected[0]} and {expected[1]}; set warm_start=False"
-            )
+        n_rows = 1 if objective.n_outputs == 2 and self._one_row_for_two else objective.n_outputs
+        coef, intercept = np.zeros((n_rows, n_columns)), np.zeros(n_rows)
+        if earlier:
+            if self.coef_.shape != coef.shape:
+                raise InputError(
+                    f"warm_start=True, but the earlier fit has coef_ of shape {self.coef_.shape} and this data needs "
+                    f"{coef.shape}; set warm_start=False"
+                )
+            coef, intercept = dense(self.coef_), self.intercept_
+        coef = start_from("coef_init", init[0], coef)
+        intercept = start_from("intercept_init", init[1], intercept)
+        weights, intercept = self._output_parameters(coef, intercept)
         return objective.join(*scaling.from_raw(weights if kept is None else weights[kept], intercept))
 
     def _report(self, record: IterationRecord) -> None:
@@ -233,29 +280,12 @@ class LinearEstimator(BaseEstimator):
             f"{type(self).__name__} did not converge: {result.reason}; {where} and the objective "
             f"{last.objective:.8g} nats per example after {last.iteration} iterations. "
             f"What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
-            NotConvergedWarning,
+            FitNotConvergedWarning,
             stacklevel=4,
         )
 
 
 _FORMS = {"classes": "mutually exclusive classes", "labels": "independent labels"}
-
-
-def checked_weight(sample_weight: ArrayLike | None, n_examples: int) -> Vector | None:
-    """Sample weights as float64 (N,), or None; a single number is the weight of every example.
-
-    Raises:
-        InputError: for a negative or non-finite weight, another length, or all zeros.
-    """
-    if sample_weight is None:
-        return None
-    given = np.asarray(sample_weight)
-    if given.dtype.kind not in "biuf":
-        raise InputError(f"sample_weight has dtype {given.dtype}, expected numbers")
-    weight = as_sample_weight(np.full(n_examples, given) if given.ndim == 0 else given, n_examples)
-    if weight is not None and not weight.any():
-        raise InputError("every sample_weight is zero, so no example counts; give at least one a positive weight")
-    return weight
 
 
 def _check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
@@ -273,30 +303,3 @@ def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
         uniform = ClassRows(np.full((1, n_outputs), 1.0 / n_outputs))
     curvature = float(np.mean(loss.hessian_diagonal(zero, uniform, reduction="sum")))
     return curvature if curvature > 0 and math.isfinite(curvature) else 0.25
-
-
-def _where_not_finite(X: Any) -> str:
-    """The place of the first NaN or inf, to end an error message with, or nothing."""
-    try:
-        is_sparse = bool(sparse.issparse(X))
-        if is_sparse:
-            entries = X.tocoo()
-            bad = np.flatnonzero(~np.isfinite(entries.data))
-            if len(bad) == 0:
-                return ""
-            row, column, value = entries.row[bad[0]], entries.col[bad[0]], entries.data[bad[0]]
-        else:
-            values = np.asarray(X)
-            if values.dtype.kind == "c":
-                return ""
-            values = values.astype(np.float64)
-            places = np.argwhere(~np.isfinite(values))
-            if values.ndim != 2 or len(places) == 0:
-                return ""
-            row, column = places[0]
-            value = values[row, column]
-    except (ValueError, TypeError):
-        return ""  # not numbers at all: the message already says so
-    names = getattr(X, "columns", None)
-    label = f"{names[column]!r}" if names is not None else f"{column}"
-    return f"\nThe first is {value} at row {row}, column {label}."

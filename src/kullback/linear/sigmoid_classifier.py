@@ -14,7 +14,8 @@ from sklearn.utils.multiclass import type_of_target
 
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
-from kullback.linear.estimator import LinearEstimator, Vector, checked_weight
+from kullback.linear.estimator import LinearEstimator, Vector
+from kullback.linear.inputs import as_numpy, checked_weight
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import BinaryCrossEntropy, Loss
 from kullback.targets import LabelRows
@@ -41,7 +42,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         tol: the fit has converged when the objective is proved to lie within this share of its minimum (the relative
             duality gap); where no such proof exists (C=inf), when no component of the gradient, in nats per example
             and per column standardised, exceeds it.
-        max_iter: most iterations of the solver.
+        max_iter: most iterations of the solver; 0 leaves the start as it is.
         solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
             ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
@@ -55,7 +56,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         intercept_: (L,) intercepts.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
-        n_iter_: iterations used (at least 1).
+        n_iter_: (1,) iterations used.
         history_: one `IterationRecord` per iteration, the start included.
         certificate_: the `Certificate`: how far the objective can be from its minimum at most.
         converged_: whether that is within `tol`.
@@ -96,7 +97,15 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         self.callback = callback
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> SigmoidClassifier:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        coef_init: ArrayLike | None = None,
+        intercept_init: ArrayLike | None = None,
+    ) -> SigmoidClassifier:
         """Fit the model.
 
         Args:
@@ -104,6 +113,8 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             y: (N, L) of 0/1, dense or sparse, with the loss's `ignore_index` where a label is unknown; or `LabelRows`
                 for probabilities in [0, 1].
             sample_weight: (N,) non-negative, or None for all ones.
+            coef_init: where to start, shaped as `coef_`; None for zeros, or the earlier fit with `warm_start`.
+            intercept_init: the same for `intercept_`.
 
         Raises:
             InputError: for settings, data or targets that cannot be used; the message names the place.
@@ -116,13 +127,22 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         if y is None:
             raise TargetError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         X = self._checked(X, reset=True)
-        targets = y if isinstance(y, LabelRows) else LabelRows(_label_matrix(y, loss))
+        targets = y if isinstance(y, LabelRows) else LabelRows(_label_matrix(as_numpy(y, "y"), loss))
         n_labels = targets.rows.shape[1]
         if len(targets) != X.shape[0]:
             raise TargetError(f"y has {len(targets)} rows, X has {X.shape[0]}; they must match")
         weight = checked_weight(sample_weight, X.shape[0])
         loss = _with_label_weight(loss, self.class_weight, targets, weight)
-        self._fit(X, targets, n_labels, loss, weight, penalty_factor=1.0, shift_free=False)
+        self._fit(
+            X,
+            targets,
+            n_labels,
+            loss,
+            weight,
+            penalty_factor=1.0,
+            shift_free=False,
+            init=(coef_init, intercept_init),
+        )
         self.classes_ = np.arange(n_labels)
         return self
 

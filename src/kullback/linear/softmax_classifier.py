@@ -13,7 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
-from kullback.linear.estimator import LinearEstimator, Vector, checked_weight
+from kullback.linear.estimator import LinearEstimator, Vector
+from kullback.linear.inputs import checked_weight
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
@@ -42,7 +43,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         tol: the fit has converged when the objective is proved to lie within this share of its minimum (the relative
             duality gap); where no such proof exists (C=inf), when no component of the gradient, in nats per example
             and per column standardised, exceeds it.
-        max_iter: most iterations of the solver.
+        max_iter: most iterations of the solver; 0 leaves the start as it is.
         solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
             ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
@@ -56,7 +57,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         intercept_: (C,) intercepts, mean zero; (1,) for two classes.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
-        n_iter_: iterations used (at least 1).
+        n_iter_: (1,) iterations used.
         history_: one `IterationRecord` per iteration, the start included.
         certificate_: the `Certificate`: how far the objective can be from its minimum at most.
         converged_: whether that is within `tol`.
@@ -70,6 +71,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     """
 
     classes_: NDArray[Any]
+    _one_row_for_two = True
 
     def __init__(
         self,
@@ -98,7 +100,15 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         self.callback = callback
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        coef_init: ArrayLike | None = None,
+        intercept_init: ArrayLike | None = None,
+    ) -> SoftmaxClassifier:
         """Fit the model.
 
         Args:
@@ -106,6 +116,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             y: (N,) labels of any sortable type; or, wrapped, `ClassIndices`, soft `ClassRows` or a `ClassMixture`,
                 whose classes are 0 … C−1.
             sample_weight: (N,) non-negative, or None for all ones.
+            coef_init: where to start, shaped as `coef_`; None for zeros, or the earlier fit with `warm_start`.
+            intercept_init: the same for `intercept_`.
 
         Raises:
             InputError: for settings, data or targets that cannot be used; the message names the place.
@@ -141,6 +153,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             # The two classes' weights are ±½ of their difference w, so ‖W‖² = ½‖w‖²: doubled, ½‖W‖² is ½‖w‖².
             penalty_factor=2.0 if n_classes == 2 else 1.0,
             shift_free=True,
+            init=(coef_init, intercept_init),
         )
         self.classes_ = classes
         return self
@@ -163,11 +176,13 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         """Natural logarithms of `predict_proba`, (N, C), finite where a probability would round to zero."""
         return self._log_probabilities(self.logits(X))
 
-    def _output_parameters(self) -> tuple[Vector, Vector]:
-        if len(self.coef_) > 1:
-            return self.coef_.T, self.intercept_
-        half, half_intercept = self.coef_[0] / 2, self.intercept_[0] / 2
-        return np.stack([-half, half], axis=1), np.array([-half_intercept, half_intercept])
+    def _spread(self, products: Array) -> Array:
+        return products if products.shape[1] > 1 else np.concatenate([-products / 2, products / 2], axis=1)
+
+    def _output_parameters(self, coef: Vector, intercept: Vector) -> tuple[Vector, Vector]:
+        if len(coef) > 1:
+            return coef.T, intercept
+        return np.stack([-coef[0] / 2, coef[0] / 2], axis=1), np.array([-intercept[0] / 2, intercept[0] / 2])
 
     def _store_parameters(self, weights: Vector, intercept: Vector) -> None:
         if len(intercept) == 2:

@@ -1,0 +1,155 @@
+"""Scikit-learn's own tests of `LogisticRegression`, run on `SoftmaxClassifier`.
+
+The installed scikit-learn brings its tests along. Their module is loaded a second time with Kullback's classifiers in
+place of the two it tests, behind the constructor that scikit-learn's users know, and its test functions run here.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import sklearn.linear_model
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from kullback import SoftmaxClassifier
+
+SOLVERS = {"lbfgs": "lbfgs"}  # every other one is "auto"
+
+
+def gap_of(tol):
+    """A relative gap for a bound on the gradient: near the optimum the gap is quadratic in the gradient."""
+    return max(1e-4 * tol**2, 1e-13)
+
+
+class AsLogisticRegression(SoftmaxClassifier):
+    """`SoftmaxClassifier` behind the constructor of `LogisticRegression`."""
+
+    recover = False
+
+    def __init__(
+        self,
+        penalty="deprecated",
+        *,
+        C=1.0,
+        l1_ratio=0.0,
+        dual=False,
+        tol=1e-4,
+        fit_intercept=True,
+        intercept_scaling=1,
+        class_weight=None,
+        random_state=None,
+        solver="lbfgs",
+        max_iter=100,
+        verbose=0,
+        warm_start=False,
+        n_jobs=None,
+    ):
+        for name, value in list(locals().items()):
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    def fit(self, X, y, sample_weight=None):
+        model = SoftmaxClassifier(
+            C=self.C,
+            tol=gap_of(self.tol),
+            fit_intercept=self.fit_intercept,
+            class_weight=self.class_weight,
+            solver=SOLVERS.get(self.solver, "auto"),
+            max_iter=self.max_iter,
+            verbose=self.verbose,
+            warm_start=self.warm_start,
+            recover=False,
+        )
+        hand_over(self, model)
+        model.fit(X, y, sample_weight)
+        hand_over(model, self)
+        return self
+
+
+def hand_over(source, sink):
+    """Copy what was fitted."""
+    for name, value in vars(source).items():
+        if name.endswith("_"):
+            setattr(sink, name, value)
+
+
+def load():
+    path = Path(sklearn.linear_model.__file__).parent / "tests" / "test_logistic.py"
+    if not path.exists():
+        pytest.skip("this scikit-learn comes without its tests", allow_module_level=True)
+    spec = importlib.util.spec_from_file_location("scikit_learn_test_logistic", path)
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.object(sklearn.linear_model, "LogisticRegression", AsLogisticRegression):
+        spec.loader.exec_module(module)
+    return module
+
+
+THEIR_SOLVERS = "about the options and failures of scikit-learn's own solvers, which Kullback does not have"
+THEIR_HISTORY = "about a deprecated spelling that scikit-learn keeps for its older users"
+PENALTIES = "needs an L1 penalty"
+# Expected failures by a pattern of the test's name. Each must fail: an entry that passes makes the run fail.
+EXPECTED = {
+    r"test_check_solver_option\[AsLog.*": THEIR_SOLVERS,
+    r"test_liblinear_(dual_random_state|multiclass_raises\[AsLog|with_large_values).*": THEIR_SOLVERS,
+    r"test_large_sparse_matrix\[.*(liblinear|sag|saga)\]": "expects a refusal of 64-bit indices; Kullback takes them",
+    r"test_newton_cholesky_fallback_to_lbfgs": THEIR_SOLVERS,
+    r"test_max_iter.*": "the wording of their solvers' warnings; test_iterations_are_kept below holds the rest",
+    r"test_warm_start_newton_solver.*": "holds for Newton's method; a quasi-Newton step remembers those before",
+    r"test_logreg_predict_proba_multinomial.*": "calls a private method of scikit-learn",
+    r"test_dtype_match\[.*(lbfgs|newton-cg|newton-cholesky|sag|saga)\]": "coefficients stay float64; test_precisions_agree holds the rest",
+    r"test_logistic_regression_callback_.*": "scikit-learn's own callbacks; Kullback's callback= has tests of its own",
+    r"test_elasticnet_l1_ratio_err_helpful\[AsLog.*": THEIR_HISTORY,
+    r"test_(l1_ratio_None_deprecated|l1_ratio_non_elasticnet)": THEIR_HISTORY,
+    r"test_(penalty_deprecated\[AsLog|penalty_none|logisticregression_warns_with_n_jobs).*": THEIR_HISTORY,
+    r"test_lr_penalty_l1ratio_incompatible.*": THEIR_HISTORY,
+    r"test_(LogisticRegression_elastic_net_objective|elastic_net_coeffs|logreg_l1).*": PENALTIES,
+}
+# Tests that look at nothing of ours: functions of scikit-learn's own, and its cross-validated estimator.
+NOT_OURS = r"test_(consistency_path|logistic_regression_path_|get_default_scorer|.*(cv|CV)|lr_scoring|scores_attr)"
+
+theirs = load()
+pytestmark = theirs.pytestmark
+globals().update(
+    {name: v for name, v in vars(theirs).items() if name.startswith("test_") and not re.match(NOT_OURS, name)}
+)
+
+
+@pytest.fixture(params=[42])
+def global_random_seed(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def expected_failures(request):
+    for pattern, reason in EXPECTED.items():
+        if re.fullmatch(pattern, request.node.name):
+            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def test_every_expected_failure_names_a_test(request):
+    names = [item.name for item in request.session.items if item.path == request.path]
+    if len(names) < 500:
+        pytest.skip("only some of the tests were selected")
+    for pattern in EXPECTED:
+        assert any(re.fullmatch(pattern, name) for name in names), pattern
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 3, 4])
+def test_iterations_are_kept(max_iter):
+    X, y = theirs.iris.data, theirs.iris.target == 1
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        model = AsLogisticRegression(max_iter=max_iter, tol=1e-15).fit(X, y)
+    assert model.n_iter_[0] == max_iter
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_precisions_agree(make):
+    X, y = make(np.array(theirs.X, dtype=np.float64)), theirs.Y1
+    double = AsLogisticRegression().fit(X, y)
+    single = AsLogisticRegression().fit(X.astype(np.float32), y)
+    np.testing.assert_allclose(single.coef_, double.coef_, atol=1e-6)
+    assert single.decision_function(X.astype(np.float32)).dtype == np.float32
