@@ -321,6 +321,9 @@ NB_MODULE(_native, m) {
     m.def("elementary", &run_elementary, nb::arg("which"), nb::arg("x"), nb::arg("y"));
     m.def("set_num_threads", [](int n) { thread_count = n < 1 ? 1 : n; }, nb::arg("n"));
     m.def("get_num_threads", [] { return thread_count; });
+    m.def("use_openmp", [](uintptr_t parallel, uintptr_t most_threads) {
+        use_openmp(reinterpret_cast<OpenMPParallel>(parallel), reinterpret_cast<OpenMPThreads>(most_threads));
+    }, nb::arg("parallel"), nb::arg("most_threads"));
     m.def("level", [] { return level().name; });
     m.def("families", [](bool sigmoid) {
         const Level& kernels = level();

@@ -99,9 +99,45 @@ Pool& pool() {
     return *current;
 }
 
+std::atomic<OpenMPParallel> openmp_parallel{nullptr};
+std::atomic<OpenMPThreads> openmp_threads{nullptr};
+
+struct SharedOut {
+    int64_t blocks;
+    const std::function<void(int64_t)>* task;
+    std::atomic<int64_t> next{0};
+};
+
+void work_in_team(void* data) {
+    SharedOut& shared = *static_cast<SharedOut*>(data);
+    for (;;) {
+        const int64_t block = shared.next.fetch_add(1, std::memory_order_relaxed);
+        if (block >= shared.blocks) return;
+        (*shared.task)(block);
+    }
+}
+
 }  // namespace
 
+void use_openmp(OpenMPParallel parallel, OpenMPThreads most_threads) {
+#if !defined(_WIN32)
+    // OpenMP's threads do not come along into a forked child, and it would wait for them
+    static const int registered =
+        pthread_atfork(nullptr, nullptr, [] { openmp_parallel.store(nullptr, std::memory_order_release); });
+    (void)registered;
+#endif
+    openmp_threads.store(most_threads, std::memory_order_release);
+    openmp_parallel.store(parallel, std::memory_order_release);
+}
+
 void run_blocks(int64_t blocks, int threads, const std::function<void(int64_t)>& task) {
+    const OpenMPParallel parallel = openmp_parallel.load(std::memory_order_acquire);
+    // a team of another size would end and restart the other library's threads in every call
+    if (parallel && threads > 1 && blocks > 1 && openmp_threads.load(std::memory_order_acquire)() == threads) {
+        SharedOut shared{blocks, &task};
+        parallel(work_in_team, &shared, unsigned(threads), 0);
+        return;
+    }
     if (blocks < threads) threads = int(blocks);
     if (threads > 1 && pool().try_run(blocks, threads, task)) return;
     for (int64_t block = 0; block < blocks; ++block) task(block);

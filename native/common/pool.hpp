@@ -11,4 +11,13 @@ namespace kullback {
 // that finds the pool busy works alone) and in a forked child (which gets a pool of its own).
 void run_blocks(int64_t blocks, int threads, const std::function<void(int64_t)>& task);
 
+// From now on blocks are shared out by an OpenMP runtime that another library has loaded, as long as that library uses
+// as many threads as are asked for here. Its threads keep spinning for a while after each of their own jobs: ours
+// would have to share the processors with them, while they themselves are at hand at once.
+//
+// parallel and most_threads are the runtime's GOMP_parallel and omp_get_max_threads; null to go back to our own pool.
+using OpenMPParallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+using OpenMPThreads = int (*)();
+void use_openmp(OpenMPParallel parallel, OpenMPThreads most_threads);
+
 }  // namespace kullback

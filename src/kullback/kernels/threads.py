@@ -6,6 +6,7 @@ Results are bit-identical for any number of threads.
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 from kullback.errors import InputError
@@ -33,6 +34,27 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Return the largest number of threads a kernel call uses."""
     return _native.get_num_threads()
+
+
+def share_threads_with(library: ctypes.CDLL) -> None:
+    """Run kernels on the threads of an OpenMP runtime that is loaded, while it uses as many as the kernels do.
+
+    Its threads spin for some milliseconds after each of their own jobs, and threads of ours would have to share the
+    processors with them.
+
+    Args:
+        library: GNU's runtime, or one that has its entry points.
+
+    Raises:
+        AttributeError: if it has not.
+    """
+    entries = (library.GOMP_parallel, library.omp_get_max_threads)
+    _native.use_openmp(*(ctypes.cast(entry, ctypes.c_void_p).value or 0 for entry in entries))
+
+
+def keep_threads_apart() -> None:
+    """Undo `share_threads_with`: kernels have threads of their own."""
+    _native.use_openmp(0, 0)
 
 
 def _default() -> int:

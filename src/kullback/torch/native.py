@@ -18,10 +18,12 @@ from kullback.errors import InputError, TargetError
 from kullback.kernels import cpu
 from kullback.kernels.recipe import Array, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
-from kullback.torch import plain
+from kullback.torch import plain, team
 from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
+
+team.share_threads()
 
 # Elements of logits that are widened at a time where the kernels do not take their type.
 WIDENED_ELEMENTS = 2**20
