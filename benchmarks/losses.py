@@ -1,10 +1,12 @@
 """Cross-entropy value and gradient against torch's forward and backward pass, and against a copy of the logits.
 
-Float32, two threads for both, all in one process and interleaved, the median of several rounds of each. The
-gradient goes to an array that exists already, as in a training loop; torch's backward pass allocates its own. Writes
+Float32, two threads for both, all in one process. They take turns; a turn is a few calls in a row, the first of
+which does not count: for some milliseconds after a call, a library's threads keep a processor busy waiting for the
+next, which would be counted against whoever comes then. The median of all counted calls. The gradient goes to an
+array that exists already, as in a training loop; torch's backward pass allocates its own. Writes
 ``results/losses.json``.
 
-    python benchmarks/losses.py [--rounds 9] [--threads 2] [--no-store]
+    python benchmarks/losses.py [--rounds 5] [--threads 2] [--no-store]
 """
 
 from __future__ import annotations
@@ -32,13 +34,19 @@ BARS = {
     (4096, 32_000): (6.0, 1.6),
     (1024, 128_256): (6.0, 1.6),
 }
-TORCH_ROUNDS = 5
+COUNTED_CALLS = 3  # in a turn, after one that is not counted
+TORCH_ROUNDS = 3
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def turn(work: Callable[[], object]) -> list[float]:
+    """Seconds of each counted call."""
     work()
-    return time.perf_counter() - start
+    samples = []
+    for _ in range(COUNTED_CALLS):
+        start = time.perf_counter()
+        work()
+        samples.append(time.perf_counter() - start)
+    return samples
 
 
 def measure(n: int, c: int, rounds: int) -> dict[str, float]:
@@ -61,14 +69,12 @@ def measure(n: int, c: int, rounds: int) -> dict[str, float]:
         return value.item()
 
     times: dict[str, list[float]] = {"kullback": [], "value_only": [], "torch": [], "copy": []}
-    ours()  # first touches are nobody's figure
-    theirs()
     for index in range(rounds):
-        times["kullback"].append(seconds(ours))
-        times["value_only"].append(seconds(lambda: loss(logits, classes)))
-        times["copy"].append(seconds(lambda: target.copy_(source)))
+        times["kullback"] += turn(ours)
+        times["value_only"] += turn(lambda: loss(logits, classes))
+        times["copy"] += turn(lambda: target.copy_(source))
         if index < TORCH_ROUNDS:
-            times["torch"].append(seconds(theirs))
+            times["torch"] += turn(theirs)
     value = ours()
     largest = float(np.abs(gradient).max())
     assert torch_logits.grad is not None
@@ -81,7 +87,7 @@ def measure(n: int, c: int, rounds: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-store", action="store_true", help="print only")
     options = parser.parse_args()

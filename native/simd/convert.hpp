@@ -91,14 +91,20 @@ inline bool narrow_classes(const IndexVector& v, int64_t begin, int64_t end, int
         using S = decltype(sample);
         const S* from = static_cast<const S*>(v.data) + begin * v.stride;
         auto run = [&](int64_t stride) KULLBACK_LAMBDA {
-            uint64_t outside = 0;  // branchless, so that compilers vectorise it
+            // What is lost by narrowing, and the largest: both must be small. Simple enough for compilers to vectorise.
+            uint64_t high = 0;
+            uint32_t largest = 0;
             for (int64_t i = 0; i < end - begin; ++i) {
-                const uint64_t y = uint64_t(int64_t(from[i * stride]));
-                const uint64_t bad = uint64_t(y >= uint64_t(classes));
-                outside |= bad;
-                out[i] = int32_t(bad ? 0 : y);
+                const S y = from[i * stride];
+                if constexpr (sizeof(S) == 8) high |= uint64_t(y);
+                const uint32_t low = uint32_t(y);
+                largest = low > largest ? low : largest;
+                out[i] = int32_t(low);
             }
-            amiss = outside != 0;
+            amiss = (high >> 32) != 0 || int64_t(largest) >= classes;
+            for (int64_t i = 0; amiss && i < end - begin; ++i) {
+                if (uint64_t(int64_t(from[i * stride])) >= uint64_t(classes)) out[i] = 0;
+            }
         };
         if (v.stride == 1) {
             run(1);

@@ -46,30 +46,25 @@ struct Constants<double> {
 };
 
 // exp(r) on |r| <= log(2)/2, from a polynomial for (exp(r) - 1 - r) / r^2; relative error 8e-9 and 1.3e-17 before
-// rounding.
+// rounding. Evaluated by halves (Estrin): the chain of operations that wait for each other is what limits the speed.
 template <class V>
 KULLBACK_INLINE V exp_reduced(V r) {
+    const V r2 = r * r;
     V q;
     if constexpr (sizeof(Scalar<V>) == 4) {
-        q = splat<V>(0x1.6d110ap-10f);
-        q = q * r + 0x1.120b6ep-7f;
-        q = q * r + 0x1.55551ap-5f;
-        q = q * r + 0x1.5554dcp-3f;
-        q = q * r + 0x1p-1f;
+        const V high = r * 0x1.120b6ep-7f + 0x1.55551ap-5f;
+        const V low = r * 0x1.5554dcp-3f + 0x1p-1f;
+        q = (r2 * 0x1.6d110ap-10f + high) * r2 + low;
     } else {
-        q = splat<V>(0x1.af38a9b0ec855p-26);
-        q = q * r + 0x1.289185613a3d6p-22;
-        q = q * r + 0x1.71de0dae63bb3p-19;
-        q = q * r + 0x1.a019b90d2ae7ap-16;
-        q = q * r + 0x1.a01a01a7c41d5p-13;
-        q = q * r + 0x1.6c16c1788bd90p-10;
-        q = q * r + 0x1.11111111109b3p-7;
-        q = q * r + 0x1.5555555553d63p-5;
-        q = q * r + 0x1.5555555555556p-3;
-        q = q * r + 0x1.0000000000001p-1;
+        const V r4 = r2 * r2;
+        const V a = (r * 0x1.af38a9b0ec855p-26 + 0x1.289185613a3d6p-22);
+        const V b = (r * 0x1.71de0dae63bb3p-19 + 0x1.a019b90d2ae7ap-16);
+        const V c = (r * 0x1.a01a01a7c41d5p-13 + 0x1.6c16c1788bd90p-10);
+        const V d = (r * 0x1.11111111109b3p-7 + 0x1.5555555553d63p-5);
+        const V e = (r * 0x1.5555555555556p-3 + 0x1.0000000000001p-1);
+        q = ((a * r2 + b) * r4 + (c * r2 + d)) * r2 + e;
     }
-    q = q * r + Scalar<V>(1);
-    return q * r + Scalar<V>(1);
+    return q * r2 + (r + Scalar<V>(1));
 }
 
 // 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
@@ -120,9 +115,10 @@ KULLBACK_INLINE V log_tail(V z) {
     }
 }
 
-// log1p(x) for x >= 0, +inf and NaN included.
+// log1p(x) for x >= 0, +inf and NaN included. `inverse` is 1 / (1 + x), a few digits of which suffice: only what
+// rounding took from 1 + x is multiplied by it.
 template <class V>
-KULLBACK_INLINE V log1p_nonnegative(V x) {
+KULLBACK_INLINE V log1p_nonnegative(V x, V inverse) {
     using T = Scalar<V>;
     using K = Constants<T>;
     using I = typename traits<V>::integer;
@@ -140,7 +136,7 @@ KULLBACK_INLINE V log1p_nonnegative(V x) {
         k = bits_as<V>(exponent + bits_as<Int>(K::round_magic)) - K::round_magic;
     }
     const Mask<V> direct = exponent == 0;
-    const V lost = select<V>(direct, splat<V>(0), (x - (u - T(1))) / u);
+    const V lost = select<V>(direct, splat<V>(0), (x - (u - T(1))) * inverse);
     const V f = select<V>(direct, x, m - T(1));
     const V s = f / (f + T(2));
     const V z = s * s;
@@ -148,6 +144,10 @@ KULLBACK_INLINE V log1p_nonnegative(V x) {
     const V tail = s * (half_square + z * log_tail<V>(z)) + (k * K::ln2_low + lost);
     const V result = k * K::ln2_high - ((half_square - tail) - f);
     return select<V>(u < infinity<T>, result, u);
+}
+template <class V>
+KULLBACK_INLINE V log1p_nonnegative(V x) {
+    return log1p_nonnegative<V>(x, Scalar<V>(1) / (x + Scalar<V>(1)));
 }
 
 }  // namespace KULLBACK_LEVEL

@@ -1,8 +1,9 @@
 // W rows of C numbers to C vectors with a lane per row, and back.
 //
-// Done in square tiles by the usual exchange network: log2(width) rounds of swapping off-diagonal blocks. Tiles are
-// as wide as the largest power of two that fits into the row; the last tile overlaps the one before it where C is
-// not a multiple, which moves a few numbers twice and needs no special cases.
+// Done in square tiles as wide as 128 bits, the width in which processors interleave two vectors in one instruction:
+// a vector is gathered from pieces of rows far enough apart that interleaving puts its lanes in order. Columns that
+// fill no tile are moved in half a tile, or in a tile that overlaps the one before it, which moves a few numbers
+// twice and needs no special cases.
 #pragma once
 
 #include <utility>
@@ -30,27 +31,28 @@ struct Short {
 template <class T, int N>
 using ShortVector = typename Short<T, N>::type;
 
-template <class V, int Block, int... J>
-KULLBACK_INLINE void exchange_lanes(V& a, V& b, std::integer_sequence<int, J...>) {
-    constexpr int W = int(sizeof...(J));
-    const V low = __builtin_shufflevector(a, b, ((J & Block) == 0 ? J : W + J - Block)...);
-    const V high = __builtin_shufflevector(a, b, ((J & Block) == 0 ? J + Block : W + J)...);
-    a = low;
-    b = high;
-}
+template <class T>
+constexpr int tile = 16 / int(sizeof(T));
 
-template <class V, int Block, int Tile>
-KULLBACK_INLINE void transpose_round(V* rows) {
-    if constexpr (Block > 0) {
-#pragma GCC unroll 16
-        for (int i = 0; i < Tile; ++i) {
-            if ((i & Block) == 0) {
-                exchange_lanes<V, Block>(rows[i], rows[i + Block],
-                                         std::make_integer_sequence<int, traits<V>::width>{});
-            }
-        }
-        transpose_round<V, Block / 2, Tile>(rows);
-    }
+// The lower (Half = 0) or upper (1) halves of each 128 bits of a and b, element by element in turn.
+template <int Half, class T, class V, int... J>
+KULLBACK_INLINE V interleave(V a, V b, std::integer_sequence<int, J...>) {
+    constexpr int P = tile<T>, W = int(sizeof...(J));
+    return __builtin_shufflevector(a, b, ((J / P) * P + Half * (P / 2) + (J % P) / 2 + (J % 2) * W)...);
+}
+template <class T>
+KULLBACK_INLINE Vector<T> interleave_low(Vector<T> a, Vector<T> b) {
+    return interleave<0, T>(a, b, std::make_integer_sequence<int, lanes<T>>{});
+}
+template <class T>
+KULLBACK_INLINE Vector<T> interleave_high(Vector<T> a, Vector<T> b) {
+    return interleave<1, T>(a, b, std::make_integer_sequence<int, lanes<T>>{});
+}
+// Elements Odd, Odd + 2 of each 128 bits of a, then of b.
+template <int Odd, class V, int... J>
+KULLBACK_INLINE V every_second(V a, V b, std::integer_sequence<int, J...>) {
+    constexpr int W = int(sizeof...(J));
+    return __builtin_shufflevector(a, b, ((J / 4) * 4 + 2 * (J % 2) + Odd + ((J % 4) / 2) * W)...);
 }
 
 template <class A, int... J>
@@ -62,67 +64,135 @@ KULLBACK_INLINE auto part_of(A a, std::integer_sequence<int, J...>) {
     return __builtin_shufflevector(a, a, (Start + J)...);
 }
 
-// N numbers made of pieces of Tile consecutive ones, each `step` further on.
-template <class T, int N, int Tile>
+// N numbers made of pieces of Piece consecutive ones, each `step` further on.
+template <class T, int N, int Piece>
 KULLBACK_INLINE ShortVector<T, N> gather_pieces(const T* p, int64_t step) {
-    if constexpr (N == Tile) {
+    if constexpr (N == Piece) {
         ShortVector<T, N> v;
         std::memcpy(&v, p, sizeof v);
         return v;
     } else {
-        const auto low = gather_pieces<T, N / 2, Tile>(p, step);
-        const auto high = gather_pieces<T, N / 2, Tile>(p + (N / 2 / Tile) * step, step);
+        const auto low = gather_pieces<T, N / 2, Piece>(p, step);
+        const auto high = gather_pieces<T, N / 2, Piece>(p + (N / 2 / Piece) * step, step);
         return join(low, high, std::make_integer_sequence<int, N>{});
     }
 }
-template <class T, int N, int Tile>
+template <class T, int N, int Piece>
 KULLBACK_INLINE void scatter_pieces(ShortVector<T, N> v, T* p, int64_t step) {
-    if constexpr (N == Tile) {
+    if constexpr (N == Piece) {
         std::memcpy(p, &v, sizeof v);
     } else {
         const auto half = std::make_integer_sequence<int, N / 2>{};
-        scatter_pieces<T, N / 2, Tile>(part_of<0>(v, half), p, step);
-        scatter_pieces<T, N / 2, Tile>(part_of<N / 2>(v, half), p + (N / 2 / Tile) * step, step);
+        scatter_pieces<T, N / 2, Piece>(part_of<0>(v, half), p, step);
+        scatter_pieces<T, N / 2, Piece>(part_of<N / 2>(v, half), p + (N / 2 / Piece) * step, step);
     }
 }
 
-template <class T, int Tile>
-KULLBACK_INLINE void load_tile(const T* z, int64_t stride, Vector<T>* columns) {
-#pragma GCC unroll 16
-    for (int i = 0; i < Tile; ++i) columns[i] = gather_pieces<T, lanes<T>, Tile>(z + i * stride, Tile * stride);
-    transpose_round<Vector<T>, Tile / 2, Tile>(columns);
+// Two consecutive numbers of each of N/2 rows: of two neighbours, then of the two that are four rows further on.
+template <int N>
+KULLBACK_INLINE ShortVector<float, N> gather_pairs(const float* p, int64_t stride) {
+    if constexpr (N == 4) {
+        double pairs[2];  // only moved, never computed with
+        std::memcpy(&pairs[0], p, sizeof pairs[0]);
+        std::memcpy(&pairs[1], p + stride, sizeof pairs[1]);
+        return bits_as<ShortVector<float, 4>>(ShortVector<double, 2>{pairs[0], pairs[1]});
+    } else {
+        return join(gather_pairs<N / 2>(p, stride), gather_pairs<N / 2>(p + N / 2 * stride, stride),
+                    std::make_integer_sequence<int, N>{});
+    }
 }
-template <class T, int Tile>
-KULLBACK_INLINE void store_tile(T* out, int64_t stride, const Vector<T>* columns) {
-    Vector<T> rows[Tile];
-#pragma GCC unroll 16
-    for (int i = 0; i < Tile; ++i) rows[i] = columns[i];
-    transpose_round<Vector<T>, Tile / 2, Tile>(rows);
-#pragma GCC unroll 16
-    for (int i = 0; i < Tile; ++i) scatter_pieces<T, lanes<T>, Tile>(rows[i], out + i * stride, Tile * stride);
+template <int N>
+KULLBACK_INLINE void scatter_pairs(ShortVector<float, N> v, float* p, int64_t stride) {
+    if constexpr (N == 4) {
+        const auto pairs = bits_as<ShortVector<double, 2>>(v);
+        const double first = pairs[0], second = pairs[1];
+        std::memcpy(p, &first, sizeof first);
+        std::memcpy(p + stride, &second, sizeof second);
+    } else {
+        const auto half = std::make_integer_sequence<int, N / 2>{};
+        scatter_pairs<N / 2>(part_of<0>(v, half), p, stride);
+        scatter_pairs<N / 2>(part_of<N / 2>(v, half), p + N / 2 * stride, stride);
+    }
+}
+
+// Within each 128 bits; its own inverse.
+template <class T>
+KULLBACK_INLINE void transpose_tile(const Vector<T>* from, Vector<T>* to) {
+    if constexpr (tile<T> == 2) {
+        const Vector<T> a = from[0], b = from[1];
+        to[0] = interleave_low<T>(a, b);
+        to[1] = interleave_high<T>(a, b);
+    } else {
+        const Vector<T> even_low = interleave_low<T>(from[0], from[2]), even_high = interleave_high<T>(from[0], from[2]);
+        const Vector<T> odd_low = interleave_low<T>(from[1], from[3]), odd_high = interleave_high<T>(from[1], from[3]);
+        to[0] = interleave_low<T>(even_low, odd_low);
+        to[1] = interleave_high<T>(even_low, odd_low);
+        to[2] = interleave_low<T>(even_high, odd_high);
+        to[3] = interleave_high<T>(even_high, odd_high);
+    }
 }
 
 template <class T>
-constexpr int tile_width(int columns) {
-    int width = 1;
-    while (2 * width <= columns && 2 * width <= lanes<T>) width *= 2;
-    return width;
+KULLBACK_INLINE void load_tile(const T* z, int64_t stride, Vector<T>* columns) {
+    Vector<T> rows[tile<T>];
+#pragma GCC unroll 4
+    for (int i = 0; i < tile<T>; ++i) rows[i] = gather_pieces<T, lanes<T>, tile<T>>(z + i * stride, tile<T> * stride);
+    transpose_tile<T>(rows, columns);
+}
+template <class T>
+KULLBACK_INLINE void store_tile(T* out, int64_t stride, const Vector<T>* columns) {
+    Vector<T> rows[tile<T>];
+    transpose_tile<T>(columns, rows);
+#pragma GCC unroll 4
+    for (int i = 0; i < tile<T>; ++i) scatter_pieces<T, lanes<T>, tile<T>>(rows[i], out + i * stride, tile<T> * stride);
 }
 
-// Tile is at most `columns`.
-template <class T, int Tile>
-KULLBACK_INLINE void load_columns(const T* z, int64_t stride, int columns, Vector<T>* out) {
-    int k = 0;
-#pragma GCC unroll 8
-    for (; k + Tile <= columns; k += Tile) load_tile<T, Tile>(z + k, stride, out + k);
-    if (k < columns) load_tile<T, Tile>(z + columns - Tile, stride, out + columns - Tile);
+KULLBACK_INLINE void load_two(const float* z, int64_t stride, VectorF* columns) {
+    constexpr int W = lanes<float>;
+    const VectorF a = gather_pairs<W>(z, stride), b = gather_pairs<W>(z + 2 * stride, stride);
+    columns[0] = every_second<0>(a, b, std::make_integer_sequence<int, W>{});
+    columns[1] = every_second<1>(a, b, std::make_integer_sequence<int, W>{});
 }
-template <class T, int Tile>
-KULLBACK_INLINE void store_columns(T* out, int64_t stride, int columns, const Vector<T>* values) {
+KULLBACK_INLINE void store_two(float* out, int64_t stride, const VectorF* columns) {
+    constexpr int W = lanes<float>;
+    scatter_pairs<W>(interleave_low<float>(columns[0], columns[1]), out, stride);
+    scatter_pairs<W>(interleave_high<float>(columns[0], columns[1]), out + 2 * stride, stride);
+}
+
+// Calls whole(k) or half(k) so that tiles of that width from column k on cover all columns, of which there are two
+// at least.
+template <class T, class WholeTile, class HalfTile>
+KULLBACK_INLINE void cover_columns(int columns, WholeTile whole, HalfTile half) {
+    constexpr int P = tile<T>;
     int k = 0;
-#pragma GCC unroll 8
-    for (; k + Tile <= columns; k += Tile) store_tile<T, Tile>(out + k, stride, values + k);
-    if (k < columns) store_tile<T, Tile>(out + columns - Tile, stride, values + columns - Tile);
+    for (; k + P <= columns; k += P) whole(k);
+    const int rest = columns - k;
+    if (rest == 0) return;
+    if constexpr (P == 4) {
+        if (rest <= 2) return half(columns - 2);
+        if (columns < P) {
+            half(0);
+            return half(1);
+        }
+    }
+    whole(columns - P);
+}
+
+template <class T>
+KULLBACK_INLINE void load_columns(const T* z, int64_t stride, int columns, Vector<T>* out) {
+    cover_columns<T>(
+        columns, [&](int k) KULLBACK_LAMBDA { load_tile<T>(z + k, stride, out + k); },
+        [&](int k) KULLBACK_LAMBDA {
+            if constexpr (sizeof(T) == 4) load_two(z + k, stride, out + k);
+        });
+}
+template <class T>
+KULLBACK_INLINE void store_columns(T* out, int64_t stride, int columns, const Vector<T>* values) {
+    cover_columns<T>(
+        columns, [&](int k) KULLBACK_LAMBDA { store_tile<T>(out + k, stride, values + k); },
+        [&](int k) KULLBACK_LAMBDA {
+            if constexpr (sizeof(T) == 4) store_two(out + k, stride, values + k);
+        });
 }
 
 }  // namespace KULLBACK_LEVEL

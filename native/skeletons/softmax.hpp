@@ -381,7 +381,7 @@ struct SoftmaxRows {
 #if KULLBACK_HAS_SHUFFLES
         if (job.targets.form == Form::indices && job.classes > 1 && job.classes <= few_classes) {
             T* losses = scratch.take<T>(end - begin);
-            if (run.loss.spreads() || job.class_weight) {
+            if (run.loss.spreads() || job.class_weight || job.inverse_temperature != 1) {
                 few_class_block<T, Loss, false>(job, run.loss, logits, targets, begin, end - begin, losses);
             } else {
                 few_class_block<T, Loss, true>(job, run.loss, logits, targets, begin, end - begin, losses);

@@ -25,97 +25,176 @@ KULLBACK_INLINE typename traits<Vector<T>>::integer classes_in_lanes(const int32
     return classes;
 }
 
-// One group of as many rows as there are lanes. C is the number of classes, or 0 where only the job knows it; a
-// Plain loss has neither class weights nor smoothing.
-template <class T, class Loss, int C, int Tile, bool Plain>
-KULLBACK_INLINE Vector<T> few_class_group(const Loss& loss, const T* weight, int dynamic_classes, T factor,
-                                          const T* z, int64_t stride, const int32_t* y, Vector<T> row_factor, T* out,
-                                          int64_t out_stride) {
+// How many vectors are kept between the stages below: 8 KiB of logits at most, so that they stay in the nearest cache.
+template <class T>
+constexpr int kept_vectors = 256;
+constexpr int most_groups = 32;
+
+// What the first stage finds for a group of as many rows as there are lanes, each number a lane per row.
+template <class T>
+struct Group {
+    using V = Vector<T>;
+    typename traits<V>::integer target;
+    V misses;    // sum of exp over the other classes
+    V d_y, e_y;  // the target's logit relative to the largest, and its exp
+    V weight, weighted, weight_sum;
+    V factor, unlifted_factor;  // of lifted exp and of exp itself, in the gradient
+    V on_weight, at_class;
+};
+
+// Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
+template <class T, int C, bool Plain>
+KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, Vector<T>* e, Group<T>& group) {
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
-    V e[C > 0 ? C : few_classes];
-    load_columns<T, Tile>(z, stride, classes, e);
-    const auto target = classes_in_lanes<T>(y);
-
     V top = e[0];
-#pragma GCC unroll 16
+#pragma GCC unroll 4
     for (int k = 1; k < classes; ++k) top = larger<V>(e[k], top);
     top = larger<V>(splat<V>(-infinity<T>), top);
     const V center = select<V>(top > -infinity<T>, top, V{});
+    const auto target = group.target;
+    auto class_here = target ^ target;
     V misses = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
-    V misses_here = V{}, weighted_here = V{};
-#pragma GCC unroll 16
-    for (int k = 0; k < classes; ++k) {
-        const V d = (e[k] - center) * factor;
-        e[k] = exp_nonpositive<V>(d);
-        const Mask<V> is_target = target == k;
-        misses_here += select<V>(is_target, V{}, e[k]);
-        d_y = select<V>(is_target, d, d_y);
-        e_y = select<V>(is_target, e[k], e_y);
-        if constexpr (!Plain) {
-            const V w = splat<V>(weight ? weight[k] : T(1));
-            w_y = select<V>(is_target, w, w_y);
-            weighted_here += keep<V>(w != T(0), w * d);
-            weight_sum += w;
+    for (int begin = 0; begin < classes; begin += 16) {
+        // sums of sums: rounding grows with 16 + C/16 terms and not with C
+        const int end = begin + 16 < classes ? begin + 16 : classes;
+        V misses_here = V{}, weighted_here = V{};
+#pragma GCC unroll 4
+        for (int k = begin; k < end; ++k) {
+            const V above = e[k] - center, d = Plain ? above : above * factor;
+            const V exp_d = exp_lifted<V>(d);
+            e[k] = exp_d;
+            const Mask<V> is_target = target == class_here;
+            class_here += 1;
+            misses_here += keep<V>(!is_target, exp_d);
+            d_y = select<V>(is_target, d, d_y);
+            e_y = select<V>(is_target, exp_d, e_y);
+            if constexpr (!Plain) {
+                const V w = splat<V>(weight ? weight[k] : T(1));
+                w_y = select<V>(is_target, w, w_y);
+                weighted_here += keep<V>(w != T(0), w * d);
+                weight_sum += w;
+            }
         }
-        if (k % 16 == 15) {  // sums of sums: rounding grows with 16 + C/16 terms and not with C
-            misses += misses_here;
-            weighted += weighted_here;
-            misses_here = weighted_here = V{};
-        }
+        misses += misses_here;
+        weighted += weighted_here;
     }
-    misses += misses_here;
-    weighted += weighted_here;
+    group.misses = misses * Constants<T>::unlift;
+    group.d_y = d_y;
+    group.e_y = e_y * Constants<T>::unlift;
+    if constexpr (!Plain) {
+        group.weight = w_y;
+        group.weighted = weighted;
+        group.weight_sum = weight_sum;
+    }
+}
+
+// Stage 2: the losses of a group, and the scalars of its rows' gradients.
+template <class T, class Loss, bool Plain>
+KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector<T> row_factor, Vector<T>& tiny) {
+    using V = Vector<T>;
     // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
     // is the largest and e_y - 1 is 0, or its loss is not small
-    const V sum = misses + e_y;
+    const V sum = group.misses + group.e_y;
     const Mask<V> empty = sum == T(0);
     const V inverse = select<V>(empty, V{}, T(1) / sum);
-    const V log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, misses + (e_y - T(1)))));
+    const V log_sum =
+        log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, group.misses + (group.e_y - T(1)))), inverse);
     TargetClass<V> at;
-    at.log_p = d_y - log_sum;
-    at.p = e_y * inverse;
-    at.miss = select<V>(empty, splat<V>(T(1)), misses * inverse);
-    at.weight = w_y;
-    // without smoothing this may be -inf and must not meet a zero
-    at.weighted_log_p = loss.spreads() ? weighted - weight_sum * log_sum : V{};
-    const RowGradient<V> row = loss.at_class(at);
-    if (out) {
-        const V f = row_factor * row.on_p * inverse, u = row_factor * row.on_weight;
-        const V at_class = row_factor * row.at_class;
-#pragma GCC unroll 16
-        for (int k = 0; k < classes; ++k) {
-            V g = e[k] * f;
-            if constexpr (!Plain) g += u * (weight ? weight[k] : T(1));
-            e[k] = select<V>(target == k, at_class, g);
-        }
-        store_columns<T, Tile>(out, out_stride, classes, e);
+    at.log_p = group.d_y - log_sum;
+    at.p = group.e_y * inverse;
+    at.miss = select<V>(empty, splat<V>(T(1)), group.misses * inverse);
+    at.weight = splat<V>(T(1));
+    at.weighted_log_p = V{};
+    if constexpr (!Plain) {
+        at.weight = group.weight;
+        // without smoothing this may be -inf and must not meet a zero
+        if (loss.spreads()) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
     }
+    const RowGradient<V> row = loss.at_class(at);
+    group.unlifted_factor = row_factor * row.on_p * inverse;
+    group.factor = group.unlifted_factor * Constants<T>::unlift;
+    tiny += keep<V>(absolute<V>(group.factor) < Constants<T>::least_normal, absolute<V>(group.unlifted_factor));
+    group.on_weight = row_factor * row.on_weight;
+    group.at_class = row_factor * row.at_class;
     return select<V>(sum == sum, row.loss, sum);
 }
 
-template <class T, class Loss, int C, int Tile, bool Plain>
+// Stage 3: lifted exp to gradient, in place. A factor that is itself subnormal would be coarse: where one is `tiny`,
+// the lift is taken back first.
+template <class T, int C, bool Plain>
+KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Group<T>& group, bool tiny,
+                                  Vector<T>* e) {
+    using V = Vector<T>;
+    constexpr T unlift = Constants<T>::unlift;
+    const int classes = C > 0 ? C : dynamic_classes;
+    V factor = group.factor;
+    if (tiny) {
+        factor = group.unlifted_factor;
+        for (int k = 0; k < classes; ++k) e[k] = e[k] * unlift;
+    }
+    const auto target = group.target;
+    auto class_here = target ^ target;
+#pragma GCC unroll 4
+    for (int k = 0; k < classes; ++k) {
+        V g = e[k] * factor;
+        if constexpr (!Plain) g += group.on_weight * (weight ? weight[k] : T(1));
+        e[k] = select<V>(target == class_here, group.at_class, g);
+        class_here += 1;
+    }
+}
+
+// The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
+// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it; a Plain loss has
+// neither class weights nor smoothing nor a temperature.
+template <class T, class Loss, int C, bool Plain>
 void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, const BlockTargets& targets,
                     int64_t begin, int64_t rows, T* losses) {
+    using V = Vector<T>;
     constexpr int W = lanes<T>;
-    const int classes = int(job.classes);
+    const int classes = C > 0 ? C : int(job.classes);
     const T* weight = static_cast<const T*>(job.class_weight);
     const T factor = T(job.inverse_temperature);
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
-    auto group = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, T* g, int64_t g_stride) {
-        Vector<T> factors = splat<Vector<T>>(T(scale));
-        if (row_weight) {
-            for (int i = 0; i < W; ++i) lane(factors, i) = T(row_weight[i] * scale);
+    V kept[kept_vectors<T>];
+    Group<T> groups[most_groups];
+    auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
+                   int64_t g_stride, T* row_losses) {
+        for (int i = 0; i < count; ++i) {
+            V* e = kept + i * classes;
+            // the lines that stage 3 will overwrite come from memory while exp keeps the processor busy
+            for (int64_t line = 0; g && line < W * classes; line += 64 / int64_t(sizeof(T))) {
+                prefetch(g + i * W * g_stride + line);
+            }
+            load_columns<T>(z + i * W * stride, stride, classes, e);
+            groups[i].target = classes_in_lanes<T>(y + i * W);
+            sum_group<T, C, Plain>(weight, classes, factor, e, groups[i]);
         }
-        return few_class_group<T, Loss, C, Tile, Plain>(loss, weight, classes, factor, z, stride, y,
-                                                        factors, g, g_stride);
+        V tiny = V{};
+        for (int i = 0; i < count; ++i) {
+            V factors = splat<V>(T(scale));
+            if (row_weight) {
+                for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
+            }
+            store<V>(row_losses + i * W, settle_group<T, Loss, Plain>(loss, groups[i], factors, tiny));
+        }
+        const bool some_tiny = g && any_lane<V>(tiny);
+        for (int i = 0; g && i < count; ++i) {
+            V* e = kept + i * classes;
+            spread_group<T, C, Plain>(weight, classes, groups[i], some_tiny, e);
+            store_columns<T>(g + i * W * g_stride, g_stride, classes, e);
+        }
     };
+    const int fitting = kept_vectors<T> / classes;
+    const int at_once = fitting < most_groups ? fitting : most_groups;
     int64_t r = 0;
-    for (; r + W <= rows; r += W) {
-        store<Vector<T>>(losses + r, group(logits.row(r), logits.stride, targets.first + r,
-                                           targets.weights ? targets.weights + r : nullptr,
-                                           out ? out + r * job.out_stride : nullptr, job.out_stride));
+    while (r + W <= rows) {
+        const int64_t left = (rows - r) / W;
+        const int count = left < at_once ? int(left) : at_once;
+        run(logits.row(r), logits.stride, targets.first + r, targets.weights ? targets.weights + r : nullptr, count,
+            out ? out + r * job.out_stride : nullptr, job.out_stride, losses + r);
+        r += count * W;
     }
     if (r < rows) {
         // the last rows, filled up with rows of zeros
@@ -127,7 +206,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
             y[i] = targets.first[r + i];
             row_weight[i] = targets.weight(r + i);
         }
-        store<Vector<T>>(some_losses, group(z, classes, y, row_weight, out ? g : nullptr, classes));
+        run(z, classes, y, row_weight, 1, out ? g : nullptr, classes, some_losses);
         for (int64_t i = 0; r + i < rows; ++i) {
             losses[r + i] = some_losses[i];
             for (int k = 0; out && k < classes; ++k) out[(r + i) * job.out_stride + k] = g[i * classes + k];
@@ -144,26 +223,15 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
 template <class T, class Loss, bool Plain>
 void few_class_block(const Job& job, const Loss& loss, const Rows<T>& logits, const BlockTargets& targets,
                      int64_t begin, int64_t rows, T* losses) {
-    auto run = [&](auto classes, auto tile) {
-        few_class_rows<T, Loss, decltype(classes)::value, decltype(tile)::value, Plain>(job, loss, logits, targets,
-                                                                                       begin, rows, losses);
+    auto run = [&](auto classes) {
+        few_class_rows<T, Loss, decltype(classes)::value, Plain>(job, loss, logits, targets, begin, rows, losses);
     };
-    auto fixed = [&](auto classes) {
-        run(classes, std::integral_constant<int, tile_width<T>(decltype(classes)::value)>{});
-    };
-    switch (job.classes) {
-        case 2: return fixed(std::integral_constant<int, 2>{});
-        case 3: return fixed(std::integral_constant<int, 3>{});
-        case 4: return fixed(std::integral_constant<int, 4>{});
-        case 5: return fixed(std::integral_constant<int, 5>{});
-        case 10: return fixed(std::integral_constant<int, 10>{});
+    if constexpr (Plain) {
+        // the loops over so few classes are worth unrolling
+        if (job.classes == 2) return run(std::integral_constant<int, 2>{});
+        if (job.classes == 3) return run(std::integral_constant<int, 3>{});
     }
-    const std::integral_constant<int, 0> any{};
-    if (job.classes >= lanes<T>) return run(any, std::integral_constant<int, lanes<T>>{});
-    if constexpr (lanes<T> > 8) {
-        if (job.classes >= 8) return run(any, std::integral_constant<int, 8>{});
-    }
-    if constexpr (lanes<T> > 4) return run(any, std::integral_constant<int, 4>{});
+    run(std::integral_constant<int, 0>{});
 }
 
 }  // namespace KULLBACK_LEVEL
