@@ -271,7 +271,7 @@ void run_probabilities(bool sigmoid, const In& logits, double inverse_temperatur
              int64_t(logits.shape(0)));
 }
 
-int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
+CsrJob csr_job(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
     CsrJob job;
     job.indptr = indptr.data();
     job.indices = indices.data();
@@ -282,6 +282,11 @@ int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& d
     job.data = data.data();
     job.dense = dense.data();
     job.out = out.data();
+    return job;
+}
+
+int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
+    const CsrJob job = csr_job(indptr, indices, data, dense, out);
     const CsrKernel kernel = level().csr_product[type_of_array(dense) == Type::float64];
     const int64_t rows = int64_t(out.shape(0));
     nb::gil_scoped_release unlocked;
@@ -296,6 +301,16 @@ int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& d
         if (row >= 0) return row;
     }
     return -1;
+}
+
+// On the calling thread alone: rows that share a column add to the same numbers.
+int64_t run_csr_transposed(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
+    CsrJob job = csr_job(indptr, indices, data, dense, out);
+    job.inner = int64_t(out.shape(0));
+    const CsrKernel kernel = level().csr_transposed[type_of_array(dense) == Type::float64];
+    const int64_t rows = int64_t(dense.shape(0));
+    nb::gil_scoped_release unlocked;
+    return kernel(job, 0, rows);
 }
 
 void run_elementary(int which, const In& x, const Out& y) {
@@ -318,6 +333,8 @@ NB_MODULE(_native, m) {
           nb::arg("logarithm"), nb::arg("out"));
     m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"), nb::arg("dense"),
           nb::arg("out"));
+    m.def("csr_transposed", &run_csr_transposed, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"),
+          nb::arg("dense"), nb::arg("out"));
     m.def("elementary", &run_elementary, nb::arg("which"), nb::arg("x"), nb::arg("y"));
     m.def("set_num_threads", [](int n) { thread_count = n < 1 ? 1 : n; }, nb::arg("n"));
     m.def("get_num_threads", [] { return thread_count; });

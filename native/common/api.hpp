@@ -95,7 +95,7 @@ struct Level {
     int sigmoid_count;
     RowKernel softmax_targets, sigmoid_targets;
     RowKernel softmax_probabilities[2], sigmoid_probabilities[2];  // float32, float64
-    CsrKernel csr_product[2];
+    CsrKernel csr_product[2], csr_transposed[2];
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);
     void (*widen_bfloat16)(const uint16_t* from, int64_t stride, int64_t n, float* to);
     void (*narrow_bfloat16)(const float* from, int64_t n, uint16_t* to);

@@ -88,6 +88,7 @@ const Level level = {
     {&softmax_probabilities<float>, &softmax_probabilities<double>},
     {&sigmoid_probabilities<float>, &sigmoid_probabilities<double>},
     {&csr_product<float>, &csr_product<double>},
+    {&csr_transposed<float>, &csr_transposed<double>},
     {&elementary<float>, &elementary<double>},
     &widen_bfloat16,
     &narrow_bfloat16,

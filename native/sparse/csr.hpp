@@ -1,4 +1,8 @@
-// CSR times dense: (n, d) x (d, C) -> (n, C). SciPy's runs on one thread; ours splits the rows.
+// Products of a CSR matrix (n, d) with a dense one, for a narrow dense matrix: one non-zero touches C numbers that lie
+// side by side. SciPy's run on one thread, and write their results once per non-zero instead of once per row.
+//
+// A row of C numbers is taken in vectors. The last one ends where the row ends and may overlap the one before, so
+// that no vector is incomplete and none reaches past the row; rows shorter than a vector are taken number by number.
 #pragma once
 
 #include "common/api.hpp"
@@ -7,24 +11,126 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+// Vectors kept in registers at a time.
+constexpr int csr_tile = 4;
+
 template <class T, class Index>
-int64_t csr_rows(const CsrJob& job, int64_t begin, int64_t end) {
-    const Index* indptr = static_cast<const Index*>(job.indptr);
-    const Index* indices = static_cast<const Index*>(job.indices);
-    const T* data = static_cast<const T*>(job.data);
+struct CsrRows {
+    const Index* indptr;
+    const Index* indices;
+    const T* data;
+
+    explicit CsrRows(const CsrJob& job)
+        : indptr(static_cast<const Index*>(job.indptr)),
+          indices(static_cast<const Index*>(job.indices)),
+          data(static_cast<const T*>(job.data)) {}
+
+    // Whether the row's entries lie inside the arrays and its columns inside the matrix.
+    bool valid(const CsrJob& job, int64_t i) const {
+        const int64_t from = int64_t(indptr[i]), to = int64_t(indptr[i + 1]);
+        if (from < 0 || to < from || to > job.nonzeros) return false;
+        bool inside = true;
+        for (int64_t j = from; j < to; ++j) inside &= uint64_t(int64_t(indices[j])) < uint64_t(job.inner);
+        return inside;
+    }
+};
+
+// out[0 … columns) = Σ_j value_j · dense[column_j], for `V` vectors of the row from `first` on.
+template <int V, class T, class Index>
+KULLBACK_INLINE void csr_sum(const CsrRows<T, Index>& rows, int64_t from, int64_t to, const T* dense, int64_t columns,
+                             int64_t first, T* out) {
+    int64_t place[V];
+    Vector<T> sum[V];
+    for (int v = 0; v < V; ++v) {
+        const int64_t start = first + v * lanes<T>;
+        place[v] = start + lanes<T> <= columns ? start : columns - lanes<T>;
+        sum[v] = Vector<T>{};
+    }
+    for (int64_t j = from; j < to; ++j) {
+        const T* row = dense + int64_t(rows.indices[j]) * columns;
+        for (int v = 0; v < V; ++v) sum[v] += rows.data[j] * load<Vector<T>>(row + place[v]);
+    }
+    for (int v = 0; v < V; ++v) store<Vector<T>>(out + place[v], sum[v]);
+}
+
+// out[column_j] += value_j · dense for every entry of a row, for `V` vectors from `first` on.
+template <int V, class T, class Index>
+KULLBACK_INLINE void csr_spread(const CsrRows<T, Index>& rows, int64_t from, int64_t to, const T* dense,
+                                int64_t columns, int64_t first, T* out) {
+    int64_t place[V];
+    Vector<T> part[V];
+    for (int v = 0; v < V; ++v) {
+        const int64_t start = first + v * lanes<T>;
+        place[v] = start + lanes<T> <= columns ? start : columns - lanes<T>;
+        part[v] = load<Vector<T>>(dense + place[v]);
+        // What the vector before holds already is not added again.
+        for (int64_t k = place[v]; k < start; ++k) lane(part[v], int(k - place[v])) = T(0);
+    }
+    for (int64_t j = from; j < to; ++j) {
+        T* row = out + int64_t(rows.indices[j]) * columns;
+        for (int v = 0; v < V; ++v) {
+            store<Vector<T>>(row + place[v], load<Vector<T>>(row + place[v]) + rows.data[j] * part[v]);
+        }
+    }
+}
+
+// Calls body(first, number of vectors as a type) until a row of `columns` numbers is covered.
+template <class T, class Body>
+KULLBACK_INLINE void csr_tiles(int64_t columns, Body body) {
+    for (int64_t first = 0; first < columns; first += csr_tile * lanes<T>) {
+        switch ((columns - first + lanes<T> - 1) / lanes<T>) {
+            case 1: body(first, std::integral_constant<int, 1>{}); break;
+            case 2: body(first, std::integral_constant<int, 2>{}); break;
+            case 3: body(first, std::integral_constant<int, 3>{}); break;
+            default: body(first, std::integral_constant<int, csr_tile>{});
+        }
+    }
+}
+
+// Rows [begin, end) of X @ dense.
+template <class T, class Index>
+int64_t csr_product_rows(const CsrJob& job, int64_t begin, int64_t end) {
+    const CsrRows<T, Index> rows(job);
     const T* dense = static_cast<const T*>(job.dense);
     const int64_t columns = job.columns;
     for (int64_t i = begin; i < end; ++i) {
+        if (!rows.valid(job, i)) return i;
+        const int64_t from = int64_t(rows.indptr[i]), to = int64_t(rows.indptr[i + 1]);
         T* __restrict out = static_cast<T*>(job.out) + i * columns;
-        const int64_t from = int64_t(indptr[i]), to = int64_t(indptr[i + 1]);
-        if (from < 0 || to < from || to > job.nonzeros) return i;
+        if (columns >= lanes<T>) {
+            csr_tiles<T>(columns, [&](int64_t first, auto count) KULLBACK_LAMBDA {
+                csr_sum<decltype(count)::value>(rows, from, to, dense, columns, first, out);
+            });
+            continue;
+        }
         for (int64_t k = 0; k < columns; ++k) out[k] = 0;
         for (int64_t j = from; j < to; ++j) {
-            const uint64_t column = uint64_t(int64_t(indices[j]));
-            if (column >= uint64_t(job.inner)) return i;
-            const T value = data[j];
-            const T* row = dense + int64_t(column) * columns;
-            for (int64_t k = 0; k < columns; ++k) out[k] += value * row[k];
+            const T* row = dense + int64_t(rows.indices[j]) * columns;
+            for (int64_t k = 0; k < columns; ++k) out[k] += rows.data[j] * row[k];
+        }
+    }
+    return -1;
+}
+
+// Adds what rows [begin, end) hold of Xᵀ @ dense to (d, C) `out`.
+template <class T, class Index>
+int64_t csr_transposed_rows(const CsrJob& job, int64_t begin, int64_t end) {
+    const CsrRows<T, Index> rows(job);
+    T* out = static_cast<T*>(job.out);
+    const int64_t columns = job.columns;
+    for (int64_t i = begin; i < end; ++i) {
+        if (!rows.valid(job, i)) return i;
+        const int64_t from = int64_t(rows.indptr[i]), to = int64_t(rows.indptr[i + 1]);
+        const T* __restrict dense = static_cast<const T*>(job.dense) + i * columns;
+        if (columns >= lanes<T>) {
+            csr_tiles<T>(columns, [&](int64_t first, auto count) KULLBACK_LAMBDA {
+                csr_spread<decltype(count)::value>(rows, from, to, dense, columns, first, out);
+            });
+            continue;
+        }
+        for (int64_t j = from; j < to; ++j) {
+            T* row = out + int64_t(rows.indices[j]) * columns;
+            for (int64_t k = 0; k < columns; ++k) row[k] += rows.data[j] * dense[k];
         }
     }
     return -1;
@@ -32,7 +138,13 @@ int64_t csr_rows(const CsrJob& job, int64_t begin, int64_t end) {
 
 template <class T>
 int64_t csr_product(const CsrJob& job, int64_t begin, int64_t end) {
-    return job.wide_indices ? csr_rows<T, int64_t>(job, begin, end) : csr_rows<T, int32_t>(job, begin, end);
+    return job.wide_indices ? csr_product_rows<T, int64_t>(job, begin, end)
+                            : csr_product_rows<T, int32_t>(job, begin, end);
+}
+template <class T>
+int64_t csr_transposed(const CsrJob& job, int64_t begin, int64_t end) {
+    return job.wide_indices ? csr_transposed_rows<T, int64_t>(job, begin, end)
+                            : csr_transposed_rows<T, int32_t>(job, begin, end);
 }
 
 }  // namespace KULLBACK_LEVEL

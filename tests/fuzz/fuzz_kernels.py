@@ -409,14 +409,15 @@ def malformed(rng, log):
 
 
 def sparse(rng, log):
-    """A product with a CSR matrix that may be corrupt: the right numbers or an error, and no read outside."""
-    n, d, n_classes = (int(x) for x in rng.integers(0, 12, 3))
+    """A product with a CSR matrix that may be corrupt, or its transpose: right numbers or an error, no read outside."""
+    n, d, n_classes = (int(x) for x in rng.integers(0, [12, 12, 40]))
+    transposed = bool(rng.integers(2))
     counts = rng.integers(0, 5, n) if d else np.zeros(n, int)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     indices = rng.integers(0, max(d, 1), indptr[-1])
     data = rng.normal(size=len(indices))
     dtype = choose(rng, [np.float32, np.float64])
-    dense = rng.normal(size=(d, n_classes)).astype(dtype)
+    dense = rng.normal(size=(n if transposed else d, n_classes)).astype(dtype)
     index_type = choose(rng, [np.int32, np.int64])
     extremes = [-1, d, d + 7, 2**31 - 1, -(2**31)] + ([2**62, -(2**62)] if index_type == np.int64 else [])
     corrupt = rng.integers(3)
@@ -428,20 +429,27 @@ def sparse(rng, log):
         0 <= a <= b <= len(indices) and ((indices[a:b] >= 0) & (indices[a:b] < d)).all()
         for a, b in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True)
     )
-    out, clean = guarded(choose(rng, OUTPUTS), (n, n_classes), dtype)
+    out, clean = guarded(choose(rng, OUTPUTS), (d if transposed else n, n_classes), dtype)
     dense = lay_out(choose(rng, MATRICES), dense)
-    log.append(f"sparse {n} x {d} x {n_classes}, {np.dtype(dtype)}, {np.dtype(index_type)}, corrupt {corrupt}")
+    kind = f"{np.dtype(dtype)}, {np.dtype(index_type)}, transposed {transposed}, corrupt {corrupt}"
+    log.append(f"sparse {n} x {d} x {n_classes}, {kind}")
+    if transposed and out.flags.writeable:
+        out[...] = 1
     try:
-        cpu.csr_product(indptr.astype(index_type), indices.astype(index_type), data.astype(dtype), dense, out)
+        product = cpu.csr_transposed if transposed else cpu.csr_product
+        product(indptr.astype(index_type), indices.astype(index_type), data.astype(dtype), dense, out)
     except InputError as error:
         expect(not sound or "read-only" in str(error), f"unexpected error: {error}")
         return
     # with no columns there is nothing to read, and a corrupt matrix does no harm
     expect(sound or n_classes == 0, "a corrupt matrix was accepted")
     if sound:
-        truth = np.zeros((n, n_classes))
+        truth = np.ones((d, n_classes)) if transposed else np.zeros((n, n_classes))
         for row, (a, b) in enumerate(itertools.pairwise(indptr)):
-            truth[row] = np.float64(data[a:b]) @ np.float64(dense[indices[a:b]])
+            if transposed:
+                np.add.at(truth, indices[a:b], np.outer(data[a:b], np.float64(dense[row])))
+            else:
+                truth[row] = np.float64(data[a:b]) @ np.float64(dense[indices[a:b]])
         expect(agree(out, truth, 1e-4 if dtype == np.float32 else 1e-12), "wrong product")
     expect(clean(), "memory around the output was overwritten")
 

@@ -184,3 +184,23 @@ def test_sparse_product(rng):
                     matrix.indptr.astype(index_type), matrix.indices.astype(index_type), matrix.data, dense, out
                 )
                 np.testing.assert_allclose(out, matrix.toarray() @ dense, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+
+
+def test_transposed_sparse_product_adds(rng):
+    import scipy.sparse
+
+    for dtype in DTYPES:
+        for n, d, c in [(0, 3, 2), (5, 7, 1), (1000, 50, 3), (300, 70, 9), (700, 300, 40), (90, 20, 141)]:
+            matrix = scipy.sparse.random(n, d, 0.2, "csr", dtype=dtype, random_state=0)
+            dense = rng.normal(size=(n, c)).astype(dtype)
+            truth = 9 + matrix.T.toarray().astype(float) @ dense
+            for index_type in (np.int32, np.int64):
+                for order in "CF":
+                    results = []
+                    for kernels in (cpu, reference):
+                        out = np.full((d, c), 9, dtype, order=order)
+                        kernels.csr_transposed(
+                            matrix.indptr.astype(index_type), matrix.indices.astype(index_type), matrix.data, dense, out
+                        )
+                        results.append(out)
+                        np.testing.assert_allclose(out, truth, rtol=50 * np.finfo(dtype).eps, atol=1e-5)

@@ -154,6 +154,10 @@ def test_a_corrupt_sparse_matrix_is_refused():
     ]:
         with pytest.raises(InputError, match="corrupt"):
             cpu.csr_product(np.array(indptr), np.array(indices), data, dense, out)
+        with pytest.raises(InputError, match="corrupt"):
+            cpu.csr_transposed(np.array(indptr), np.array(indices), data, out, np.zeros((3, 2)))
+    with pytest.raises(ShapeError, match="csr_transposed"):
+        cpu.csr_transposed(np.array([0, 1, 2]), np.array([0, 1]), data, np.ones((3, 2)), np.zeros((3, 2)))
 
 
 def test_shapes_that_do_not_fit_are_refused(rng):

@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from kullback.linear import design as design_module
-from kullback.linear.design import as_design, used_columns
+from kullback.linear.design import SparseDesign, as_design, used_columns
 from kullback.linear.scaling import column_scaling
 
 
@@ -74,3 +74,22 @@ def test_empty_columns_of_a_sparse_matrix_are_found():
     np.testing.assert_array_equal(used_columns(X), [3])
     assert used_columns(sparse.csr_array(np.ones((2, 3)))) is None
     assert used_columns(np.zeros((2, 3))) is None
+
+
+def test_sparse_blocks_add_up_to_the_whole(rng, monkeypatch):
+    monkeypatch.setattr(design_module, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(design_module, "BLOCK_ROWS", (8, 64))
+    X = sparse.random(300, 9, 0.4, "csr", random_state=0)
+    weights, gradient = rng.normal(size=(9, 4)), rng.normal(size=(300, 4))
+    for matrix, dtype in ((X, np.float64), (X, np.float32), (X.astype(np.float32), np.float64)):
+        design = SparseDesign(matrix, dtype)
+        blocks = design.blocks(4)
+        assert len(blocks) > 3
+        out, pull = np.empty((300, 4), dtype), np.zeros((9, 4))
+        for block in blocks:
+            design.rows(block).forward(weights.astype(dtype), out[block])
+            pull += design.rows(block).backward(gradient[block].astype(dtype))
+        np.testing.assert_allclose(out, X @ weights, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(pull, X.T @ gradient, rtol=1e-5, atol=1e-5)
+    # More columns than a block has entries: one block, and the transpose.
+    assert len(SparseDesign(sparse.random(300, 5000, 0.001, "csr", random_state=0)).blocks(4)) == 1

@@ -191,6 +191,9 @@ class Kernels(Protocol):
     def csr_product(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
         """A CSR matrix (n, d) times a dense (d, C)."""
 
+    def csr_transposed(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+        """Add the transpose of a CSR matrix (n, d) times a dense (n, C) to `out` (d, C)."""
+
 
 _backend: ContextVar[str] = ContextVar("kullback_backend", default="cpu")
 

@@ -317,29 +317,69 @@ def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: A
         ShapeError: if lengths do not fit together.
         InputError: if the matrix is corrupt: a column outside [0, d) or row starts that are out of order.
     """
-    if dense.ndim != 2 or out.ndim != 2 or dense.dtype not in _PRECISIONS or out.dtype != dense.dtype:
-        raise ShapeError("csr_product: dense (d, C) and out (n, C) must be matrices of one type, float32 or float64")
-    if len(indptr) != len(out) + 1 or len(indices) != len(data) or out.shape[1] != dense.shape[1]:
-        raise ShapeError(
-            f"csr_product: {len(indptr)} row starts, {len(indices)} indices, {len(data)} values and dense "
-            f"{dense.shape} do not give an out of shape {out.shape}"
-        )
-    wide = np.int32 if indptr.dtype == indices.dtype == np.int32 else np.int64
+    _check_csr("csr_product", indptr, indices, data, dense, out, n_rows=len(out))
     target = _writable(out, out.flags.c_contiguous and not np.may_share_memory(out, dense))
-    row = _native.csr_product(
+    row = _native.csr_product(*_plain_csr(indptr, indices, data, dense), target)
+    _refuse_corrupt(row, len(dense))
+    if target is not out:
+        out[...] = target
+
+
+def csr_transposed(indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+    """Add the product of the transpose of a CSR matrix (n, d) with `dense` (n, C) to `out` (d, C).
+
+    It runs on one thread: rows that share a column add to the same numbers.
+
+    Args:
+        indptr: (n + 1,) row starts, int32 or int64.
+        indices: (nnz,) columns, of the same type.
+        data: (nnz,) values.
+        dense: (n, C) float32 or float64.
+        out: (d, C) of the type of `dense`.
+
+    Raises:
+        ShapeError: if lengths do not fit together.
+        InputError: if the matrix is corrupt: a column outside [0, d) or row starts that are out of order. Rows before
+            it have been added by then.
+    """
+    _check_csr("csr_transposed", indptr, indices, data, dense, out, n_rows=len(dense))
+    usable = out.flags.c_contiguous and not np.may_share_memory(out, dense)
+    target = _writable(out, usable)
+    if target is not out:
+        target[...] = out
+    row = _native.csr_transposed(*_plain_csr(indptr, indices, data, dense), target)
+    _refuse_corrupt(row, len(out))
+    if target is not out:
+        out[...] = target
+
+
+def _check_csr(name: str, indptr: Array, indices: Array, data: Array, dense: Array, out: Array, *, n_rows: int) -> None:
+    if dense.ndim != 2 or out.ndim != 2 or dense.dtype not in _PRECISIONS or out.dtype != dense.dtype:
+        raise ShapeError(f"{name}: dense and out must be matrices of one type, float32 or float64")
+    if len(indptr) != n_rows + 1 or len(indices) != len(data) or out.shape[1] != dense.shape[1]:
+        raise ShapeError(
+            f"{name}: {len(indptr)} row starts, {len(indices)} indices, {len(data)} values and dense {dense.shape} "
+            f"do not fit an out of shape {out.shape}"
+        )
+
+
+def _plain_csr(indptr: Array, indices: Array, data: Array, dense: Array) -> tuple[Array, Array, Array, Array]:
+    """What the native module reads: one index type, contiguous arrays, values of the type of `dense`."""
+    wide = np.int32 if indptr.dtype == indices.dtype == np.int32 else np.int64
+    return (
         np.ascontiguousarray(indptr, wide),
         np.ascontiguousarray(indices, wide),
         np.ascontiguousarray(data, dense.dtype),
         np.ascontiguousarray(_aligned(dense)),
-        target,
     )
+
+
+def _refuse_corrupt(row: int, n_columns: int) -> None:
     if row >= 0:
         raise InputError(
-            f"the sparse matrix is corrupt at row {row}: a column index lies outside 0 to {len(dense) - 1}, or the "
+            f"the sparse matrix is corrupt at row {row}: a column index lies outside 0 to {n_columns - 1}, or the "
             "row starts are out of order; rebuild it, for example with scipy.sparse.csr_matrix(matrix.tocoo())"
         )
-    if target is not out:
-        out[...] = target
 
 
 # ---------------------------------------------------------------- what the functions above share

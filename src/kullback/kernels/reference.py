@@ -624,3 +624,19 @@ def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: A
     total = np.zeros(out.shape)
     np.add.at(total, row, np.asarray(data, dtype=np.float64)[:, None] * dense[indices])
     out[...] = total
+
+
+def csr_transposed(indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+    """Add the product of the transpose of a CSR matrix (n, d) with `dense` (n, C) to `out` (d, C).
+
+    Args:
+        indptr: (n + 1,) row starts.
+        indices: (nnz,) columns.
+        data: (nnz,) values.
+        dense: (n, C).
+        out: (d, C).
+    """
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    total = np.zeros(out.shape)
+    np.add.at(total, indices, np.asarray(data, dtype=np.float64)[:, None] * dense[row])
+    out += total

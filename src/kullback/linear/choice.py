@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kullback.linear.curvature import SubsampledCurvature, plan
+from kullback.linear.column_curvature import ColumnCurvature
+from kullback.linear.curvature import SubsampledCurvature, plan, plan_sparse
 from kullback.linear.design import DenseDesign, Design, SparseDesign, StandardisedDesign
 from kullback.linear.objective import LinearObjective, Vector
 from kullback.linear.problem import LinearProblem
@@ -93,17 +94,20 @@ def choose(
     curvature = None
     if solver == "lbfgs":
         reason = "asked for"
-    elif isinstance(design, SparseDesign):
-        solver, reason = "lbfgs", "the data is sparse, and a Hessian of it would be dense"
     else:
-        n_rows, n_columns = design.shape[0], design.shape[1] + terms.fit_intercept
         coupled = structure_of(terms.loss) == "coupled"
-        how = plan(n_rows, n_columns, terms.n_outputs, coupled=coupled)
-        if how is None:
-            solver, reason = "lbfgs", f"factorising {n_columns} columns would cost more than it saves"
+        size = (design.shape[0], design.shape[1] + terms.fit_intercept, terms.n_outputs)
+        if isinstance(design, SparseDesign):
+            kind: Any = ColumnCurvature
+            how, what = plan_sparse(*size, int(design.matrix.nnz), coupled=coupled), "columns"
         else:
-            curvature = SubsampledCurvature(exact_objective, design, how, (fast or exact).dtype, run)
-            what = f"{how.leading} of {n_columns} principal axes" if how.rotated else f"all {n_columns} columns"
+            kind, what = SubsampledCurvature, "principal axes"
+            how = plan(*size, coupled=coupled)
+        if how is None:
+            solver, reason = "lbfgs", f"factorising {size[1]} columns would cost more than it saves"
+        else:
+            curvature = kind(fast_objective or exact_objective, design, how, (fast or exact).dtype, run)
+            what = f"{how.leading} of {size[1]} {what}" if how.rotated else f"all {size[1]} columns"
             solver = "preconditioned"
             reason = f"a Hessian of {what} × {terms.n_outputs} outputs from {how.sampled} rows pays for itself"
     problem = LinearProblem(exact_objective, fast_objective, tol=tol, curvature=curvature)
@@ -114,7 +118,11 @@ def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> t
     """The design in float64, and the same in float32 where that is faster."""
     single = design.dtype == np.float32
     if isinstance(design, SparseDesign):
-        return (SparseDesign(design.matrix, np.float64, like=design), design) if single else (design, None)
+        if single:
+            return SparseDesign(design.matrix, np.float64, like=design), design
+        # Its float32 values are kept for the whole fit: half of what the float64 ones take.
+        small = design.matrix.data.nbytes <= SMALL_BYTES
+        return design, None if small else SparseDesign(_single(design.matrix))
     n_bytes = design.matrix.nbytes
     near = bool((np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale).all())
     if single:
@@ -129,3 +137,8 @@ def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> t
     if near and not keep:
         return exact, DenseDesign(design.matrix, np.float32)
     return exact, StandardisedDesign(design, scaling, np.float32, keep=keep)
+
+
+def _single(matrix: Any) -> Any:
+    """A CSR matrix in float32 that shares the places of its entries."""
+    return type(matrix)((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)

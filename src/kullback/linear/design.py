@@ -28,6 +28,8 @@ Vector: TypeAlias = NDArray[np.float64]
 # calls around it cost little. The row counts keep a narrow or a very wide matrix reasonable.
 BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = (256, 1 << 16)
+# A block of sparse rows must hold so many non-zeros for each column, or setting up its sum would cost too much.
+SUM_SHARE = 4
 
 
 class Rows(Protocol):
@@ -122,6 +124,11 @@ class DenseDesign:
         """The rows of one block, in place where that is possible."""
         return DenseRows(self.matrix[which].astype(self.dtype, copy=False))
 
+    def take(self, which: Any) -> Array:
+        """Rows (n, d) by slice or index array."""
+        rows: Array = self.matrix[which]
+        return rows
+
     def column_moments(self, sample_weight: Vector | None, run: Map = map) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, in one pass over rows shifted by the first row.
 
@@ -147,7 +154,7 @@ class DenseDesign:
 
 
 class StandardisedDesign:
-    """A dense matrix whose columns are standardised, and their precision changed, as they are read.
+    """A matrix whose columns are standardised, and their precision changed, as they are read into dense rows.
 
     Args:
         source: the matrix.
@@ -158,7 +165,9 @@ class StandardisedDesign:
 
     standardised = True
 
-    def __init__(self, source: DenseDesign, scaling: ColumnScaling, dtype: Any, *, keep: bool = False) -> None:
+    def __init__(
+        self, source: DenseDesign | SparseDesign, scaling: ColumnScaling, dtype: Any, *, keep: bool = False
+    ) -> None:
         self.shape = source.shape
         self.dtype = np.dtype(dtype)
         self._source = source
@@ -181,18 +190,64 @@ class StandardisedDesign:
 
     def take(self, which: Any) -> Array:
         """Standardised rows (n, d) by slice or index array."""
-        centred = self._source.matrix[which] - self._scaling.centre
+        centred = self._source.take(which) - self._scaling.centre
         standardised = np.empty(centred.shape, self.dtype)
         np.multiply(centred, self._inverse, out=standardised, casting="same_kind")
         return standardised
 
 
+class SparseRows:
+    """Consecutive rows of a CSR matrix.
+
+    Args:
+        indptr: (n + 1,) row starts.
+        indices: columns.
+        data: values, in the precision of the products.
+        n_columns: d.
+    """
+
+    def __init__(self, indptr: Array, indices: Array, data: Array, n_columns: int) -> None:
+        self._indptr, self._indices, self._data = indptr, indices, data
+        self._n_columns = n_columns
+
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write rows @ weights into `out`."""
+        kernels.active().csr_product(self._indptr, self._indices, self._data, np.ascontiguousarray(weights), out)
+
+    def backward(self, gradient: Array) -> Array:
+        """Return rowsᵀ @ gradient."""
+        product = np.zeros((self._n_columns, gradient.shape[1]), dtype=gradient.dtype)
+        kernels.active().csr_transposed(self._indptr, self._indices, self._data, gradient, product)
+        return product
+
+
+class AllSparseRows:
+    """A whole CSR matrix with its transpose, so that both products run over rows, on all threads."""
+
+    def __init__(self, matrix: SparseRows, transposed: SparseRows, n_columns: int) -> None:
+        self._matrix, self._transposed = matrix, transposed
+        self._n_columns = n_columns
+
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write X @ weights into `out`."""
+        self._matrix.forward(weights, out)
+
+    def backward(self, gradient: Array) -> Array:
+        """Return Xᵀ @ gradient."""
+        product = np.empty((self._n_columns, gradient.shape[1]), dtype=gradient.dtype)
+        self._transposed.forward(gradient, product)
+        return product
+
+
 class SparseDesign:
-    """A CSR matrix and its transpose, so that both products run over rows and are deterministic.
+    """A CSR matrix, in blocks of rows as long as a block has more non-zeros than columns.
+
+    Each block then adds its rows to a (d, C) sum of its own. With more columns than that (text), the matrix is one
+    block beside its transpose, and both products run over rows.
 
     Args:
         X: CSR.
-        dtype: of the products; the matrix's own by default.
+        dtype: of the products; the matrix's own by default, otherwise values are converted as they are read.
         like: another design of the same matrix, whose transpose serves this one too.
     """
 
@@ -206,22 +261,32 @@ class SparseDesign:
         self.dtype = X.dtype if dtype is None else np.dtype(dtype)
 
     def blocks(self, n_outputs: int) -> list[slice]:
-        """One block: the transpose cannot be cut into row ranges without searching it."""
-        return [slice(0, self.shape[0])]
+        """Row ranges of about `BLOCK_BYTES`, or a single one where the sums of many would cost too much."""
+        n_rows, n_columns = self.shape
+        entries = self.matrix.nnz / max(n_rows, 1)
+        blocks = row_blocks(n_rows, self.dtype.itemsize * n_outputs + int(12 * entries))
+        most = self.matrix.nnz / (SUM_SHARE * max(n_columns, 1))
+        if most < 2 or n_columns * n_outputs * self.dtype.itemsize > BLOCK_BYTES:
+            return [slice(0, n_rows)]
+        if len(blocks) > most:
+            step = -(-n_rows // int(most))
+            blocks = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+        return blocks
 
-    def rows(self, which: slice) -> SparseDesign:
-        """The whole matrix."""
-        return self
+    def rows(self, which: slice) -> Rows:
+        """The rows of one block."""
+        if which.start == 0 and which.stop == self.shape[0]:
+            transposed = self._whole(self.transposed(), self.shape[0])
+            return AllSparseRows(self._whole(self.matrix, self.shape[1]), transposed, self.shape[1])
+        indptr = self.matrix.indptr[which.start : which.stop + 1]
+        held = slice(indptr[0], indptr[-1])
+        data = self.matrix.data[held].astype(self.dtype, copy=False)
+        return SparseRows(indptr - indptr[0], self.matrix.indices[held], data, self.shape[1])
 
-    def forward(self, weights: Array, out: Array) -> None:
-        """Write X @ weights into `out`."""
-        _product(self.matrix, weights, out)
-
-    def backward(self, gradient: Array) -> Array:
-        """Return Xᵀ @ gradient."""
-        product = np.empty((self.shape[1], gradient.shape[1]), dtype=gradient.dtype)
-        _product(self.transposed(), gradient, product)
-        return product
+    def take(self, which: Any) -> Array:
+        """Dense rows (n, d) by slice or index array."""
+        rows: Array = self.matrix[which].toarray()
+        return rows
 
     def transposed(self) -> Any:
         """Xᵀ as CSR, made once."""
@@ -237,12 +302,11 @@ class SparseDesign:
         mean, variance = mean_variance_axis(self.matrix, axis=0, weights=weight)
         return mean.astype(np.float64), np.maximum(variance.astype(np.float64), 0.0)
 
+    def _whole(self, matrix: Any, n_columns: int) -> SparseRows:
+        return SparseRows(matrix.indptr, matrix.indices, matrix.data.astype(self.dtype, copy=False), n_columns)
+
 
 def row_blocks(n_rows: int, row_bytes: int) -> list[slice]:
     """Row ranges of about `BLOCK_BYTES`."""
     size = min(max(BLOCK_BYTES // max(row_bytes, 1), BLOCK_ROWS[0]), BLOCK_ROWS[1])
     return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
-
-
-def _product(matrix: Any, dense: Array, out: Array) -> None:
-    kernels.active().csr_product(matrix.indptr, matrix.indices, matrix.data, np.ascontiguousarray(dense), out)

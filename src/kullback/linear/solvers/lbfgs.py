@@ -55,7 +55,7 @@ class Curvature:
         self._scale = 1.0
 
     def renew(self, precondition: Apply | None) -> None:
-        """Replace the first estimate; what was learnt since is kept."""
+        """Replace the first estimate, and drop the pairs: they are of a Hessian that is no longer there."""
         if precondition is None:
             return
         self._precondition, self._scaled = precondition, False
@@ -63,6 +63,7 @@ class Curvature:
             last = self._order[-1]
             change = self._changes[last]
             self._scale = 1.0 / (self._inverse[last] * float(change @ precondition(change)))
+            self._order.clear()
 
     def first_length(self, gradient: Vector) -> float:
         """The length of step to try first."""

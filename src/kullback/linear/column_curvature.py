@@ -1,0 +1,169 @@
+"""A preconditioner for sparse data: the whole Hessian of the fullest columns, a block for each of the others.
+
+One-hot categories, hashed words and the like have a few columns that most rows fill and many that few rows do. Two
+rare columns seldom meet in a row, so that the Hessian between them is all but zero; turning them onto principal axes,
+as `SubsampledCurvature` does, would only mix them. Here the fullest columns get the whole Hessian, from a sample of
+rows, and every other column its own C × C block (or a diagonal), from all rows, since a sample would hardly hold any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from kullback import kernels
+from kullback.linear.curvature import (
+    BLOCK_CLASSES,
+    RIDGE,
+    Plan,
+    draw_rows,
+    pick_candidates,
+    whole_inverse,
+)
+from kullback.linear.design import Array, SparseDesign
+from kullback.linear.objective import Block, LinearObjective, Vector
+from kullback.linear.row_curvature import row_scale, structure_of
+from kullback.linear.solvers.base import Apply
+
+
+class ColumnCurvature:
+    """Inverse Hessians, estimated by columns; see the module.
+
+    Args:
+        objective: one over a `SparseDesign`.
+        source: its matrix.
+        how: what `plan` chose.
+        dtype: float32 or float64, of everything but the factorisation.
+        run: runs several calls at once and keeps their order.
+    """
+
+    def __init__(
+        self,
+        objective: LinearObjective,
+        source: SparseDesign,
+        how: Plan,
+        dtype: Any,
+        run: Callable[..., Iterator[Any]] = map,
+    ) -> None:
+        self._objective, self._how, self._run = objective, how, run
+        self._dtype = np.dtype(dtype)
+        loss = objective.loss
+        self._coupled = structure_of(loss) == "coupled" and objective.n_outputs > 1
+        self._blocks = self._coupled and objective.n_outputs <= BLOCK_CLASSES
+        scaling = objective.scaling
+        filled = np.bincount(source.matrix.indices, minlength=source.shape[1])
+        order = np.argsort(-filled, kind="stable")
+        n_lead = min(how.leading - objective.fit_intercept, source.shape[1])
+        self._lead, self._rare = np.sort(order[:n_lead]), np.sort(order[n_lead:])
+        penalty = objective.penalty / scaling.scale**2
+        self._bend = penalty[self._rare]
+        # ---- the fullest columns, dense, from a sample of rows
+        rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
+        self._sample = source.matrix[rows]
+        dense = self._sample[:, self._lead].toarray() - scaling.centre[self._lead]
+        dense = (dense / scaling.scale[self._lead]).astype(dtype)
+        lead_penalty = penalty[self._lead]
+        if objective.fit_intercept:
+            dense = np.column_stack([dense, np.ones(len(dense), dtype)])
+            lead_penalty = np.append(lead_penalty, 0.0)
+        self._rows = dense
+        self._lead_bend = np.diag(lead_penalty)
+        self._reach = np.einsum("ij,ij->i", dense, dense)
+        self._targets = objective.targets[rows]
+        weight = objective.sample_weight
+        self._weight = None if weight is None else weight[rows]
+        self._factor = (
+            row_scale(loss, self._targets, objective.n_outputs, self._weight) if self._coupled else np.ones(len(dense))
+        )
+        # ---- squares of the others, from all rows
+        rare = source.matrix[:, self._rare].tocsr()
+        rare.data = (rare.data / scaling.scale[self._rare][rare.indices]) ** 2
+        self._squares = rare.astype(dtype)
+
+    def inverse_at(self, parameters: Vector) -> Apply | None:
+        """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
+        leading = self._leading(parameters)
+        if leading is None:
+            return None
+        minor = self._minor(parameters) if len(self._rare) else np.copy
+        n_outputs, n_columns = self._objective.n_outputs, self._objective.design.shape[1]
+        lead, rare = self._lead, self._rare
+        if self._objective.fit_intercept:
+            lead = np.append(lead, n_columns)
+
+        def apply(vector: Vector) -> Vector:
+            matrix = vector.reshape(-1, n_outputs)
+            out = np.empty_like(matrix)
+            out[lead] = leading(matrix[lead])
+            out[rare] = minor(matrix[rare])
+            return out.ravel()
+
+        return apply
+
+    def _leading(self, parameters: Vector) -> Apply | None:
+        objective, loss = self._objective, self._objective.loss
+        weights, intercept = objective.scaling.to_raw(*objective.split(parameters))
+        logits = np.empty((self._sample.shape[0], objective.n_outputs), self._dtype)
+        sample = self._sample
+        kernels.active().csr_product(
+            sample.indptr, sample.indices, sample.data, np.ascontiguousarray(weights, self._dtype), logits
+        )
+        logits += intercept.astype(self._dtype)
+        if not np.isfinite(logits).all():
+            return None
+        if self._coupled:
+            shape = loss.probabilities(logits)
+            diagonal = shape * (1 - shape) * (self._factor * self._share)[:, None]
+        else:
+            shape = loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
+            diagonal = shape * self._share[:, None]
+        picked, share = draw_rows(diagonal, self._reach, self._how.sampled)
+        factor = (self._factor * self._share)[picked] * share / objective.total_weight
+        shape = np.ascontiguousarray(shape[picked]).astype(self._dtype, copy=False)
+        return whole_inverse(self._rows[picked], shape, factor, self._lead_bend, coupled=self._coupled, run=self._run)
+
+    def _minor(self, parameters: Vector) -> Apply:
+        """A block or a diagonal for each rare column."""
+        objective, loss, squares = self._objective, self._objective.loss, self._squares
+        n_outputs, n_rare = objective.n_outputs, len(self._rare)
+        width = n_outputs * n_outputs if self._blocks else n_outputs
+
+        def one(logits: Array, block: Block) -> Array:
+            total = np.zeros((n_rare, width), self._dtype)
+            starts = squares.indptr[block.rows.start : block.rows.stop + 1]
+            held = np.flatnonzero(np.diff(starts))
+            for first in range(0, len(held), 4096):
+                some = held[first : first + 4096]
+                entries = squares[block.rows.start + some]
+                targets = block.targets[some]
+                weight = None if block.sample_weight is None else block.sample_weight[some]
+                if self._coupled:
+                    p = loss.probabilities(logits[some])
+                    factor = row_scale(loss, targets, n_outputs, weight).astype(p.dtype)[:, None]
+                    if self._blocks:
+                        curvature = -(p[:, :, None] * (p * factor)[:, None, :]).reshape(len(some), -1)
+                        curvature[:, :: n_outputs + 1] += p * factor
+                    else:
+                        curvature = p * (1 - p) * factor
+                else:
+                    curvature = loss.hessian_diagonal(logits[some], targets, sample_weight=weight, reduction="sum")
+                kernels.active().csr_transposed(
+                    entries.indptr, entries.indices, entries.data, curvature.astype(self._dtype, copy=False), total
+                )
+            return total
+
+        summed = objective.over_logits(parameters, one) / objective.total_weight
+        rounding = float(np.finfo(self._dtype).eps)
+        if not self._blocks:
+            diagonal = summed + self._bend[:, None] + RIDGE * rounding * summed.mean() + np.finfo(np.float64).tiny
+            return lambda vector: vector / diagonal
+        blocks = summed.reshape(-1, n_outputs, n_outputs)
+        every = np.arange(n_outputs)
+        mean = blocks[:, every, every].mean(axis=1)
+        # Equal shifts of all classes change no probability: curvature is put there, so that rounding stays small.
+        blocks += mean[:, None, None] / n_outputs
+        blocks[:, every, every] += (self._bend + RIDGE * rounding * mean.mean() + np.finfo(np.float64).tiny)[:, None]
+        inverse = np.linalg.inv(blocks)
+        return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
