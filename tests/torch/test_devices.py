@@ -7,7 +7,7 @@ import torch
 
 import kullback
 import kullback.torch as kt
-from kullback.torch import devices, triton
+from kullback.torch import devices, native, triton
 from kullback.torch.linear_rows import LinearPass
 from kullback.torch.rows import TargetRows
 from kullback.torch.settings import RowSettings
@@ -60,6 +60,51 @@ def test_loss_objects(loss):
         torch.testing.assert_close(result.losses, value.detach(), rtol=1e-5, atol=1e-6)
         gradient = torch.autograd.grad(value.sum(), leaf)[0]
         torch.testing.assert_close(result.gradient, gradient, rtol=1e-5, atol=1e-6)
+
+
+TARGET = torch.tensor([0, 1, 2, 3, 4, -100, 0])
+MIXTURE = kt.Mixture(TARGET % C, TARGET.flip(0) % C, 0.3)
+WEIGHT, SHARES = torch.linspace(0.5, 2, C), torch.linspace(0, 1, N)
+LAYER = torch.linspace(-1, 1, C * C).reshape(C, C)
+PUBLIC = {
+    "mean": lambda z: kt.cross_entropy(z, TARGET, WEIGHT, label_smoothing=0.1, sample_weight=SHARES),
+    "examples": lambda z: kt.cross_entropy(z, TARGET, WEIGHT, denominator="examples"),
+    "per example": lambda z: kt.cross_entropy(z, TARGET, reduction="none"),
+    "soft": lambda z: kt.cross_entropy(z, torch.linspace(0, 1, N * C).reshape(N, C), softcap=3.0, z_loss=0.1),
+    "mixture": lambda z: kt.cross_entropy(z, MIXTURE, temperature=1.5),
+    "images": lambda z: kt.cross_entropy(z[:6].reshape(2, 3, C).movedim(2, 1), TARGET[:6].reshape(2, 3)),
+    "statistics": lambda z: kt.cross_entropy_with_statistics(z, TARGET)[0],
+    "overwritten": lambda z: kt.cross_entropy(z * 1, TARGET, overwrite_input=True),
+    "nothing counts": lambda z: kt.cross_entropy(z, torch.full((N,), -100), empty="zero"),
+    "focal": lambda z: kt.functional("focal(gamma=2)")(z, TARGET, sample_weight=SHARES),
+    "priors": lambda z: kt.functional("cross_entropy(priors=[1, 2, 3, 4, 5])")(z, TARGET),
+    "layer": lambda z: kt.linear_cross_entropy(
+        z, LAYER.to(z), TARGET, linear_bias=WEIGHT.to(z), z_loss=0.01, chunk_rows=3
+    ),
+    "layer per example": lambda z: kt.linear_cross_entropy(z, LAYER.to(z), MIXTURE, reduction="none", weight=WEIGHT),
+    "layer, focal": lambda z: kt.linear_loss(z, LAYER.to(z), TARGET, "focal(gamma=2)"),
+}
+
+
+def differentiated(function, dtype):
+    z = torch.linspace(-2, 3, N * C).sin().mul(3).reshape(N, C).to(dtype).requires_grad_()
+    value = function(z)
+    incoming = torch.linspace(1, 2, value.numel()).to(value.dtype).reshape(value.shape)
+    return value.detach(), torch.autograd.grad(value, z, incoming)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", PUBLIC)
+def test_everything_public_takes_that_path_where_the_kernels_do_not_reach(name, dtype, monkeypatch):
+    wanted = differentiated(PUBLIC[name], dtype)
+    ran = []
+    row_function = devices.row_function
+    monkeypatch.setattr(devices, "row_function", lambda logits: ran.append(logits.shape) or row_function(logits))
+    monkeypatch.setattr(native, "runs", lambda tensor: False)
+    found = differentiated(PUBLIC[name], dtype)
+    assert ran
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(found, wanted, **close)
 
 
 def test_losses_without_a_kernel_are_left_to_the_cpu():

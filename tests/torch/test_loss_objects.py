@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 
 import kullback
 import kullback.torch as kt
@@ -174,3 +175,28 @@ def test_empty_policies():
 def test_wrong_input(wrong, error, says):
     with pytest.raises(error, match=says):
         wrong()
+
+
+@pytest.mark.parametrize("form", ["indices", "soft", "mixture"])
+def test_the_z_loss_is_weighed_by_the_effective_target_mass_everywhere(form):
+    """Σs·λ·lse², with s the class-weighted, smoothed target: what the catalogue, the drop-in and the layer add."""
+    generator = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(N, C, dtype=torch.float64, generator=generator)
+    first, second = torch.randint(0, C, (2, N), generator=generator)
+    weight = torch.linspace(0.5, 2, C, dtype=torch.float64)
+    dense = {
+        "indices": F.one_hot(first, C).double(),
+        "soft": torch.rand(N, C, dtype=torch.float64, generator=generator).softmax(1),
+        "mixture": 0.3 * F.one_hot(first, C).double() + 0.7 * F.one_hot(second, C).double(),
+    }[form]
+    target = {"indices": first, "soft": dense, "mixture": kt.Mixture(first, second, 0.3)}[form]
+    mass = weight * (0.8 * dense + 0.2 / C)
+    z_part = mass.sum(1) * 0.05 * logits.logsumexp(1).square()
+    wanted = F.cross_entropy(logits, dense, weight, reduction="none", label_smoothing=0.2) + z_part
+    choices = {"weight": weight, "label_smoothing": 0.2, "z_loss": 0.05, "reduction": "none"}
+    loss = kullback.CrossEntropy(class_weight=weight.tolist(), label_smoothing=0.2, z_loss=0.05)
+    identity = torch.eye(C, dtype=torch.float64)
+    torch.testing.assert_close(kt.cross_entropy(logits, target, **choices), wanted)
+    torch.testing.assert_close(kt.linear_cross_entropy(logits, identity, target, **choices), wanted)
+    torch.testing.assert_close(kt.functional(loss)(logits, target, reduction="none"), wanted)
+    torch.testing.assert_close(torch.from_numpy(loss.per_example(logits.numpy(), dense.numpy())), wanted)

@@ -47,7 +47,8 @@ def cross_entropy(
         sample_weight: one weight per example, or None; may require a gradient.
         temperature: T > 0 divides the logits.
         softcap: c bounds the logits through c·tanh(z/c), or None.
-        z_loss: λ, the weight of the squared log-sum-exp.
+        z_loss: λ, the weight of the squared log-sum-exp; like the rest of the loss it counts Σs times, so a row's class
+            weight applies to it, and `CrossEntropy(z_loss=λ)` is the same.
         denominator: what the mean divides by: ``"weights"``, the sum of sample × class weights of the counted examples,
             or ``"examples"``, their number. By default PyTorch's own choice: weights for class indices, examples for
             soft rows and mixtures.

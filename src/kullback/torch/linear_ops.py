@@ -99,14 +99,14 @@ def _divisor(
 ) -> Tensor:
     """What the sum of the losses is divided by, 0-d; on the CPU the targets are checked on the way."""
     device = target.first.device
-    if device.type == "cpu":
+    if native.runs(target.first):
         weight = native.row_weights(row_weight, checked=True)
         native.check_targets(target, n_classes, weight, settings, shape)
     if reduction != "mean":
         return torch.ones((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     if not loss:
         return plain.denominator(target, class_weight, row_weight, settings.ignore_index, kind)
-    if device.type != "cpu":
+    if not native.runs(target.first):
         on_device = devices.loss_object(objects.loss_by_key(loss), n_classes, device)
         if on_device is not None:
             return on_device.denominator(target, row_weight, kind)

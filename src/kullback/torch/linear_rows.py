@@ -27,9 +27,11 @@ from kullback.torch.devices import DeviceLoss
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
-# Logits held at a time: 64 MiB of float32. Fewer rows would make the matrix products less efficient.
-CHUNK_ELEMENTS = 2**24
+# Logits held at a time, at most: 96 MiB of float32. Fewer rows would make the matrix products less efficient.
+CHUNK_ELEMENTS = 3 * 2**23
 FEWEST_ROWS = 16
+# The same for a block of classes, of which several temporaries are held at once.
+BLOCK_ELEMENTS = 2**21
 
 
 class Wanted(NamedTuple):
@@ -163,7 +165,7 @@ def run(
         with_statistics: whether log-sum-exps and predictions are wanted.
         chunk_rows: rows at a time, or None for what fits `CHUNK_ELEMENTS`.
     """
-    if input.device.type != "cpu":
+    if not native.runs(input):
         on_device = row_loss.on_device(weight.shape[0], input.device)
         if on_device is not None:
             on_its_device = on_device.linear(
@@ -206,11 +208,12 @@ def _spread(part: Tensor | None, kept: Tensor, whole: int) -> Tensor | None:
 
 
 def rows_at_a_time(n_rows: int, n_classes: int, chunk_rows: int | None) -> int:
-    """How many rows go through together."""
+    """How many rows go through together: chunks of one size where that is not given."""
     if chunk_rows is not None:
         return max(1, chunk_rows)
-    rows = max(FEWEST_ROWS, CHUNK_ELEMENTS // max(n_classes, 1))
-    return max(1, min(n_rows, rows - rows % 16))
+    most = max(FEWEST_ROWS, CHUNK_ELEMENTS // max(n_classes, 1))
+    each = math.ceil(n_rows / max(1, math.ceil(n_rows / most)))
+    return max(1, min(n_rows, math.ceil(each / 16) * 16))
 
 
 def _by_rows(
@@ -295,7 +298,7 @@ def _by_classes(
     n_rows, n_classes = input.shape[0], weight.shape[0]
     settings = row_loss.settings
     x = input.float()
-    width = max(256, min(n_classes, CHUNK_ELEMENTS // 4 // max(n_rows, 1), CHUNK_ELEMENTS // 4 // input.shape[1]))
+    width = max(256, min(n_classes, BLOCK_ELEMENTS // max(n_rows, input.shape[1], 1)))
     blocks = [(start, min(start + width, n_classes)) for start in range(0, n_classes, width)]
     total = target.first.sum(dim=1, dtype=torch.float32) if target.soft and settings.by_mass else None
     sums: RowSums | None = None

@@ -45,6 +45,11 @@ class Pass(NamedTuple):
     lse: Tensor | None
 
 
+def runs(tensor: Tensor) -> bool:
+    """Whether the kernels reach this tensor's memory; others are left to `devices`."""
+    return tensor.device.type == "cpu"
+
+
 def array_of(tensor: Tensor) -> Array:
     """A CPU tensor's memory as a NumPy array."""
     plain = tensor.detach()

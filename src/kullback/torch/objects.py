@@ -104,7 +104,7 @@ def _run(
 
 
 def _on_device(loss: str, logits: Tensor) -> DeviceLoss | None:
-    if logits.device.type == "cpu":
+    if native.runs(logits):
         return None
     return devices.loss_object(loss_by_key(loss), logits.shape[1], logits.device)
 

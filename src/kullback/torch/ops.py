@@ -115,7 +115,7 @@ def loss_of(
     shape: list[int],
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Value, 1/denominator and log-sum-exps of a batch; the gradient goes into `gradient`, which may be the logits."""
-    run = _cpu_loss if logits.device.type == "cpu" else _device_loss
+    run = _cpu_loss if native.runs(logits) else _device_loss
     return run(settings, logits, target, row_weight, class_weight, reducing, gradient, with_lse, shape)
 
 
@@ -293,7 +293,7 @@ def _softmax_gradient(
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
     gradient = result_like(logits)
-    if logits.device.type == "cpu":
+    if native.runs(logits):
         weight = native.row_weights(row_scale, checked=False)
         native.evaluate(settings, logits, target, class_weight, weight, gradient=gradient, shape=shape)
     else:
