@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Where scikit-build-core puts the compiled module depends on these; Python files are used where they stand.
 BUILT_FROM := pyproject.toml CMakeLists.txt $(shell find native -type f) $(wildcard src/kullback/*/__init__.py)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench sanitize sanitize-threads fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -21,6 +21,18 @@ lint: $(VENV)/.group-test $(VENV)/.group-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The kernels' tests on a module of its own that is compiled with the address and undefined-behaviour sanitizers, or
+# with the thread sanitizer. Any report fails.
+sanitize: $(VENV)/.group-test
+	$(BIN)/python tests/sanitize/run.py
+
+sanitize-threads: $(VENV)/.group-test
+	$(BIN)/python tests/sanitize/run.py thread
+
+# A million random calls held to the reference; rewrites tests/fuzz/record.json.
+fuzz: $(VENV)/.group-test
+	$(BIN)/python tests/fuzz/fuzz_kernels.py --cases 1000000 --processes $$(getconf _NPROCESSORS_ONLN) --record
 
 bench: $(VENV)/.group-bench
 	$(BIN)/python benchmarks/run.py

@@ -153,11 +153,11 @@ void run_half(RowKernel kernel, const Job& job, const HalfRows& half, int64_t be
 }
 
 Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
+    const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;  // while nobody can change it
     nb::gil_scoped_release unlocked;
     const int64_t step = rows_per_block(job.classes);
     const int64_t blocks = (rows + step - 1) / step;
     std::vector<Report> reports(static_cast<size_t>(blocks));
-    const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;
     run_blocks(blocks, threads, [&](int64_t block) {
         const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
         Report& report = reports[size_t(block)];
@@ -289,11 +289,11 @@ int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& d
     const CsrJob job = csr_job(indptr, indices, data, dense, out);
     const CsrKernel kernel = level().csr_product[type_of_array(dense) == Type::float64];
     const int64_t rows = int64_t(out.shape(0));
+    const int threads = (job.nonzeros + rows) * job.columns <= serial_elements ? 1 : thread_count;
     nb::gil_scoped_release unlocked;
     const int64_t step = 256, blocks = (rows + step - 1) / step;
     std::vector<int64_t> bad(static_cast<size_t>(blocks), -1);
-    const bool small = (job.nonzeros + rows) * job.columns <= serial_elements;
-    run_blocks(blocks, small ? 1 : thread_count, [&](int64_t block) {
+    run_blocks(blocks, threads, [&](int64_t block) {
         const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
         bad[size_t(block)] = kernel(job, begin, end);
     });

@@ -61,6 +61,9 @@ class Bounds:
             plain = temperature == 1 and not any(
                 getattr(loss, name, None) is not None for name in ("priors", "softcap", "class_counts")
             )
+            # the mass of all classes but one is a difference, which rounds like the mass of all
+            if loss.name == "one_vs_rest" and (loss.class_weight is not None or loss.label_smoothing):
+                plain = False
             rounded = 0.0 if plain else 4 * (1 + largest / temperature)
             level = getattr(loss, "z_loss", 0.0)
             rounded = (rounded + 8 * level * (1 + largest)) * (1 + 8 * level * (1 + largest))

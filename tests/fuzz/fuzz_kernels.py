@@ -1,6 +1,6 @@
 """Feed random losses, shapes, layouts, types and broken numbers through the kernels and hold them to the reference.
 
-    python tests/fuzz/fuzz_kernels.py --cases 1000000
+    python tests/fuzz/fuzz_kernels.py --cases 1000000 --record    # `make fuzz`; rewrites record.json beside this file
 
 A scene draws a loss, logits and targets and asks the NumPy reference once; its cases run the active backend on some of
 the scene's rows, in any order and any memory layout, with outputs that may be the input itself, and compare. A case
@@ -13,6 +13,9 @@ A failure prints the command that repeats its scene.
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import multiprocessing
 import sys
 import time
 import traceback
@@ -23,25 +26,30 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-
-import itertools
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from bounds import Bounds, agree
 from draws import OWN_INPUT, SIZES, random_logits, random_loss, random_targets, spoil
 from layouts import MATRICES, OUTPUTS, VECTORS, guarded, lay_out, overlapping
+from machine import machine
 
 from kullback import kernels
 from kullback.errors import InputError, TargetError
-from kullback.kernels import cpu, dispatch, reference
+from kullback.kernels import _native, cpu, dispatch, reference
 from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe
 from kullback.kernels.threads import set_num_threads
 from kullback.targets import ClassIndices, ClassMixture, ClassRows
 
+RECORD = Path(__file__).with_name("record.json")
 CASES_PER_SCENE = 40
 
 
 class Failure(Exception):  # noqa: N818
     """A result that is wrong, with what led to it."""
+
+
+class SceneFailure(Exception):  # noqa: N818
+    """What failed, and the command that repeats it."""
 
 
 def expect(condition, what):
@@ -206,7 +214,7 @@ def lay_out_targets(rng, targets):
     return type(targets)(lay_out(choose(rng, MATRICES), targets.rows))
 
 
-def case(scene, log):
+def case(scene, log, counts):
     rng = scene.rng
     rows = some_rows(rng, scene.n)
     operation = choose(rng, ["evaluate", "evaluate", "per_example", "hessian_product", "hessian_diagonal"])
@@ -216,6 +224,12 @@ def case(scene, log):
     logits = scene.logits[rows]
     alias = choose(rng, ["apart", "apart", "same", "overlapping", "direction", "weight"])
     log.append(f"{operation} of rows {rows.tolist()[:30]}, logits {layout}, out {out_layout}, {alias}, spoilt {spoilt}")
+
+    for group, name in (("operations", operation), ("layouts of logits", layout), ("layouts of results", out_layout)):
+        counts[group, name] += 1
+    counts["types", str(scene.dtype)] += 1
+    counts["targets", type(targets).__name__] += 1
+    counts["rows", "none" if not len(rows) else "weighted" if scene.weight is not None else "plain"] += 1
 
     half = scene.native and operation == "evaluate" and rng.integers(6) == 0 and usable_as_half(logits)
     if half:
@@ -227,6 +241,9 @@ def case(scene, log):
         source = np.broadcast_to(logits[:1], logits.shape)
     else:
         source = lay_out(layout, logits)
+    counts[
+        "steps of logits", "zero" if 0 in source.strides else "negative" if min(source.strides) < 0 else "other"
+    ] += 1
     weight = None if scene.weight is None else lay_out(choose(rng, VECTORS), scene.weight[rows])
     direction = lay_out(choose(rng, MATRICES), scene.direction[rows])
     losses, losses_clean = guarded(choose(rng, VECTORS[:-1]), (len(rows),), choose(rng, [np.float64, scene.dtype]))
@@ -253,6 +270,9 @@ def case(scene, log):
         results = None
     else:
         expect(expected_error is None, f"no error, but {expected_error} is bad")
+    counts["outcomes", "refused, as it must be" if results is None else "within the bound"] += 1
+    shared = "the logits" if out is source else "another input" if alias in ("direction", "weight") else "nothing"
+    counts["result shares memory with", "part of the logits" if alias == "overlapping" else shared] += 1
     for name, array, old, target in (
         ("logits", source, before[0], out),
         ("sample weights", weight, before[1], losses),
@@ -362,7 +382,7 @@ def prepare_half(scene):
 # ---------------------------------------------------------------- calls that must be refused
 
 
-def malformed(rng, log):
+def malformed(rng, log, counts):
     """A call whose arrays do not fit together, or are of no use: an InputError, never a result and never a crash."""
     n, n_classes = int(rng.integers(2, 9)), int(rng.integers(2, 9))
     dtype = choose(rng, [np.float32, np.float64])
@@ -397,6 +417,7 @@ def malformed(rng, log):
     }
     name = choose(rng, list(wrong))
     log.append(f"malformed {name}: {loss}")
+    counts["malformed calls, refused", name] += 1
     arguments = {"logits": logits, "targets": targets} | options | wrong[name]()
     function = getattr(cpu, f"{skeleton(recipe)}_evaluate")
     if dispatch.runner(recipe, targets) is not cpu:
@@ -408,12 +429,12 @@ def malformed(rng, log):
     raise Failure(f"{name} was accepted")
 
 
-def sparse(rng, log):
+def sparse(rng, log, counts):
     """A product with a CSR matrix that may be corrupt, or its transpose: right numbers or an error, no read outside."""
     n, d, n_classes = (int(x) for x in rng.integers(0, [12, 12, 40]))
     transposed = bool(rng.integers(2))
-    counts = rng.integers(0, 5, n) if d else np.zeros(n, int)
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    per_row = rng.integers(0, 5, n) if d else np.zeros(n, int)
+    indptr = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
     indices = rng.integers(0, max(d, 1), indptr[-1])
     data = rng.normal(size=len(indices))
     dtype = choose(rng, [np.float32, np.float64])
@@ -425,6 +446,7 @@ def sparse(rng, log):
         indices[rng.integers(len(indices))] = choose(rng, extremes)
     if corrupt == 2:
         indptr[rng.integers(len(indptr))] = choose(rng, [*extremes, len(indices) + 1])
+    counts["sparse matrices", "corrupt" if corrupt else "sound"] += 1
     sound = all(
         0 <= a <= b <= len(indices) and ((indices[a:b] >= 0) & (indices[a:b] < d)).all()
         for a, b in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True)
@@ -454,7 +476,7 @@ def sparse(rng, log):
     expect(clean(), "memory around the output was overwritten")
 
 
-def probabilities(scene, log):
+def probabilities(scene, log, counts):
     """Softmax or sigmoid of the scene's logits, plain or in logarithms."""
     rng = scene.rng
     sigmoid, logarithm = bool(rng.integers(2)), bool(rng.integers(2))
@@ -463,6 +485,7 @@ def probabilities(scene, log):
     logits = scene.logits[rows]
     layout, out_layout = choose(rng, MATRICES), choose(rng, OUTPUTS)
     log.append(f"probabilities, sigmoid {sigmoid}, log {logarithm}, T {temperature}, {layout} to {out_layout}")
+    counts["probabilities", ("sigmoid" if sigmoid else "softmax") + (", logarithms" if logarithm else "")] += 1
     truth = np.empty(logits.shape)
     name = "sigmoid_probabilities" if sigmoid else "softmax_probabilities"
     getattr(reference, name)(logits.astype(np.float64), temperature=temperature, log=logarithm, out=truth)
@@ -495,22 +518,41 @@ def play(seed, number, counts):
         set_num_threads(scene.threads)
         n_cases = CASES_PER_SCENE if scene.n * scene.n_classes < 10000 else 4
         for _ in range(n_cases):
-            case(scene, log)
+            case(scene, log, counts)
         for _ in range(2):
-            malformed(rng, log)
-            sparse(rng, log)
-            probabilities(scene, log)
+            malformed(rng, log, counts)
+            sparse(rng, log, counts)
+            probabilities(scene, log, counts)
     except Exception as error:
         message = error.args[0]() if isinstance(error, Failure) and callable(error.args[0]) else str(error)
         if not isinstance(error, Failure):
             message = traceback.format_exc()
-        raise SystemExit(
+        raise SceneFailure(
             f"FAILED in scene {number}, case {len(log)}\n  {scene}\n  {log[-1] if log else ''}\n  {message}\n"
             f"  repeat: python {Path(__file__).name} --seed {seed} --scene {number}"
         ) from None
-    name = scene.loss.name if hasattr(scene.loss, "name") else "sum"
-    counts[name, "kernel" if scene.native else "loss"] += n_cases
+    through = "kernel" if scene.native else "loss object"
+    counts[f"losses, through the {through}", scene.loss.name] += n_cases
     return n_cases + 6
+
+
+def grouped(counts):
+    """Counts by group and name, as the record shows them."""
+    groups = {}
+    for (group, name), count in sorted(counts.items()):
+        groups.setdefault(group, {})[name] = count
+    return groups
+
+
+CHUNK = 20
+
+
+def play_some(seed, first):
+    """The scenes of a chunk; returns how many cases ran, and their counts."""
+    warnings.simplefilter("ignore")
+    np.seterr(all="ignore")
+    counts = Counter()
+    return sum(play(seed, number, counts) for number in range(first, first + CHUNK)), counts
 
 
 def main():
@@ -520,24 +562,47 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scene", type=int, help="play only this one")
     parser.add_argument("--first", type=int, default=0, help="begin with this scene")
+    parser.add_argument("--processes", type=int, default=1, help="play scenes side by side")
+    parser.add_argument("--record", action="store_true", help="write record.json beside this file")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    np.seterr(all="ignore")
-    counts, cases, start, number = Counter(), 0, time.monotonic(), options.first
-    if options.scene is not None:
-        play(options.seed, options.scene, counts)
-        print("passed")
-        return
-    while cases < options.cases and time.monotonic() - start < options.seconds:
-        cases += play(options.seed, number, counts)
-        number += 1
-        if number % 2000 == 0:
-            print(f"{cases} cases in {number} scenes, {time.monotonic() - start:.0f} s", flush=True)
-    print(
-        f"{cases} cases in {number - options.first} scenes passed, {time.monotonic() - start:.0f} s, seed {options.seed}"  # noqa: E501
-    )
-    for (name, where), count in sorted(counts.items()):
-        print(f"  {count:8} {name} ({where})")
+    counts, cases, scenes, start = Counter(), 0, 0, time.monotonic()
+    try:
+        if options.scene is not None:
+            warnings.simplefilter("ignore")
+            np.seterr(all="ignore")
+            play(options.seed, options.scene, counts)
+            print("passed")
+            return
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            firsts = itertools.count(options.first, CHUNK)
+            # a few chunks ahead of what is wanted, and no more: the pool would take all that the counter gives
+            waiting = [pool.apply_async(play_some, (options.seed, next(firsts))) for _ in range(2 * options.processes)]
+            while cases < options.cases and time.monotonic() - start < options.seconds:
+                played, found = waiting.pop(0).get()
+                waiting.append(pool.apply_async(play_some, (options.seed, next(firsts))))
+                cases, scenes = cases + played, scenes + CHUNK
+                counts.update(found)
+                if scenes % 2000 == 0:
+                    print(f"{cases} cases in {scenes} scenes, {time.monotonic() - start:.0f} s", flush=True)
+    except SceneFailure as failure:
+        sys.exit(str(failure))
+    record = {
+        "what": "random calls of every loss of the catalogue, held to the NumPy reference",
+        "outcome": "all passed",
+        "seed": options.seed,
+        "first_scene": options.first,
+        "scenes": scenes,
+        "cases": cases,
+        "seconds": round(time.monotonic() - start),
+        "instruction_level": _native.level(),
+        "machine": machine(),
+        "counts": grouped(counts),
+    }
+    print(f"{cases} cases in {scenes} scenes passed, {record['seconds']} s, seed {options.seed}")
+    for group, parts in record["counts"].items():
+        print(f"  {group}: {', '.join(f'{name} {count}' for name, count in parts.items())}")
+    if options.record:
+        RECORD.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

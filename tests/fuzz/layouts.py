@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 VECTORS = ("plain", "stepped", "reversed", "unaligned", "packed", "read only", "swapped")
@@ -79,9 +81,9 @@ def overlapping(rng, array):
 
 
 def _inner(whole, dtype, index, transpose=False):
-    memory = np.frombuffer(bytearray(b"\xa5" * (int(np.prod(whole)) * dtype.itemsize + 128)), np.uint8)
+    memory = np.frombuffer(bytearray(b"\xa5" * (math.prod(whole) * dtype.itemsize + 128)), np.uint8)
     start = 64
-    around = memory[start : start + int(np.prod(whole)) * dtype.itemsize].view(dtype).reshape(whole)
+    around = memory[start : start + math.prod(whole) * dtype.itemsize].view(dtype).reshape(whole)
     view = around[index]
     if transpose:
         view = view.T
@@ -89,7 +91,7 @@ def _inner(whole, dtype, index, transpose=False):
 
 
 def _unaligned(shape, dtype):
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     memory = np.frombuffer(bytearray(b"\xa5" * (size + 129)), np.uint8)
     view = memory[65 : 65 + size].view(dtype).reshape(shape)
     return view, _watch(memory, view)
@@ -98,7 +100,7 @@ def _unaligned(shape, dtype):
 def _packed(shape, dtype):
     """A field of packed records: its strides are no multiple of the element's size."""
     record = np.dtype({"names": ["x"], "formats": [dtype], "offsets": [1], "itemsize": dtype.itemsize + 3})
-    memory = np.frombuffer(bytearray(b"\xa5" * (int(np.prod(shape)) * record.itemsize + 128)), np.uint8)
+    memory = np.frombuffer(bytearray(b"\xa5" * (math.prod(shape) * record.itemsize + 128)), np.uint8)
     view = memory[64 : len(memory) - 64].view(record).reshape(shape)["x"]
     return view, _watch(memory, view)
 

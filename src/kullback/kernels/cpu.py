@@ -318,7 +318,7 @@ def csr_product(indptr: Array, indices: Array, data: Array, dense: Array, out: A
         InputError: if the matrix is corrupt: a column outside [0, d) or row starts that are out of order.
     """
     _check_csr("csr_product", indptr, indices, data, dense, out, n_rows=len(out))
-    target = _writable(out, out.flags.c_contiguous and not np.may_share_memory(out, dense))
+    target = _writable(out, out.flags.carray and not np.may_share_memory(out, dense))
     row = _native.csr_product(*_plain_csr(indptr, indices, data, dense), target)
     _refuse_corrupt(row, len(dense))
     if target is not out:
@@ -343,7 +343,7 @@ def csr_transposed(indptr: Array, indices: Array, data: Array, dense: Array, out
             it have been added by then.
     """
     _check_csr("csr_transposed", indptr, indices, data, dense, out, n_rows=len(dense))
-    usable = out.flags.c_contiguous and not np.may_share_memory(out, dense)
+    usable = out.flags.carray and not np.may_share_memory(out, dense)
     target = _writable(out, usable)
     if target is not out:
         target[...] = out
@@ -367,9 +367,9 @@ def _plain_csr(indptr: Array, indices: Array, data: Array, dense: Array) -> tupl
     """What the native module reads: one index type, contiguous arrays, values of the type of `dense`."""
     wide = np.int32 if indptr.dtype == indices.dtype == np.int32 else np.int64
     return (
-        np.ascontiguousarray(indptr, wide),
-        np.ascontiguousarray(indices, wide),
-        np.ascontiguousarray(data, dense.dtype),
+        _aligned(np.ascontiguousarray(indptr, wide)),
+        _aligned(np.ascontiguousarray(indices, wide)),
+        _aligned(np.ascontiguousarray(data, dense.dtype)),
         np.ascontiguousarray(_aligned(dense)),
     )
 
@@ -405,7 +405,8 @@ def _form(targets: ClassTargets | LabelRows, ignore_index: int | None) -> _Form:
     if isinstance(targets, ClassIndices):
         return _Form(_plain(targets.indices), None, None, None, ignore_index)
     if isinstance(targets, ClassMixture):
-        return _Form(_plain(targets.first), _plain(targets.second), np.ascontiguousarray(targets.share), None, None)
+        share = _aligned(np.ascontiguousarray(targets.share))
+        return _Form(_plain(targets.first), _plain(targets.second), share, None, None)
     return _Form(None, None, None, _plain(targets.rows), ignore_index if isinstance(targets, LabelRows) else None)
 
 
@@ -529,7 +530,8 @@ def _aligned(array: Array) -> Array:
     itemsize = array.itemsize
     if array.flags.aligned and array.dtype.isnative and all(step % itemsize == 0 for step in array.strides):
         return array
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # ascontiguousarray would give an array back that is contiguous but not aligned
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _plain(array: Array) -> Array:

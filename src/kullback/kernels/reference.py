@@ -579,7 +579,8 @@ class _MarginRows:
         excess[pair, self.true] = -np.inf
         active = excess > 0
         if recipe.family == "crammer_singer" and n_classes:
-            highest = np.argmax(np.where(np.isnan(excess), np.inf, excess), axis=1)
+            # by their scores: rivals closer to each other than the hinges' rounding have equal hinges
+            highest = np.argmax(np.where(np.arange(n_classes) == self.true[:, None], -np.inf, z), axis=1)
             active &= np.arange(n_classes) == highest[:, None]
         hinge = np.where(active, excess, 0.0)
         if recipe.power == 2:

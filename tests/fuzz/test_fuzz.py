@@ -1,0 +1,53 @@
+"""Ten seconds of the fuzz tool, what it finds, and the record of its long run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+def play(*options):
+    return subprocess.run(
+        [sys.executable, str(HERE / "fuzz_kernels.py"), *options], capture_output=True, text=True, check=False
+    )
+
+
+def test_ten_seconds_of_random_calls():
+    """A failure prints the command that repeats it."""
+    run = play("--seconds", "10", "--seed", "1")
+    assert run.returncode == 0, run.stderr
+    assert "passed" in run.stdout
+
+
+def test_a_wrong_result_is_found_and_can_be_repeated(tmp_path):
+    """With a loss that is a hair too large the tool fails, and names the scene."""
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        f"import runpy, sys\nsys.path.insert(0, {str(HERE)!r})\n"
+        "from kullback.kernels import cpu\n"
+        "right = cpu.softmax_evaluate\n"
+        "def wrong(recipe, logits, targets, *, per_example=None, **options):\n"
+        "    result = right(recipe, logits, targets, per_example=per_example, **options)\n"
+        "    if per_example is not None:\n"
+        "        per_example *= 1 + 1e-4\n"
+        "    return result\n"
+        "cpu.softmax_evaluate = wrong\n"
+        f"runpy.run_path({str(HERE / 'fuzz_kernels.py')!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, str(broken), "--cases", "20000"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "FAILED in scene" in run.stderr
+    scene = run.stderr.split("--scene ")[1].split()[0]
+    again = subprocess.run([*command, "--scene", scene], capture_output=True, text=True, check=False)
+    assert again.returncode != 0
+    assert play("--scene", scene).returncode == 0
+
+
+@pytest.mark.parametrize("scene", [0, 1, 2])
+def test_scenes_can_be_played_one_by_one(scene):
+    run = play("--scene", str(scene))
+    assert run.stdout == "passed\n", run.stderr
