@@ -555,6 +555,20 @@ def play_some(seed, first):
     return sum(play(seed, number, counts) for number in range(first, first + CHUNK)), counts
 
 
+def chunks(seed, first, processes):
+    """What `play_some` returns for one chunk after the other, without end."""
+    firsts = itertools.count(first, CHUNK)
+    if processes == 1:
+        yield from (play_some(seed, number) for number in firsts)
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        # a few chunks ahead of what is wanted, and no more: a pool takes all that a counter gives
+        waiting = [pool.apply_async(play_some, (seed, next(firsts))) for _ in range(2 * processes)]
+        while True:
+            played = waiting.pop(0).get()
+            waiting.append(pool.apply_async(play_some, (seed, next(firsts))))
+            yield played
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1_000_000, help="stop after so many")
@@ -573,17 +587,13 @@ def main():
             play(options.seed, options.scene, counts)
             print("passed")
             return
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            firsts = itertools.count(options.first, CHUNK)
-            # a few chunks ahead of what is wanted, and no more: the pool would take all that the counter gives
-            waiting = [pool.apply_async(play_some, (options.seed, next(firsts))) for _ in range(2 * options.processes)]
-            while cases < options.cases and time.monotonic() - start < options.seconds:
-                played, found = waiting.pop(0).get()
-                waiting.append(pool.apply_async(play_some, (options.seed, next(firsts))))
-                cases, scenes = cases + played, scenes + CHUNK
-                counts.update(found)
-                if scenes % 2000 == 0:
-                    print(f"{cases} cases in {scenes} scenes, {time.monotonic() - start:.0f} s", flush=True)
+        for played, found in chunks(options.seed, options.first, options.processes):
+            cases, scenes = cases + played, scenes + CHUNK
+            counts.update(found)
+            if scenes % 2000 == 0:
+                print(f"{cases} cases in {scenes} scenes, {time.monotonic() - start:.0f} s", flush=True)
+            if cases >= options.cases or time.monotonic() - start >= options.seconds:
+                break
     except SceneFailure as failure:
         sys.exit(str(failure))
     record = {
