@@ -90,6 +90,7 @@ def load():
 
 THEIR_SOLVERS = "about the options and failures of scikit-learn's own solvers, which Kullback does not have"
 THEIR_HISTORY = "about a deprecated spelling that scikit-learn keeps for its older users"
+STAYS_DOUBLE = "coefficients stay float64 for float32 data; test_precisions_agree below holds the rest"
 PENALTIES = "needs an L1 penalty"
 # Expected failures by a pattern of the test's name. Each must fail: an entry that passes makes the run fail.
 EXPECTED = {
@@ -100,9 +101,7 @@ EXPECTED = {
     r"test_max_iter.*": "the wording of their solvers' warnings; test_iterations_are_kept below holds the rest",
     r"test_warm_start_newton_solver.*": "holds for Newton's method; a quasi-Newton step remembers those before",
     r"test_logreg_predict_proba_multinomial.*": "calls a private method of scikit-learn",
-    r"test_dtype_match\[.*(lbfgs|newton-cg|newton-cholesky|sag|saga)\]": (
-        "coefficients stay float64; test_precisions_agree holds the rest"
-    ),
+    r"test_dtype_match\[.*(lbfgs|newton-cg|newton-cholesky|sag|saga)\]": STAYS_DOUBLE,
     r"test_logistic_regression_callback_.*": "scikit-learn's own callbacks; Kullback's callback= has tests of its own",
     r"test_elasticnet_l1_ratio_err_helpful\[AsLog.*": THEIR_HISTORY,
     r"test_(l1_ratio_None_deprecated|l1_ratio_non_elasticnet)": THEIR_HISTORY,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import numbers
+import os
 import warnings
+from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -19,15 +21,14 @@ from kullback.errors import DataError, InputError, NotConvergedWarning
 from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
-from kullback.linear.choice import Terms, choose
-from kullback.linear.design import as_design, used_columns
-from kullback.linear.inputs import as_numpy, dense, start_from, where_not_finite
-from kullback.linear.objective import LinearObjective
-from kullback.linear.scaling import ColumnScaling, column_scaling
+from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_fingerprint
+from kullback.linear.design import as_design
+from kullback.linear.inputs import as_numpy, check_number, dense, start_from, where_not_finite
+from kullback.linear.interruption import Stopped, ctrl_c_stops
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
+from kullback.linear.task import FitTask, Follow
 from kullback.losses import CATALOGUE, Loss, parse_loss
-from kullback.losses.base import Batch
-from kullback.targets import ClassRows, LabelRows, Targets
+from kullback.targets import Targets
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -54,6 +55,7 @@ class LinearEstimator(BaseEstimator):
     recover: bool
     callback: Any
     verbose: int
+    checkpoint: Any
 
     coef_: Any  # an array, or a sparse matrix after `sparsify`
     intercept_: Vector
@@ -61,6 +63,7 @@ class LinearEstimator(BaseEstimator):
     n_features_in_: int
     n_iter_: NDArray[np.int32]
     converged_: bool
+    interrupted_: bool
     history_: list[IterationRecord]
     certificate_: Certificate
     solver_: str
@@ -123,9 +126,11 @@ class LinearEstimator(BaseEstimator):
     # ------------------------------------------------------------ input
 
     def _check_settings(self) -> None:
-        _check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
-        _check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
-        _check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
+        check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
+        check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
+        check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
+            raise InputError(f"checkpoint={self.checkpoint!r} is not the path of a file")
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
         if self.solver != "auto":
@@ -180,66 +185,105 @@ class LinearEstimator(BaseEstimator):
                 intercepts are reported with mean zero over the classes.
             init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
         """
-        # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
-        n_columns, kept = X.shape[1], used_columns(X)
-        design = as_design(X if kept is None else X[:, kept])
-        batch = Batch(loss, (design.shape[0], n_outputs), targets, sample_weight, "mean")
-        penalty = penalty_factor / (float(self.C) * batch.divisor)
-        terms = Terms(loss, batch.targets, sample_weight, n_outputs, batch.divisor, penalty, self.fit_intercept)
-        with block_map(max(2, len(design.blocks(n_outputs)))) as run:
-            scaling = column_scaling(
-                design,
-                sample_weight,
-                penalty=penalty,
-                curvature=_curvature_at_start(loss, n_outputs),
-                fit_intercept=self.fit_intercept,
+        task = FitTask(
+            X,
+            targets,
+            n_outputs,
+            loss,
+            sample_weight,
+            fit_intercept=self.fit_intercept,
+            penalty_factor=penalty_factor,
+            shift_free=shift_free,
+        )
+        start = self._start(task.shape, init)
+        checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)
+        if resumed is not None:
+            start = resumed.weights, resumed.intercept
+        course = _Course([] if resumed is None else resumed.history)
+        with ctrl_c_stops() as interrupted, block_map(max(2, task.n_blocks)) as run:
+
+            def follow(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
+                if (continued := course.add(record)) is not None:
+                    self._report(continued)
+                if interrupted():
+                    raise Stopped(_CTRL_C)
+                if checkpoint is not None and checkpoint.due:
+                    checkpoint.save(*parameters(), course.history)
+
+            solution = task.solve(
+                float(self.C),
+                tol=float(self.tol),
+                max_iter=max(0, int(self.max_iter) - course.done),
+                solver=self.solver,
+                start=start,
+                follow=self._ended_by_callback(follow),
+                announce=(lambda line: print(line, flush=True)) if self.verbose else None,
                 run=run,
             )
-            choice = choose(design, terms, scaling, solver=self.solver, tol=float(self.tol), run=run)
-            if self.verbose:
-                print(f"solver {choice.solver}: {choice.reason}", flush=True)
-            objective = choice.problem.exact
-            result = find_solver(choice.solver)(
-                choice.problem,
-                self._start(objective, scaling, kept, n_columns, init),
-                tol=float(self.tol),
-                max_iter=int(self.max_iter),
-                callback=self._report,
-            )
-            certificate = choice.problem.certificate(result.parameters)
-        weights, intercept = scaling.to_raw(*objective.split(result.parameters))
-        if kept is not None:
-            whole = np.zeros((n_columns, n_outputs))
-            whole[kept] = weights
-            weights = whole
-        if not self.fit_intercept:
-            intercept = np.zeros(n_outputs)
-        if shift_free:
-            weights = weights - weights.mean(axis=1, keepdims=True)
-            intercept = intercept - intercept.mean()
-        self._store_parameters(weights, intercept)
+        result = solution.result
+        interrupted_now = result.reason in (_CTRL_C, _CALLBACK)
+        if checkpoint is not None:
+            if interrupted_now or (not result.converged and course.done >= self.max_iter):
+                checkpoint.save(solution.weights, solution.intercept, course.history)
+            else:
+                checkpoint.remove()
+        self._store_parameters(solution.weights, solution.intercept)
         self.loss_ = loss
-        self.history_ = list(result.history)
-        iterations = result.history[-1].iteration
+        self.history_ = course.history
         # A warm start that is already there counts as one iteration, as scikit-learn's solvers count.
-        self.n_iter_ = np.array([max(min(1, int(self.max_iter)), iterations)], dtype=np.int32)
+        self.n_iter_ = np.array([max(min(1, int(self.max_iter)), course.done)], dtype=np.int32)
         self.converged_ = result.converged
-        self.certificate_ = certificate
-        self.solver_, self.solver_reason_ = choice.solver, choice.reason
-        self._warn_if_not_converged(result, certificate)
+        self.interrupted_ = interrupted_now
+        self.certificate_ = solution.certificate
+        self.solver_, self.solver_reason_ = solution.solver, solution.reason
+        self._warn_if_not_converged(result, solution.certificate)
+
+    def _ended_by_callback(self, follow: Follow) -> Follow:
+        """`follow`, with a StopIteration from the user's callback turned into the end of this fit alone."""
+
+        def following(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
+            try:
+                follow(record, parameters)
+            except StopIteration as stop:
+                raise Stopped(_CALLBACK) from stop
+
+        return following
+
+    def _checkpoint(
+        self,
+        shape: tuple[int, int],
+        X: Any,
+        targets: Targets,
+        loss: Loss,
+        sample_weight: Vector | None,
+    ) -> tuple[Checkpoint | None, State | None]:
+        """The file that keeps the state of this fit, and the state it holds already."""
+        if self.checkpoint is None:
+            return None, None
+        settings = {
+            name: repr(value) for name, value in self.get_params(deep=False).items() if name not in _NO_PART_OF_THE_TASK
+        }
+        identity = {
+            "estimator": type(self).__name__,
+            **settings,
+            "loss": str(loss),
+            "shape of X": str(X.shape),
+            "X": fingerprint(X),
+            "y": targets_fingerprint(targets),
+            "sample_weight": fingerprint(sample_weight),
+        }
+        checkpoint = Checkpoint(self.checkpoint, identity)
+        return checkpoint, checkpoint.load(shape)
 
     def _start(
-        self,
-        objective: LinearObjective,
-        scaling: ColumnScaling,
-        kept: NDArray[np.int64] | None,
-        n_columns: int,
-        init: tuple[ArrayLike | None, ArrayLike | None],
-    ) -> Vector:
+        self, shape: tuple[int, int], init: tuple[ArrayLike | None, ArrayLike | None]
+    ) -> tuple[Vector, Vector] | None:
+        """Weights (d, C) and intercepts (C,) to start from; None for zeros."""
         earlier = self.warm_start and hasattr(self, "coef_")
         if not earlier and init[0] is None and init[1] is None:
-            return np.zeros(objective.size)
-        n_rows = 1 if objective.n_outputs == 2 and self._one_row_for_two else objective.n_outputs
+            return None
+        n_columns, n_outputs = shape
+        n_rows = 1 if n_outputs == 2 and self._one_row_for_two else n_outputs
         coef, intercept = np.zeros((n_rows, n_columns)), np.zeros(n_rows)
         if earlier:
             if self.coef_.shape != coef.shape:
@@ -250,14 +294,13 @@ class LinearEstimator(BaseEstimator):
             coef, intercept = dense(self.coef_), self.intercept_
         coef = start_from("coef_init", init[0], coef)
         intercept = start_from("intercept_init", init[1], intercept)
-        weights, intercept = self._output_parameters(coef, intercept)
-        return objective.join(*scaling.from_raw(weights if kept is None else weights[kept], intercept))
+        return self._output_parameters(coef, intercept)
 
     def _report(self, record: IterationRecord) -> None:
         if self.verbose:
             print(
                 f"iteration {record.iteration:5d}  loss {record.loss:.6f} nats  objective {record.objective:.6f}  "
-                f"gradient {record.gradient_norm:.2e}  distance {record.distance:.2e}  {record.seconds:.2f} s",
+                f"gradient {record.gradient_norm:.2e}  gap {record.distance:.2e}  {record.seconds:.2f} s",
                 flush=True,
             )
         if self.callback is not None:
@@ -266,10 +309,12 @@ class LinearEstimator(BaseEstimator):
     def _warn_if_not_converged(self, result: SolverResult, certificate: Certificate) -> None:
         if result.converged:
             return
-        last = result.history[-1]
+        last = self.history_[-1]
         advice = ["raise tol", "lower C (a stronger penalty)"]
         if last.iteration >= self.max_iter:
             advice.insert(0, "raise max_iter")
+        if self.interrupted_:
+            advice = ["fit again with warm_start=True", "with the same checkpoint=", "from coef_init= to go on"]
         where = (
             f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g})"
             if math.isfinite(certificate.relative_gap)
@@ -285,21 +330,33 @@ class LinearEstimator(BaseEstimator):
         )
 
 
+_CTRL_C = "Ctrl-C stopped it"
+_CALLBACK = "its callback stopped it"
+# Settings that may change between two parts of one fit.
+_NO_PART_OF_THE_TASK = frozenset(
+    {"tol", "max_iter", "solver", "warm_start", "recover", "callback", "verbose", "checkpoint", "loss", "class_weight"}
+)
 _FORMS = {"classes": "mutually exclusive classes", "labels": "independent labels"}
 
 
-def _check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
-    kind = numbers.Integral if integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not test(value):
-        raise InputError(f"{name}={value!r} is not valid; it must be {valid}")
+class _Course:
+    """The records of a fit, those of a fit that it continues included."""
 
+    def __init__(self, earlier: list[IterationRecord]) -> None:
+        self.history = list(earlier)
+        self._before = earlier[-1] if earlier else None
 
-def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
-    """Mean second derivative of one example's loss in one logit, at equal logits and uniform targets."""
-    zero = np.zeros((1, n_outputs))
-    if loss.target_form == "labels":
-        uniform: Targets = LabelRows(np.full((1, n_outputs), 0.5))
-    else:
-        uniform = ClassRows(np.full((1, n_outputs), 1.0 / n_outputs))
-    curvature = float(np.mean(loss.hessian_diagonal(zero, uniform, reduction="sum")))
-    return curvature if curvature > 0 and math.isfinite(curvature) else 0.25
+    @property
+    def done(self) -> int:
+        """Iterations so far."""
+        return self.history[-1].iteration if self.history else 0
+
+    def add(self, record: IterationRecord) -> IterationRecord | None:
+        """Take in the next record, and return it as it is counted; None for a start that is known already."""
+        if self._before is not None:
+            if record.iteration == 0:
+                return None
+            iteration, seconds = self._before.iteration + record.iteration, self._before.seconds + record.seconds
+            record = dataclasses.replace(record, iteration=iteration, seconds=seconds)
+        self.history.append(record)
+        return record

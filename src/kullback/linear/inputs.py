@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,13 @@ from kullback.errors import InputError
 from kullback.losses.base import as_sample_weight
 
 Vector: TypeAlias = NDArray[np.float64]
+
+
+def check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
+    """Refuse a setting that is not a number for which `test` holds; `valid` says what would be."""
+    kind = numbers.Integral if integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not test(value):
+        raise InputError(f"{name}={value!r} is not valid; it must be {valid}")
 
 
 def as_numpy(values: Any, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -47,8 +48,15 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
-        callback: called after every iteration with its `IterationRecord`, the start (0) included.
-        verbose: above 0, one line per iteration on standard output.
+        callback: called after every iteration with its `IterationRecord`, the start (0) included. If it raises
+            StopIteration, the fit ends there, as after Ctrl-C.
+        verbose: above 0, one line per iteration on standard output, with the gap reached.
+        checkpoint: a file that holds the state of the fit while it runs, written anew every few seconds. If it is
+            there when a fit of the same data and settings begins, that fit goes on from it; it is deleted when the
+            fit is done. One of other data or settings is refused.
+
+    The first Ctrl-C ends the fit at its next step: `fit` returns the best model so far, with a warning that says how
+    far it is from the optimum. The second one raises KeyboardInterrupt as usual.
 
     Attributes:
         classes_: (L,) the label columns 0 … L−1.
@@ -60,6 +68,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         history_: one `IterationRecord` per iteration, the start included.
         certificate_: the `Certificate`: how far the objective can be from its minimum at most.
         converged_: whether that is within `tol`.
+        interrupted_: whether Ctrl-C or the callback ended the fit.
         solver_: the solver that ran, and `solver_reason_`, why it was chosen.
 
     >>> import numpy as np
@@ -84,6 +93,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         recover: bool = True,
         callback: Callable[[IterationRecord], object] | None = None,
         verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.C = C
         self.loss = loss
@@ -96,6 +106,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         self.recover = recover
         self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def fit(
         self,

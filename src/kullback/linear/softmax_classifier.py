@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -48,8 +49,15 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             ``"lbfgs"`` without.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
-        callback: called after every iteration with its `IterationRecord`, the start (0) included.
-        verbose: above 0, one line per iteration on standard output.
+        callback: called after every iteration with its `IterationRecord`, the start (0) included. If it raises
+            StopIteration, the fit ends there, as after Ctrl-C.
+        verbose: above 0, one line per iteration on standard output, with the gap reached.
+        checkpoint: a file that holds the state of the fit while it runs, written anew every few seconds. If it is
+            there when a fit of the same data and settings begins, that fit goes on from it; it is deleted when the
+            fit is done. One of other data or settings is refused.
+
+    The first Ctrl-C ends the fit at its next step: `fit` returns the best model so far, with a warning that says how
+    far it is from the optimum. The second one raises KeyboardInterrupt as usual.
 
     Attributes:
         classes_: (C,) labels in sorted order.
@@ -61,6 +69,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         history_: one `IterationRecord` per iteration, the start included.
         certificate_: the `Certificate`: how far the objective can be from its minimum at most.
         converged_: whether that is within `tol`.
+        interrupted_: whether Ctrl-C or the callback ended the fit.
         solver_: the solver that ran, and `solver_reason_`, why it was chosen.
 
     >>> import numpy as np
@@ -87,6 +96,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         recover: bool = True,
         callback: Callable[[IterationRecord], object] | None = None,
         verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.C = C
         self.loss = loss
@@ -99,6 +109,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         self.recover = recover
         self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def fit(
         self,
@@ -126,6 +137,24 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             NotConvergedWarning: with the gradient norm and objective reached, and what helps.
         """
         self._check_settings()
+        X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
+        self._fit(
+            X,
+            targets,
+            len(classes),
+            loss,
+            weight,
+            penalty_factor=penalty_factor(len(classes)),
+            shift_free=True,
+            init=(coef_init, intercept_init),
+        )
+        self.classes_ = classes
+        return self
+
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None
+    ) -> tuple[Any, NDArray[Any], ClassTargets, Vector | None, Loss]:
+        """Checked data, the classes, wrapped targets, checked weights, and the loss with the class weights in it."""
         loss = self._resolved_loss("classes")
         if isinstance(y, ClassIndices | ClassRows | ClassMixture):
             X = self._checked(X, reset=True)
@@ -143,20 +172,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         weight = checked_weight(sample_weight, X.shape[0])
         mass = targets.class_mass(n_classes, np.ones(len(targets)) if weight is None else weight)
         _check_two_classes(classes, mass)
-        loss = _with_class_weight(loss, self.class_weight, classes, mass)
-        self._fit(
-            X,
-            targets,
-            n_classes,
-            loss,
-            weight,
-            # The two classes' weights are ±½ of their difference w, so ‖W‖² = ½‖w‖²: doubled, ½‖W‖² is ½‖w‖².
-            penalty_factor=2.0 if n_classes == 2 else 1.0,
-            shift_free=True,
-            init=(coef_init, intercept_init),
-        )
-        self.classes_ = classes
-        return self
+        return X, classes, targets, weight, _with_class_weight(loss, self.class_weight, classes, mass)
 
     def decision_function(self, X: Any) -> Array:
         """Logits (N, C); for two classes (N,), the second class's logit minus the first's."""
@@ -193,6 +209,14 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def penalty_factor(n_classes: int) -> float:
+    """What ½‖W‖² is multiplied by.
+
+    The two classes' weights are ±½ of their difference w, so ‖W‖² = ½‖w‖²: doubled, ½‖W‖² is ½‖w‖².
+    """
+    return 2.0 if n_classes == 2 else 1.0
 
 
 def _wrapped_classes(y: ClassTargets, n_examples: int) -> tuple[NDArray[Any], ClassTargets]:

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import kullback
+from kullback.atomic import check_destination
 from kullback.calibration import TemperatureScaling, fit_temperature
 from kullback.data import FeatureEncoder, Split, TargetPlan, plan_target, read_notes, read_table, split_rows
 from kullback.errors import InputError, KullbackWarning, NotConvergedWarning
 from kullback.explain import gradient_account, minimiser_meaning, untrained_account
 from kullback.losses import BinaryCrossEntropy, CrossEntropy, Loss, parse_loss
-from kullback.pipeline.atomic import check_destination
 from kullback.pipeline.evaluate import names_of, tally_model
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model
@@ -309,7 +309,10 @@ def _train(
         following = copy.copy(before[-1] if before else estimator)
         following.set_params(C=strength, warm_start=bool(before), **effort)
         listener.stage(f"Training with C = {strength:g}", "iterations")
-        return [*(before or []), following.fit(train, targets)]
+        following.fit(train, targets)
+        if following.interrupted_:  # a run that makes files is wanted whole or not at all
+            raise KeyboardInterrupt
+        return [*(before or []), following]
 
     def attempt(strength: float, before: list[Any] | None) -> list[Any]:
         return fit(strength, before, tol=_ROUGH_TOLERANCE, max_iter=min(max_iter, _ROUGH_ITERATIONS))

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kullback.atomic import atomic_file
 from kullback.data import EncodingCounts, iter_batches
 from kullback.errors import InputError
-from kullback.pipeline.atomic import atomic_file
 from kullback.pipeline.listener import Listener, Notes
 from kullback.pipeline.model import Model, Predictions
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.atomic import atomic_directory
 from kullback.errors import InputError, ModelError
-from kullback.pipeline.atomic import atomic_directory
 
 FORMAT = "kullback-model"
 SCHEMA_VERSION = 1

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from kullback import atomic
+from kullback.atomic import atomic_directory, atomic_file, check_destination, deferred_signals
 from kullback.errors import InputError
-from kullback.pipeline import atomic
-from kullback.pipeline.atomic import atomic_directory, atomic_file, check_destination, deferred_signals
 
 
 def allow(path: Path) -> None:

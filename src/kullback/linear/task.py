@@ -1,0 +1,217 @@
+"""One set of data and targets, ready to be fitted with any strength of the penalty.
+
+What does not depend on the penalty is done once here: the data behind one interface, the moments of its columns, the
+sum of the weights. A path of penalties fits the same task many times, each time from where the fit before it ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.linear.certificate import Certificate
+from kullback.linear.choice import Terms, choose
+from kullback.linear.design import as_design, used_columns
+from kullback.linear.interruption import Stopped
+from kullback.linear.scaling import column_scaling
+from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
+from kullback.losses import Loss
+from kullback.losses.base import Batch
+from kullback.targets import ClassRows, LabelRows, Targets
+
+Vector: TypeAlias = NDArray[np.float64]
+Parameters: TypeAlias = tuple[Vector, Vector]
+Run: TypeAlias = Callable[..., Iterator[Any]]
+Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where a fit ended.
+
+    Attributes:
+        weights: (d, C) of the logits.
+        intercept: (C,).
+        result: what the solver says; its parameters are the scaled ones.
+        certificate: what is proved.
+        solver: the solver that ran.
+        reason: why that one.
+    """
+
+    weights: Vector
+    intercept: Vector
+    result: SolverResult
+    certificate: Certificate
+    solver: str
+    reason: str
+
+
+class FitTask:
+    """Data and targets of a linear model.
+
+    Args:
+        X: validated (N, d).
+        targets: wrapped, of N rows.
+        n_outputs: C.
+        loss: with class weights already in it.
+        sample_weight: validated (N,) or None.
+        fit_intercept: whether there is one.
+        penalty_factor: multiplies ½‖W‖².
+        shift_free: whether adding one number to every logit of a row changes nothing, so that weights and intercepts
+            are reported with mean zero over the classes.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        targets: Targets,
+        n_outputs: int,
+        loss: Loss,
+        sample_weight: Vector | None,
+        *,
+        fit_intercept: bool,
+        penalty_factor: float,
+        shift_free: bool,
+    ) -> None:
+        self.shape = (X.shape[1], n_outputs)
+        # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
+        self._kept = used_columns(X)
+        self.design = as_design(X if self._kept is None else X[:, self._kept])
+        self._batch = Batch(loss, (self.design.shape[0], n_outputs), targets, sample_weight, "mean")
+        self._loss = loss
+        self._sample_weight = sample_weight
+        self._fit_intercept = fit_intercept
+        self._penalty_factor = penalty_factor
+        self._shift_free = shift_free
+        self._curvature = _curvature_at_start(loss, n_outputs)
+        self._moments: _Moments | None = None
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks of rows a pass over the data has."""
+        return len(self.design.blocks(self.shape[1]))
+
+    def solve(
+        self,
+        C: float,
+        *,
+        tol: float,
+        max_iter: int,
+        solver: str = "auto",
+        start: Parameters | None = None,
+        follow: Follow | None = None,
+        announce: Callable[[str], object] | None = None,
+        run: Run = map,
+    ) -> Solution:
+        """Minimise for one C.
+
+        Args:
+            C: inverse strength of the penalty.
+            tol: the relative gap to reach.
+            max_iter: most iterations.
+            solver: its name, or ``"auto"``.
+            start: weights (d, C) and intercepts (C,) to start from, or None for zeros.
+            follow: called with the record of every iteration, and a function that gives the weights and intercepts
+                there. It may raise `Stopped`.
+            announce: called once with the solver and the reason for it.
+            run: runs several calls at once and keeps their order.
+        """
+        batch, n_outputs = self._batch, self.shape[1]
+        penalty = self._penalty_factor / (float(C) * batch.divisor)
+        terms = Terms(
+            self._loss, batch.targets, self._sample_weight, n_outputs, batch.divisor, penalty, self._fit_intercept
+        )
+        if self._moments is None:
+            self._moments = _Moments(self.design.dtype, *self.design.column_moments(self._sample_weight, run))
+        scaling = column_scaling(
+            self._moments,  # type: ignore[arg-type]
+            self._sample_weight,
+            penalty=penalty,
+            curvature=self._curvature,
+            fit_intercept=self._fit_intercept,
+        )
+        choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
+        if announce is not None:
+            announce(f"solver {choice.solver}: {choice.reason}")
+        objective = choice.problem.exact
+
+        def parameters_of(scaled: Vector) -> Parameters:
+            return self._reported(*scaling.to_raw(*objective.split(scaled)))
+
+        if start is None:
+            at = np.zeros(objective.size)
+        else:
+            weights, intercept = start
+            at = objective.join(*scaling.from_raw(weights if self._kept is None else weights[self._kept], intercept))
+        watched = _Watched(choice.problem, at)
+        history: list[IterationRecord] = []
+
+        def step(record: IterationRecord) -> None:
+            history.append(record)
+            if follow is not None:
+                follow(record, lambda: parameters_of(watched.parameters))
+
+        try:
+            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=max_iter, callback=step)
+        except Stopped as stop:
+            result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(history))
+        certificate = choice.problem.certificate(result.parameters)
+        weights, intercept = parameters_of(result.parameters)
+        return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
+
+    def _reported(self, weights: Vector, intercept: Vector) -> Parameters:
+        """Raw weights of all columns, in the gauge that is reported."""
+        if self._kept is not None:
+            whole = np.zeros(self.shape)
+            whole[self._kept] = weights
+            weights = whole
+        if not self._fit_intercept:
+            intercept = np.zeros(self.shape[1])
+        if self._shift_free:
+            weights = weights - weights.mean(axis=1, keepdims=True)
+            intercept = intercept - intercept.mean()
+        return weights, intercept
+
+
+class _Watched:
+    """A problem that remembers the last point a solver accepted: every such point is checked."""
+
+    def __init__(self, problem: Any, start: Vector) -> None:
+        self._problem = problem
+        self.parameters = start
+
+    def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
+        self.parameters = parameters
+        checked: tuple[float, Point] = self._problem.check(parameters, point)
+        return checked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Column moments already known, in the place of the design that they are of."""
+
+    dtype: np.dtype[Any]
+    mean: Vector
+    variance: Vector
+
+    def column_moments(self, sample_weight: Vector | None, run: Run = map) -> Parameters:
+        return self.mean, self.variance
+
+
+def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
+    """Mean second derivative of one example's loss in one logit, at equal logits and uniform targets."""
+    zero = np.zeros((1, n_outputs))
+    if loss.target_form == "labels":
+        uniform: Targets = LabelRows(np.full((1, n_outputs), 0.5))
+    else:
+        uniform = ClassRows(np.full((1, n_outputs), 1.0 / n_outputs))
+    curvature = float(np.mean(loss.hessian_diagonal(zero, uniform, reduction="sum")))
+    return curvature if curvature > 0 and math.isfinite(curvature) else 0.25
