@@ -14,7 +14,7 @@ _HOMES = {
     "kullback.calibration": ("fit_temperature",),
     "kullback.explain": ("gradient_account",),
     "kullback.kernels.threads": ("get_num_threads", "set_num_threads"),
-    "kullback.linear": ("SigmoidClassifier", "SoftmaxClassifier"),
+    "kullback.linear": ("SigmoidClassifier", "SoftmaxClassifier", "SoftmaxClassifierCV", "SoftmaxPath"),
     "kullback.losses": (
         "Asymmetric",
         "BalancedSoftmax",
@@ -80,6 +80,8 @@ __all__ = [
     "SigmoidFocal",
     "SmoothedZeroOne",
     "SoftmaxClassifier",
+    "SoftmaxClassifierCV",
+    "SoftmaxPath",
     "UserLoss",
     "WeightedSum",
     "WestonWatkins",
@@ -98,7 +100,7 @@ if TYPE_CHECKING:
     from kullback.calibration import fit_temperature
     from kullback.explain import gradient_account
     from kullback.kernels.threads import get_num_threads, set_num_threads
-    from kullback.linear import SigmoidClassifier, SoftmaxClassifier
+    from kullback.linear import SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath
     from kullback.losses import (
         Asymmetric,
         BalancedSoftmax,

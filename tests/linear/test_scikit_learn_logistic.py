@@ -15,7 +15,7 @@ import sklearn.linear_model
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from kullback import SoftmaxClassifier
+from kullback import SoftmaxClassifier, SoftmaxClassifierCV
 
 SOLVERS = {"lbfgs": "lbfgs"}  # every other one is "auto"
 
@@ -70,6 +70,60 @@ class AsLogisticRegression(SoftmaxClassifier):
         return self
 
 
+class AsLogisticRegressionCV(SoftmaxClassifierCV):
+    """`SoftmaxClassifierCV` behind the constructor of `LogisticRegressionCV`, with the shapes of its attributes."""
+
+    recover = False
+
+    def __init__(
+        self,
+        *,
+        Cs=10,
+        l1_ratios="warn",
+        fit_intercept=True,
+        cv=None,
+        dual=False,
+        penalty="deprecated",
+        scoring="warn",
+        solver="lbfgs",
+        tol=1e-4,
+        max_iter=100,
+        class_weight=None,
+        n_jobs=None,
+        verbose=0,
+        refit=True,
+        intercept_scaling=1.0,
+        random_state=None,
+        use_legacy_attributes="warn",
+    ):
+        for name, value in list(locals().items()):
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    def fit(self, X, y, sample_weight=None):
+        scoring = "accuracy" if self.scoring == "warn" else self.scoring
+        model = SoftmaxClassifierCV(
+            Cs=self.Cs,
+            cv=self.cv,
+            scoring=scoring,
+            fit_intercept=self.fit_intercept,
+            class_weight=self.class_weight,
+            tol=gap_of(self.tol),
+            path_tol=gap_of(self.tol),
+            max_iter=10 * self.max_iter,
+            refit=self.refit,
+            recover=False,
+            keep_coefs=True,
+        ).fit(X, y, sample_weight)
+        hand_over(model, self)
+        self.l1_ratio_, self.l1_ratios_ = 0.0, np.array([0.0])
+        self.n_iter_ = model.n_iters_[:, None]
+        self.scores_ = model.scores_[:, None]
+        paths = model.coefs_paths_ if self.fit_intercept else model.coefs_paths_[..., :-1]
+        self.coefs_paths_ = paths[:, None]
+        return self
+
+
 def hand_over(source, sink):
     """Copy what was fitted."""
     for name, value in vars(source).items():
@@ -83,7 +137,9 @@ def load():
         pytest.skip("this scikit-learn comes without its tests", allow_module_level=True)
     spec = importlib.util.spec_from_file_location("scikit_learn_test_logistic", path)
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.object(sklearn.linear_model, "LogisticRegression", AsLogisticRegression):
+    with mock.patch.multiple(
+        sklearn.linear_model, LogisticRegression=AsLogisticRegression, LogisticRegressionCV=AsLogisticRegressionCV
+    ):
         spec.loader.exec_module(module)
     return module
 
@@ -91,11 +147,13 @@ def load():
 THEIR_SOLVERS = "about the options and failures of scikit-learn's own solvers, which Kullback does not have"
 THEIR_HISTORY = "about a deprecated spelling that scikit-learn keeps for its older users"
 STAYS_DOUBLE = "coefficients stay float64 for float32 data; test_precisions_agree below holds the rest"
+LAYOUT = "reads attributes in the layout that scikit-learn deprecates; tests/linear/test_cv.py holds ours"
+ROUTING = "scikit-learn's optional metadata routing; sample_weight always weighs held-out rows too"
 PENALTIES = "needs an L1 penalty"
 # Expected failures by a pattern of the test's name. Each must fail: an entry that passes makes the run fail.
 EXPECTED = {
-    r"test_check_solver_option\[AsLog.*": THEIR_SOLVERS,
-    r"test_liblinear_(dual_random_state|multiclass_raises\[AsLog|with_large_values).*": THEIR_SOLVERS,
+    r"test_check_solver_option.*": THEIR_SOLVERS,
+    r"test_liblinear_(dual_random_state|multiclass_raises|with_large_values).*": THEIR_SOLVERS,
     r"test_large_sparse_matrix\[.*(liblinear|sag|saga)\]": "expects a refusal of 64-bit indices; Kullback takes them",
     r"test_newton_cholesky_fallback_to_lbfgs": THEIR_SOLVERS,
     r"test_max_iter.*": "the wording of their solvers' warnings; test_iterations_are_kept below holds the rest",
@@ -103,14 +161,21 @@ EXPECTED = {
     r"test_logreg_predict_proba_multinomial.*": "calls a private method of scikit-learn",
     r"test_dtype_match\[.*(lbfgs|newton-cg|newton-cholesky|sag|saga)\]": STAYS_DOUBLE,
     r"test_logistic_regression_callback_.*": "scikit-learn's own callbacks; Kullback's callback= has tests of its own",
-    r"test_elasticnet_l1_ratio_err_helpful\[AsLog.*": THEIR_HISTORY,
+    r"test_elasticnet_l1_ratio_err_helpful.*": THEIR_HISTORY,
     r"test_(l1_ratio_None_deprecated|l1_ratio_non_elasticnet)": THEIR_HISTORY,
-    r"test_(penalty_deprecated\[AsLog|penalty_none|logisticregression_warns_with_n_jobs).*": THEIR_HISTORY,
+    r"test_(penalty_deprecated|penalty_none|logisticregression_warns_with_n_jobs).*": THEIR_HISTORY,
     r"test_lr_penalty_l1ratio_incompatible.*": THEIR_HISTORY,
     r"test_(LogisticRegression_elastic_net_objective|elastic_net_coeffs|logreg_l1).*": PENALTIES,
+    r"test_logistic_cv\[42-True\]|test_n_iter\[True-.*|test_multinomial_cv_iris.*": LAYOUT,
+    r"test_LogisticRegressionCV_(no_refit|on_folds).*": LAYOUT,
+    r"test_(lr_cv_scores_differ_when_sample_weight|passing_params_without_enabling_metadata).*": ROUTING,
+    r"test_(logisticregressioncv_warns_with_use_legacy_attributes|lr_scoring_warns|get_default_scorer)": THEIR_HISTORY,
+    r"test_logistic_cv_multinomial_score\[neg_log_loss.*": "compares with a fit of scikit-learn that stops early",
+    r"test_logistic_regression_cv_refit\[42-0\]": "asks for seven digits; a gap of 1e-13 gives six",
+    r"test_(logistic_regression_cv_refit\[42-1|LogisticRegressionCV_elasticnet|scores_attribute).*": PENALTIES,
 }
 # Tests that look at nothing of ours: functions of scikit-learn's own, and its cross-validated estimator.
-NOT_OURS = r"test_(consistency_path|logistic_regression_path_|get_default_scorer|.*(cv|CV)|lr_scoring|scores_attr)"
+NOT_OURS = r"test_(consistency_path|logistic_regression_path_)"
 
 theirs = load()
 pytestmark = theirs.pytestmark

@@ -127,12 +127,15 @@ class LinearEstimator(BaseEstimator):
 
     def _check_settings(self) -> None:
         check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
-        check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
-        check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
+        self._check_effort()
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
             raise InputError(f"checkpoint={self.checkpoint!r} is not the path of a file")
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
+
+    def _check_effort(self) -> None:
+        check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
+        check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
         if self.solver != "auto":
             find_solver(self.solver)
 
@@ -168,6 +171,7 @@ class LinearEstimator(BaseEstimator):
         loss: Loss,
         sample_weight: Vector | None,
         *,
+        C: float,
         penalty_factor: float,
         shift_free: bool,
         init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
@@ -180,6 +184,7 @@ class LinearEstimator(BaseEstimator):
             n_outputs: C.
             loss: with class weights already in it.
             sample_weight: validated (N,) or None.
+            C: inverse strength of the penalty.
             penalty_factor: multiplies ½‖W‖².
             shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
                 intercepts are reported with mean zero over the classes.
@@ -211,7 +216,7 @@ class LinearEstimator(BaseEstimator):
                     checkpoint.save(*parameters(), course.history)
 
             solution = task.solve(
-                float(self.C),
+                C,
                 tol=float(self.tol),
                 max_iter=max(0, int(self.max_iter) - course.done),
                 solver=self.solver,
@@ -306,7 +311,7 @@ class LinearEstimator(BaseEstimator):
         if self.callback is not None:
             self.callback(record)
 
-    def _warn_if_not_converged(self, result: SolverResult, certificate: Certificate) -> None:
+    def _warn_if_not_converged(self, result: SolverResult, certificate: Certificate, of: str = "") -> None:
         if result.converged:
             return
         last = self.history_[-1]
@@ -322,7 +327,7 @@ class LinearEstimator(BaseEstimator):
             f"no duality gap: {certificate.reason or 'the optimum is not known to lie above 0'})"
         )
         warnings.warn(
-            f"{type(self).__name__} did not converge: {result.reason}; {where} and the objective "
+            f"{type(self).__name__} did not converge{of}: {result.reason}; {where} and the objective "
             f"{last.objective:.8g} nats per example after {last.iteration} iterations. "
             f"What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
             FitNotConvergedWarning,

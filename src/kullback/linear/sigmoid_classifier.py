@@ -150,6 +150,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             n_labels,
             loss,
             weight,
+            C=float(self.C),
             penalty_factor=1.0,
             shift_free=False,
             init=(coef_init, intercept_init),

@@ -144,6 +144,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             len(classes),
             loss,
             weight,
+            C=float(self.C),
             penalty_factor=penalty_factor(len(classes)),
             shift_free=True,
             init=(coef_init, intercept_init),

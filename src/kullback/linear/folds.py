@@ -1,0 +1,215 @@
+"""Held-out scores of a linear softmax model along a path of penalties, fold by fold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.linear.interruption import Stopped
+from kullback.linear.rotation import Rotation
+from kullback.linear.solvers import IterationRecord
+from kullback.linear.task import FitTask, Follow, Parameters, Run
+from kullback.losses import Loss
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
+
+Vector: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int64]
+Score: TypeAlias = Callable[[Parameters, Index], float]
+
+# A class that a fold's training rows lack gets probability e⁻⁴⁰ there, which is zero to double precision.
+ABSENT = 40.0
+# Log probabilities below this count as this, so that one such row does not decide between penalties.
+LEAST_LOG = math.log(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Everything a fold is cut from.
+
+    Attributes:
+        X: validated (N, d), or the rotated rows of it.
+        targets: wrapped, of N rows.
+        sample_weight: (N,) or None.
+        loss: with class weights in it.
+        n_classes: C.
+        fit_intercept: whether there is one.
+        penalty_factor: multiplies ½‖W‖².
+        rotation: where X comes from, if it is rotated.
+    """
+
+    X: Any
+    targets: ClassTargets
+    sample_weight: Vector | None
+    loss: Loss
+    n_classes: int
+    fit_intercept: bool
+    penalty_factor: float
+    rotation: Rotation | None = None
+
+    def with_rows(self, rotation: Rotation) -> Examples:
+        """The same examples in the coordinates of a rotation."""
+        return dataclasses.replace(self, X=rotation.rows, rotation=rotation)
+
+    def to_columns(self, parameters: Parameters) -> Parameters:
+        """Parameters of the data's own columns."""
+        return parameters if self.rotation is None else self.rotation.to_columns(*parameters)
+
+    def task(self, rows: Index | None = None) -> FitTask:
+        """The fit of some rows, or of all."""
+        if rows is None:
+            return self._task(self.X, self.targets, self.sample_weight, self.loss, self.n_classes)
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return self._task(self.X[rows], self.targets[rows], weight, self.loss, self.n_classes)
+
+    def _task(self, X: Any, targets: ClassTargets, weight: Vector | None, loss: Loss, n_classes: int) -> FitTask:
+        return FitTask(
+            X,
+            targets,
+            n_classes,
+            loss,
+            weight,
+            fit_intercept=self.fit_intercept,
+            penalty_factor=self.penalty_factor,
+            shift_free=True,
+        )
+
+    def logits(self, parameters: Parameters, rows: Index) -> Vector:
+        """Logits (n, C) of some rows."""
+        weights, intercept = parameters
+        return np.asarray(self.X[rows] @ weights, dtype=np.float64) + intercept
+
+
+class Fold:
+    """One split: a path of fits on its training rows.
+
+    Args:
+        examples: what is cut.
+        train: rows to fit on.
+    """
+
+    def __init__(self, examples: Examples, train: Index) -> None:
+        self._examples = examples
+        self._train = train
+        weight = np.ones(len(train)) if examples.sample_weight is None else examples.sample_weight[train]
+        targets = examples.targets[train]
+        present = np.flatnonzero(targets.class_mass(examples.n_classes, weight) > 0)
+        self._present: Index | None = None
+        self._task: FitTask | None = None
+        narrowed = None if len(present) == examples.n_classes else _narrowed(targets, examples.loss, present)
+        if narrowed is None:
+            self._task = examples.task(train)
+            return
+        self._present = present
+        if len(present) > 1:
+            fewer, loss = narrowed
+            sample_weight = None if examples.sample_weight is None else weight
+            self._task = examples._task(examples.X[train], fewer, sample_weight, loss, len(present))
+
+    def path(
+        self, Cs: Vector, *, tol: float, max_iter: int, solver: str, follow: Follow | None, run: Run
+    ) -> list[tuple[Parameters, int]]:
+        """Parameters and iterations for every C, each fit starting from the one before; Cs ascend.
+
+        Args:
+            Cs: (n,) ascending.
+            tol: the gap that ends a fit, as a share of the objective at zero weights.
+            max_iter: most iterations of each fit.
+            solver: its name, or ``"auto"``.
+            follow: called as `FitTask.solve` does.
+            run: runs several calls at once and keeps their order.
+        """
+        found: list[tuple[Parameters, int]] = []
+        start: Parameters | None = None
+        unfitted: list[float] = []
+
+        def until_close(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+            unfitted.append(record.objective)
+            if follow is not None:
+                follow(record, parameters)
+            if record.distance * record.objective <= tol * unfitted[0]:
+                raise Stopped("close enough to be scored")
+
+        for C in Cs:
+            if self._task is None:
+                found.append((self._widened(None), 0))
+                continue
+            solution = self._task.solve(
+                float(C), tol=tol, max_iter=max_iter, solver=solver, start=start, follow=until_close, run=run
+            )
+            start = solution.weights, solution.intercept
+            found.append((self._widened(start), solution.result.history[-1].iteration))
+        return found
+
+    def _widened(self, parameters: Parameters | None) -> Parameters:
+        """Parameters of all classes, those that the training rows lack as good as impossible."""
+        if self._present is None:
+            assert parameters is not None
+            return parameters
+        examples = self._examples
+        weights = np.zeros((examples.X.shape[1], examples.n_classes))
+        intercept = np.zeros(examples.n_classes)
+        lowest = 0.0
+        if parameters is not None:
+            weights[:, self._present], intercept[self._present] = parameters
+            logits = examples.logits(parameters, self._train)
+            lowest = float(np.logaddexp.reduce(logits, axis=1).min())
+        absent = np.setdiff1d(np.arange(examples.n_classes), self._present)
+        if examples.fit_intercept:
+            intercept[absent] = lowest - ABSENT
+        return weights - weights.mean(axis=1, keepdims=True), intercept - intercept.mean()
+
+
+def _narrowed(targets: ClassTargets, loss: Loss, present: Index) -> tuple[ClassTargets, Loss] | None:
+    """Targets and loss over the present classes alone; None where the loss cannot be cut to them."""
+    changes = {}
+    for field in dataclasses.fields(loss):  # type: ignore[arg-type]
+        value = getattr(loss, field.name)
+        if isinstance(value, tuple | np.ndarray):
+            if field.name != "class_weight":
+                return None
+            changes[field.name] = tuple(np.asarray(value)[present])
+    if isinstance(targets, ClassIndices):
+        fewer: ClassTargets = ClassIndices(np.searchsorted(present, np.asarray(targets.indices)))
+    elif isinstance(targets, ClassRows):
+        fewer = ClassRows(np.asarray(targets.rows)[:, present])
+    else:
+        first, second = (np.searchsorted(present, np.asarray(side)) for side in (targets.first, targets.second))
+        fewer = ClassMixture(first, second, targets.share)
+    return fewer, dataclasses.replace(loss, **changes)  # type: ignore[type-var]
+
+
+def mean_log_probability(log_probabilities: Vector, targets: ClassTargets, weight: Vector | None) -> float:
+    """The weighted mean log probability of the targets, in nats; none counts as less than that of 2⁻⁵²."""
+    logs = np.maximum(log_probabilities, LEAST_LOG)
+    every = np.arange(len(logs))
+    if isinstance(targets, ClassIndices):
+        own = logs[every, targets.indices]
+    elif isinstance(targets, ClassRows):
+        own = (logs * targets.rows).sum(axis=1)
+    else:
+        own = targets.share * logs[every, targets.first] + (1 - targets.share) * logs[every, targets.second]
+    return float(np.average(own, weights=weight))
+
+
+def chosen_place(scores: Vector, selection: str) -> int:
+    """Which of the ascending Cs to take, from scores (folds, Cs).
+
+    ``"best"`` takes the highest mean score, ``"one-standard-error"`` the smallest C whose mean is within one standard
+    error of that (Breiman et al., 1984, "Classification and Regression Trees", section 3.4.3).
+
+    >>> scores = np.array([[0.5, 0.70, 0.72], [0.5, 0.74, 0.80]])
+    >>> chosen_place(scores, "best"), chosen_place(scores, "one-standard-error")
+    (2, 1)
+    """
+    mean = scores.mean(axis=0)
+    best = int(np.argmax(mean))
+    if selection == "best":
+        return best
+    error = float(scores[:, best].std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return int(np.flatnonzero(mean >= mean[best] - error)[0])

@@ -1,0 +1,253 @@
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score
+
+from kullback import (
+    ClassIndices,
+    ClassRows,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+    SoftmaxPath,
+    get_num_threads,
+    set_num_threads,
+)
+from kullback.errors import InputError, NotConvergedWarning, TargetError
+from kullback.linear import rotation as rotation_module
+from kullback.linear.folds import chosen_place
+from kullback.linear.rotation import is_wide, rotate
+
+mpl.use("Agg")
+CS = [1e-3, 1e-2, 0.1, 1.0, 10.0]
+
+
+@pytest.fixture
+def noisy(rng):
+    X = rng.normal(size=(200, 5)) * [1, 10, 0.1, 1, 1] + [0, 3, 0, -1, 0]
+    scaled = X / [1, 10, 0.1, 1, 1]
+    return X, (scaled @ rng.normal(size=(5, 3)) + 2 * rng.gumbel(size=(200, 3))).argmax(axis=1)
+
+
+@pytest.fixture
+def wide(rng):
+    X = rng.normal(size=(60, 400)) * np.logspace(-2, 1, 400) + 5
+    return X, (X[:, -3:] @ rng.normal(size=(3, 3)) / 10 + rng.gumbel(size=(60, 3))).argmax(axis=1)
+
+
+@pytest.mark.parametrize("scoring", [None, "neg_log_loss", "accuracy", "neg_brier_score"])
+def test_scores_are_those_of_single_fits(noisy, scoring):
+    X, y = noisy
+    model = SoftmaxClassifierCV(CS, cv=4, scoring=scoring, path_tol=1e-11).fit(X, y)
+    by_hand = np.stack(
+        [
+            cross_val_score(
+                SoftmaxClassifier(C=C, tol=1e-11), X, y, cv=StratifiedKFold(4), scoring=scoring or "neg_log_loss"
+            )
+            for C in CS
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(model.scores_, by_hand, rtol=1e-5, atol=1e-6)
+    assert model.C_ == CS[int(np.argmax(by_hand.mean(axis=0)))]
+    np.testing.assert_allclose(model.coef_, SoftmaxClassifier(C=model.C_).fit(X, y).coef_, rtol=1e-2, atol=1e-3)
+    assert model.certificate_.relative_gap <= 1e-6
+    expected = -log_loss(y, model.predict_proba(X)) if scoring in (None, "neg_log_loss") else None
+    assert expected is None or model.score(X, y) == pytest.approx(expected)
+
+
+def test_rough_fits_score_nearly_the_same(noisy):
+    rough, exact = (SoftmaxClassifierCV(CS, path_tol=tol).fit(*noisy) for tol in (1e-4, 1e-11))
+    np.testing.assert_allclose(rough.scores_, exact.scores_, rtol=3e-3)
+    assert rough.n_iters_.sum() < exact.n_iters_.sum()
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array, lambda X: X.astype(np.float32)])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_wide_data_is_rotated_and_the_answer_is_the_same(wide, make, fit_intercept, monkeypatch):
+    X, y = make(wide[0]), wide[1]
+    assert is_wide(X)
+    settings = {"fit_intercept": fit_intercept, "path_tol": 1e-13, "keep_coefs": True}
+    weight = np.linspace(0.5, 2, len(y))
+    turned = SoftmaxClassifierCV(CS, cv=3, **settings).fit(X, y, weight)
+    path = SoftmaxPath(CS, fit_intercept=fit_intercept, tol=1e-9).fit(X, y, weight)
+    monkeypatch.setattr(rotation_module, "WIDE", math.inf)
+    plain = SoftmaxClassifierCV(CS, cv=3, **settings).fit(X, y, weight)
+    assert not is_wide(X)
+    np.testing.assert_allclose(turned.scores_, plain.scores_, rtol=1e-3)
+    np.testing.assert_allclose(turned.coefs_paths_, plain.coefs_paths_, atol=1e-3 * np.abs(plain.coefs_paths_).max())
+    assert turned.C_ == plain.C_
+    assert turned.certificate_.relative_gap <= 1e-6
+    for C, coef, intercept, certificate in zip(
+        path.Cs_, path.coefs_, path.intercepts_, path.certificates_, strict=True
+    ):
+        alone = SoftmaxClassifier(C=C, fit_intercept=fit_intercept, tol=1e-9).fit(X, y, weight)
+        np.testing.assert_allclose(coef, alone.coef_, atol=1e-3 * np.abs(alone.coef_).max())
+        np.testing.assert_allclose(intercept, alone.intercept_, atol=1e-3 * (1 + np.abs(alone.intercept_).max()))
+        assert certificate.relative_gap <= 1e-9
+
+
+def test_a_rotation_keeps_products_and_lengths(wide):
+    X = wide[0]
+    for matrix in (X, sparse.csr_array(X)):
+        for centred in (True, False):
+            rotation = rotate(matrix, centred=centred)
+            centre = X.mean(axis=0) if centred else 0.0
+            np.testing.assert_allclose(rotation.rows @ rotation.rows.T, (X - centre) @ (X - centre).T, atol=1e-7)
+            turned = np.random.default_rng(0).normal(size=(rotation.rows.shape[1], 2))
+            weights, intercept = rotation.to_columns(turned, np.array([1.0, -1.0]))
+            np.testing.assert_allclose(X @ weights + intercept, rotation.rows @ turned + [1, -1], atol=1e-6)
+            np.testing.assert_allclose(np.linalg.norm(weights), np.linalg.norm(turned), rtol=1e-6)
+
+
+def test_path_agrees_with_single_fits_and_scikit_learn(noisy):
+    X, y = noisy
+    path = SoftmaxPath([10.0, 0.1], tol=1e-12).fit(X, y)
+    np.testing.assert_array_equal(path.Cs_, [0.1, 10.0])
+    for C in path.Cs_:
+        model = path.at(C)
+        theirs = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(X, y)
+        np.testing.assert_allclose(model.coef_, theirs.coef_, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
+        assert model.certificate_.relative_gap <= 1e-12
+        assert model.C == C
+    np.testing.assert_array_equal(path.predict(X), path.at(10.0).predict(X))
+    two = SoftmaxPath(3).fit(X, y == 1)
+    assert two.coefs_.shape == (3, 1, 5)
+    assert two.at(1.0).predict_proba(X).shape == (200, 2)
+    with pytest.raises(InputError, match=r"C=3 is not on this path; it has 0\.1, 10"):
+        path.at(3)
+    with pytest.warns(NotConvergedWarning, match=r"did not converge at C = 0\.1"):
+        SoftmaxPath([0.1, 10.0], max_iter=2).fit(X, y)
+
+
+def test_one_standard_error_takes_a_stronger_penalty(noisy):
+    best = SoftmaxClassifierCV(12).fit(*noisy)
+    careful = SoftmaxClassifierCV(12, selection="one-standard-error").fit(*noisy)
+    mean = best.scores_.mean(axis=0)
+    error = best.scores_.std(axis=0, ddof=1)[mean.argmax()] / math.sqrt(5)
+    assert careful.C_ < best.C_
+    assert careful.C_ == best.Cs_[np.flatnonzero(mean >= mean.max() - error)[0]]
+    assert chosen_place(np.array([[1.0, 2.0, 2.0]]), "one-standard-error") == 1
+
+
+def test_without_a_refit_coefficients_are_averaged(noisy):
+    model = SoftmaxClassifierCV(CS, refit=False, keep_coefs=True).fit(*noisy)
+    place = list(model.Cs_).index(model.C_)
+    np.testing.assert_allclose(model.coef_, model.coefs_paths_[:, place, :, :-1].mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(model.intercept_, model.coefs_paths_[:, place, :, -1].mean(axis=0), rtol=1e-10)
+    assert model.predict(noisy[0]).shape == (200,)
+    assert not hasattr(SoftmaxClassifierCV(CS).fit(*noisy), "coefs_paths_")
+
+
+def test_threads_and_jobs_change_nothing(noisy):
+    found, before = [], get_num_threads()
+    for threads, jobs in ((1, None), (2, None), (2, 1), (2, 2)):
+        set_num_threads(threads)
+        try:
+            found.append(SoftmaxClassifierCV(CS, n_jobs=jobs).fit(*noisy))
+        finally:
+            set_num_threads(before)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.scores_, found[0].scores_)
+        np.testing.assert_array_equal(other.coef_, found[0].coef_)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy(label_smoothing=0.1)"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_folds_that_lack_a_class(rng, loss, class_weight):
+    X = rng.normal(size=(61, 3))
+    y = (X[:, 0] > 0).astype(int)
+    y[60] = 2  # one single example
+    with pytest.warns(UserWarning, match="least populated class"):
+        model = SoftmaxClassifierCV(CS, loss=loss, class_weight=class_weight).fit(X, y)
+    assert np.isfinite(model.scores_).all()
+    assert model.scores_.min() > -15
+    assert list(model.classes_) == [0, 1, 2]
+    # Two classes, and training rows of one of them only.
+    order = np.argsort(y[:60], kind="stable")
+    half = SoftmaxClassifierCV(CS, cv=KFold(2)).fit(X[order], (np.arange(60) >= 30).astype(int))
+    np.testing.assert_allclose(half.scores_, math.log(np.finfo(float).eps))
+
+
+def test_other_splitters_soft_targets_weights_and_frames(noisy, rng):
+    X, y = noisy
+    groups = GroupKFold(3).split(X, y, rng.integers(0, 9, 200))
+    assert SoftmaxClassifierCV(CS, cv=groups).fit(X, y).scores_.shape == (3, 5)
+    hard = SoftmaxClassifierCV(CS, cv=KFold(5)).fit(X, ClassIndices(y))
+    soft = SoftmaxClassifierCV(CS, cv=KFold(5)).fit(X, ClassRows(np.eye(3)[y]))
+    np.testing.assert_allclose(soft.scores_, hard.scores_, rtol=1e-6)
+    with pytest.raises(TargetError, match="one label per row"):
+        SoftmaxClassifierCV(scoring="accuracy").fit(X, ClassRows(np.eye(3)[y]))
+    twice = np.repeat(np.arange(200), 2)
+    folds = [(np.flatnonzero(np.arange(200) % 4 != k), np.flatnonzero(np.arange(200) % 4 == k)) for k in range(4)]
+    doubled = [(np.isin(twice, train).nonzero()[0], np.isin(twice, test).nonzero()[0]) for train, test in folds]
+    weighted = SoftmaxClassifierCV(CS, cv=folds, path_tol=1e-10).fit(X, y, np.full(200, 2.0))
+    repeated = SoftmaxClassifierCV(CS, cv=doubled, path_tol=1e-10).fit(X[twice], y[twice])
+    np.testing.assert_allclose(weighted.scores_, repeated.scores_, rtol=1e-5)
+    table = pd.DataFrame(X, columns=list("abcde"))
+    assert list(SoftmaxClassifierCV(CS).fit(table, y).feature_names_in_) == list("abcde")
+
+
+def test_a_function_as_scorer_sees_the_data_itself(wide):
+    seen = []
+
+    def scorer(model, X, y):
+        seen.append(X.shape)
+        return float(model.score(X, y))
+
+    SoftmaxClassifierCV(CS, cv=3, scoring=scorer).fit(*wide)
+    assert set(seen) == {(20, 400)}
+    assert len(seen) == 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"Cs": 0}, "Cs=0 is not valid"),
+        ({"Cs": []}, "Cs"),
+        ({"Cs": [1, -1]}, "values above 0"),
+        ({"Cs": [1, 1]}, "names a value twice"),
+        ({"Cs": "ten"}, "neither a number of values nor the values"),
+        ({"Cs": 2.5}, "Cs=2.5 is not valid"),
+        ({"selection": "median"}, "choose one of: best, one-standard-error"),
+        ({"n_jobs": 0}, "n_jobs=0"),
+        ({"path_tol": 0}, "path_tol=0"),
+        ({"tol": 0}, "tol=0"),
+        ({"cv": [(np.arange(10), np.arange(0))]}, "fold 0 of cv has 10 training rows and 0 held-out rows"),
+        ({"scoring": lambda model, X, y: math.nan}, "the score of fold 0 at C = .* is nan"),
+    ],
+)
+def test_wrong_settings(settings, says):
+    with pytest.raises(InputError, match=says):
+        SoftmaxClassifierCV(**settings).fit(*load_iris(return_X_y=True))
+
+
+def test_pictures(noisy):
+    X, y = noisy
+    for selection in ("best", "one-standard-error"):
+        model = SoftmaxClassifierCV(CS, selection=selection).fit(X, y)
+        ax = model.plot_scores()
+        assert ax.get_xscale() == "log"
+        assert f"chosen: C = {model.C_:.3g}" in [text.get_text() for text in ax.get_legend().get_texts()]
+        np.testing.assert_allclose(ax.containers[0][0].get_ydata(), model.scores_.mean(axis=0))
+        mpl.pyplot.close(ax.figure)
+    path = SoftmaxPath(CS).fit(pd.DataFrame(X, columns=list("abcde")), y)
+    figure, ax = mpl.pyplot.subplots()
+    assert path.plot_path(ax, columns=2) is ax
+    assert len(ax.get_lines()) == 5
+    assert len(ax.get_legend().get_texts()) == 2
+    mpl.pyplot.close(figure)
+
+
+def test_verbose_prints_a_line_a_fold(noisy, capsys):
+    SoftmaxClassifierCV(CS, verbose=1).fit(*noisy)
+    assert capsys.readouterr().out.count("best score") == 5
+    SoftmaxPath(CS, verbose=1).fit(*noisy)
+    assert capsys.readouterr().out.count("gap") == 5
