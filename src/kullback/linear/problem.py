@@ -84,15 +84,17 @@ class LinearProblem:
     def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
         """The distance from the optimum, and the point as exactly as it has become known."""
         cheap = self._cheap(point)
-        if cheap > self._check_below:
-            # What was proved at an earlier point still holds.
-            return min(cheap, relative_gap(point.objective, self._dual)), point
+        # What was proved at an earlier point still holds, as far as this value is not rounded.
+        known = relative_gap(point.objective, self._dual)
+        if cheap > self._check_below and known > self._tol:
+            # The cheap distance leaves the intercept out: alone it proves nothing.
+            return (min(cheap, known) if cheap > self._tol else known), point
         exact_point = self._exactly(parameters, point)
         distance = _norm(exact_point) if self._why_no_gap else self._prove(parameters, exact_point)
         if distance <= self._tol:
             return distance, exact_point
         # Rounding is to blame where float64 sees a much larger gradient than float32 did.
-        if self._cheap(exact_point) > max(self._tol, 2 * cheap):
+        if known <= self._tol or self._cheap(exact_point) > max(self._tol, 2 * cheap):
             self._active = self.exact
             return distance, exact_point
         self._check_below = cheap / 4
@@ -122,7 +124,7 @@ class LinearProblem:
         if dual > self._dual:
             self._dual = dual
             # Not from the difference of the two, which rounds.
-            return gap.value / dual if dual > 0 else math.inf
+            return gap.value / dual if dual > 0 else relative_gap(gap.value, 0.0)
         self._reason = gap.reason or self._reason
         return relative_gap(point.objective, self._dual)
 
@@ -138,12 +140,16 @@ class LinearProblem:
     def _cheap(self, point: Point) -> float:
         if self._why_no_gap:
             return _norm(point)
+        if not point.gradient.any():
+            return 0.0
         gap = weight_gap(self.exact, point.gradient)
         return gap / point.objective if point.objective > 0 else math.inf
 
 
 def relative_gap(primal: float, dual: float) -> float:
-    """(primal − dual) / dual, never below 0; inf where the dual is not above 0."""
+    """(primal − dual) / dual, never below 0; 0 where they meet, otherwise inf where the dual is not above 0."""
+    if primal <= dual:
+        return 0.0
     return float(max(0.0, primal - dual) / dual) if dual > 0 else math.inf
 
 

@@ -165,6 +165,6 @@ def _minimise(
 
 
 BEYOND_ROUNDING = "no step along the search direction lowered the objective beyond rounding"
-# Iterations after which the estimate of the Hessian is renewed: often while the probabilities still change, and then
-# less and less.
-RENEWED = frozenset({2, 4, 7, 11, 18, 30, 50, 80, 130, 210, 340})
+# Iterations after which the estimate of the Hessian is renewed: not before the probabilities have settled somewhat, and
+# then less and less. On tables of 16 to 784 columns, renewing after 2, 4, 7, 11, 18, … took up to 1.6 times as long.
+RENEWED = frozenset({4, 12, 30, 80, 200, 500})

@@ -1,0 +1,179 @@
+"""Problems that stop other solvers: each must reach a proved gap, or say why there is none."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from kullback import CrossEntropy, SoftmaxClassifier
+from kullback.errors import NotConvergedWarning
+from kullback.targets import ClassRows
+
+N, D, C = 1500, 12, 5
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, D))
+    return X, (X @ rng.normal(size=(D, C)) + rng.gumbel(size=(N, C))).argmax(axis=1)
+
+
+def fit(X, y, sample_weight=None, **settings):
+    """A fit that must converge without a warning; the gap is checked against the fit's own optimum in 1e-12."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        model = SoftmaxClassifier(**settings).fit(X, y, sample_weight=sample_weight)
+    assert model.converged_
+    assert model.certificate_.relative_gap <= model.tol
+    assert model.certificate_.dual <= model.certificate_.primal
+    return model
+
+
+FORMS = {
+    "float64": lambda X: X,
+    "float32": lambda X: X.astype(np.float32),
+    "csr": sparse.csr_array,
+    "csr float32": lambda X: sparse.csr_array(X.astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e6])
+@pytest.mark.parametrize("form", FORMS)
+def test_column_scales_over_twelve_orders_of_magnitude(data, form, strength):
+    X, y = data
+    scales = 10.0 ** np.linspace(-6, 6, D)
+    model = fit(FORMS[form](X * scales), y, C=strength)
+    reference = fit(X * scales, y, C=strength, tol=1e-10)
+    assert model.certificate_.primal == pytest.approx(reference.certificate_.primal, rel=2e-6)
+    assert model.n_iter_ < 100
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e3])
+@pytest.mark.parametrize("form", FORMS)
+def test_duplicated_and_constant_columns(data, form, strength):
+    X, y = data
+    X = np.column_stack([X, X, np.full(N, 7.0), np.zeros(N), X[:, :2] * 1e6])
+    model = fit(FORMS[form](X), y, C=strength)
+    np.testing.assert_allclose(model.coef_[:, :D], model.coef_[:, D : 2 * D], atol=2e-2 * np.abs(model.coef_).max())
+    assert model.coef_[:, 2 * D] == pytest.approx(0, abs=1e-2)
+    assert (model.coef_[:, 2 * D + 1] == 0).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_means_far_from_zero(data, form):
+    X, y = data
+    reference = fit(X, y, tol=1e-9)
+    far = FORMS[form](X + 1e4)
+    values = far.toarray() if sparse.issparse(far) else far
+    model = fit(far, y)
+    np.testing.assert_allclose(model.predict_proba(far), reference.predict_proba(values.astype(float) - 1e4), atol=1e-2)
+
+
+def test_what_cannot_be_proved_is_said(data):
+    """Columns equal but for their float32 rounding, and next to no penalty: the optimum is found, the proof is not."""
+    X, y = data
+    X = np.column_stack([X, X[:, :2] * 1e6]).astype(np.float32)
+    reference = fit(X[:, :D], y, C=1e6, tol=1e-9)
+    with pytest.warns(
+        NotConvergedWarning, match="no step along the search direction lowered the objective beyond rounding; .* gap"
+    ):
+        model = SoftmaxClassifier(C=1e9).fit(X, y)
+    assert not model.converged_
+    assert model.certificate_.relative_gap > model.tol
+    assert model.certificate_.primal == pytest.approx(reference.certificate_.primal, rel=1e-3)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("strength", [1.0, 1e4])
+def test_one_class_in_a_hundred_thousand(strength, class_weight):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100_000, 4)).astype(np.float32)
+    y = (X @ rng.normal(size=(4, 3)) + rng.gumbel(size=(100_000, 3))).argmax(axis=1)
+    y[70_000] = 3
+    X[70_000] = [1, -2, 0.5, 1]
+    model = fit(X, y, C=strength, class_weight=class_weight, tol=1e-9)
+    share = model.predict_proba(X)[:, 3].mean()
+    if class_weight is None:  # the intercepts are free, so the mean probability of a class is its share
+        assert share == pytest.approx(1e-5, rel=0.02)
+
+
+def test_fewer_rows_than_classes(data):
+    X, _ = data
+    rng = np.random.default_rng(1)
+    targets = ClassRows(rng.dirichlet(np.ones(60), 20))
+    model = fit(X[:20], targets)
+    assert model.coef_.shape == (60, D)
+    np.testing.assert_allclose(model.predict_proba(X[:20]).mean(axis=0), targets.rows.mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("strength", [1.0, 1e3])
+@pytest.mark.parametrize("spread", ["even", "two"])
+def test_weights_over_eight_orders_of_magnitude(data, form, strength, spread):
+    X, y = data
+    rng = np.random.default_rng(2)
+    weight = 10.0 ** rng.uniform(-4, 4, N) if spread == "even" else np.where(rng.random(N) < 0.02, 1e8, 1.0)
+    model = fit(FORMS[form](X), y, weight, C=strength)
+    heavy = weight > weight.max() / 10
+    assert model.score(X[heavy], y[heavy]) >= model.score(X[~heavy], y[~heavy])
+
+
+def test_a_gap_at_the_rounding_of_float64(data):
+    X, y = data
+    model = fit(X, y, tol=1e-13)
+    assert model.certificate_.relative_gap < 1e-13
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy(label_smoothing=0.2)"])
+def test_soft_targets_are_certified(data, loss):
+    X, _ = data
+    rows = np.random.default_rng(3).dirichlet(np.ones(C), N)
+    model = fit(X, ClassRows(rows), loss=loss, C=1e3)
+    assert model.certificate_.primal > CrossEntropy().floor(ClassRows(rows)) - 1e-9
+
+
+SMOOTH = ["weston_watkins(squared=True)", "poly", "deviance", "balanced_softmax"]
+
+
+@pytest.mark.parametrize("loss", SMOOTH)
+def test_other_convex_losses_are_certified_or_say_why_not(data, loss):
+    X, y = data
+    certified = fit(X, y, loss=loss, fit_intercept=False)
+    assert math.isfinite(certified.certificate_.dual)
+    free = SoftmaxClassifier(loss=loss).fit(X, y)
+    assert free.converged_
+    assert free.certificate_.gradient_norm <= free.tol
+    assert "no dual point is known" in free.certificate_.reason
+
+
+@pytest.mark.parametrize("loss", ["focal", "generalised_cross_entropy", "smoothed_zero_one", "brier", "one_vs_rest"])
+def test_losses_that_are_not_convex_say_so_and_warn_of_nothing_else(data, loss):
+    X, y = data
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model = SoftmaxClassifier(loss=loss).fit(X, y)
+    assert model.certificate_.relative_gap == math.inf
+    assert "not convex" in model.certificate_.reason
+
+
+def test_an_optimum_of_zero_needs_no_steps(data):
+    X, y = data
+    for fit_intercept in (True, False):
+        model = SoftmaxClassifier(loss="logit_l2", fit_intercept=fit_intercept).fit(X, y)
+        assert model.converged_
+        assert not model.coef_.any()
+
+
+@pytest.mark.parametrize("form", ["float32", "csr float32"])
+def test_work_grows_with_rows_no_faster_than_the_data(form):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(10, 4))
+    work = []
+    for rows in (1_000, 10_000, 100_000):
+        X = rng.normal(size=(rows, 10))
+        y = (X @ truth + rng.gumbel(size=(rows, 4))).argmax(axis=1)
+        work.append(fit(FORMS[form](X), y, C=1000 / rows).certificate_.passes)
+    assert max(work) <= 1.5 * min(work) + 5
