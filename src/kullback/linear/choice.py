@@ -126,7 +126,7 @@ def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> t
     n_bytes = design.matrix.nbytes
     near = bool((np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale).all())
     if single:
-        exact: Design = StandardisedDesign(design, scaling, np.float64)
+        exact: Design = DenseDesign(design.matrix, np.float64)
         if near:
             return exact, design
     else:

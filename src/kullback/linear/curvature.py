@@ -115,7 +115,7 @@ def _sampling(
     """How many rows to sample for so many leading columns, out of how many kept of `n_columns` each."""
     size = leading * n_outputs if coupled else leading
     # Where parameters are few, more rows cost little beside the passes, and make the estimate better.
-    cheap = int(12.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
+    cheap = int(3.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
     sampled = min(n_rows, max(500, 4 * size, cheap))
     most = CANDIDATE_BYTES // (4 * n_columns)
     candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))

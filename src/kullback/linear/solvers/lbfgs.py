@@ -54,6 +54,16 @@ class Curvature:
         self._precondition = None
         self._scale = 1.0
 
+    @property
+    def learnt(self) -> bool:
+        """Whether any pair is kept."""
+        return bool(self._order)
+
+    def restart(self, precondition: Apply | None) -> None:
+        """Drop every pair, and replace the first estimate."""
+        self.forget()
+        self._precondition, self._scaled = precondition, False
+
     def renew(self, precondition: Apply | None) -> None:
         """Replace the first estimate, and drop the pairs: they are of a Hessian that is no longer there."""
         if precondition is None:
@@ -147,6 +157,10 @@ def _minimise(
             if problem.refine():
                 distance, point = problem.check(at, problem.evaluate(at))
                 least, best_norm, stalled = point.objective, float(np.abs(point.gradient).max(initial=0.0)), 0
+                # The pairs hold the rounding of what was computed before.
+                curvature.restart(problem.precondition(at) if renewed else None)
+            elif step is None and curvature.learnt and renewed:
+                curvature.restart(problem.precondition(at))
             elif step is None and not curvature.empty:
                 curvature.forget()
             else:
