@@ -87,6 +87,16 @@ double sum_of(const void* weights, Type type, int64_t n) {
     return total;
 }
 
+double largest_of(const void* numbers, Type type, int64_t n) {
+    double largest = 0;
+    for (int64_t k = 0; k < n; ++k) {
+        const double x = type == Type::float32 ? double(static_cast<const float*>(numbers)[k])
+                                               : static_cast<const double*>(numbers)[k];
+        if (x > largest) largest = x;
+    }
+    return largest;
+}
+
 // Scratch memory of this thread, kept between blocks unless it is large.
 class ThreadScratch {
   public:
@@ -183,9 +193,11 @@ Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows*
     return {all.total, all.counted, all.infinite_row, all.bad_row, all.bad_column};
 }
 
-const Family& find_family(const Family* families, int count, const std::string& name) {
-    for (int i = 0; i < count; ++i) {
-        if (name == families[i].name) return families[i];
+const Family& find_family(bool sigmoid, const std::string& name) {
+    const Level& kernels = level();
+    for (int i = 0; i < (sigmoid ? kernels.sigmoid_count : kernels.softmax_count); ++i) {
+        const Family& family = sigmoid ? kernels.sigmoid[i] : *kernels.softmax[i];
+        if (name == family.name) return family;
     }
     throw nb::value_error("unknown family");
 }
@@ -208,10 +220,9 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
                    const OptionalIn& positive_weight, const In& logits, const OptionalIn& first,
                    const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index, double scale,
-                   const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out) {
-    const Level& kernels = level();
-    const Family& family = sigmoid ? find_family(kernels.sigmoid, kernels.sigmoid_count, name)
-                                   : find_family(kernels.softmax, kernels.softmax_count, name);
+                   const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out,
+                   const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss) {
+    const Family& family = find_family(sigmoid, name);
     Job job;
     job.logits = matrix_of(logits);
     job.classes = int64_t(logits.shape(1));
@@ -238,6 +249,14 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
         job.class_weight_sum = sum_of(job.class_weight, job.logits.type, job.classes);
     }
     if (positive_weight) job.positive_weight = positive_weight->data();
+    if (shift) {
+        job.shift = shift->data();
+        job.largest_shift = largest_of(job.shift, job.logits.type, job.classes);
+    }
+    if (offset) job.offset = offset->data();
+    job.softcap = softcap;
+    job.z_loss = z_loss;
+    job.in_double = family.in_double || operation != 0;
     if (direction) job.direction = matrix_of(*direction);
     if (per_example) {
         job.per_example = per_example->data();
@@ -325,7 +344,8 @@ NB_MODULE(_native, m) {
           nb::arg("positive_weight").none(), nb::arg("logits"), nb::arg("first").none(), nb::arg("second").none(),
           nb::arg("share").none(), nb::arg("rows").none(), nb::arg("row_weight").none(),
           nb::arg("ignore_index").none(), nb::arg("scale"), nb::arg("direction").none(),
-          nb::arg("per_example").none(), nb::arg("out").none());
+          nb::arg("per_example").none(), nb::arg("out").none(), nb::arg("shift").none() = nb::none(),
+          nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0);
     m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
           nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
           nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none());
@@ -346,7 +366,7 @@ NB_MODULE(_native, m) {
         const Level& kernels = level();
         std::vector<std::string> names;
         for (int i = 0; i < (sigmoid ? kernels.sigmoid_count : kernels.softmax_count); ++i) {
-            names.emplace_back((sigmoid ? kernels.sigmoid : kernels.softmax)[i].name);
+            names.emplace_back(sigmoid ? kernels.sigmoid[i].name : kernels.softmax[i]->name);
         }
         return names;
     }, nb::arg("sigmoid"));

@@ -51,6 +51,12 @@ struct Job {
     const void* class_weight = nullptr;     // (C,) in the logits' type; null: all ones
     const void* positive_weight = nullptr;  // (C,) in the logits' type; null: all ones
     double class_weight_sum = 0;
+    const void* shift = nullptr;   // (C,) in the logits' type: the loss' own number for each class
+    double largest_shift = 0;
+    const void* offset = nullptr;  // (C,) in the logits' type, added to the scaled logits; null: none
+    double softcap = 0;            // 0: none
+    double z_loss = 0;
+    bool in_double = false;  // rows may be done over, or all be done, in double precision: that needs room
     bool logarithm = false;  // probabilities only
     void* per_example = nullptr;
     bool per_example_float64 = false;
@@ -75,6 +81,7 @@ struct PrecisionKernels {
 struct Family {
     const char* name;
     PrecisionKernels float32, float64;
+    bool in_double = false;  // whether its kernels use softmax_exact.hpp
 };
 struct CsrJob {
     const void *indptr, *indices;
@@ -89,7 +96,7 @@ using CsrKernel = int64_t (*)(const CsrJob&, int64_t begin, int64_t end);
 // Everything one instruction level offers.
 struct Level {
     const char* name;
-    const Family* softmax;
+    const Family* const* softmax;  // row-coupled losses, the hinges among them
     int softmax_count;
     const Family* sigmoid;
     int sigmoid_count;
@@ -109,12 +116,15 @@ struct HalfRows {
     int64_t out_stride = 0;
 };
 
-// Room for every conversion a kernel may need (indices, weights, losses, three matrices of the logits' type) and for
-// what is kept of one row between its two sweeps.
+// Room for every conversion a kernel may need (indices, weights, losses, three matrices of the logits' type), for
+// transformed logits with their slopes, for what is kept of one row between its sweeps, and for a row in double.
 inline size_t scratch_bytes(const Job& job, int64_t rows) {
     auto converted = [&](const Matrix& m) { return m.data && (m.type != job.logits.type || m.column_stride != 1); };
     size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
-    return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + 2) * size_t(job.classes) * 8 + 1024;
+    if (job.offset || job.softcap > 0) matrices += job.softcap > 0 && job.in_double ? 5 : 2;
+    const size_t kept = 3 + (job.in_double ? 7 : 0);
+    const size_t few = job.classes <= 256 ? 3 * 16 : 0;  // a last, incomplete group of rows
+    return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + kept + few) * size_t(job.classes) * 8 + 4096;
 }
 
 const Level& level();  // the best one this processor runs, or the one KULLBACK_ISA names

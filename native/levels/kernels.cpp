@@ -1,38 +1,31 @@
-// All kernels, for one instruction level: this file is compiled once per level (see CMakeLists.txt).
+// All kernels but those of the softmax losses, which have a file each in losses/softmax/, and the list of all. For one
+// instruction level: this file is compiled once per level (see CMakeLists.txt).
 //
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
 #include "half/bfloat16.hpp"
 #include "losses/asymmetric.hpp"
 #include "losses/binary_cross_entropy.hpp"
-#include "losses/cross_entropy.hpp"
 #include "losses/focal.hpp"
-#include "losses/generalised_cross_entropy.hpp"
 #include "losses/hinges.hpp"
-#include "losses/poly.hpp"
 #include "losses/sigmoid_brier.hpp"
-#include "losses/smoothed_zero_one.hpp"
 #include "skeletons/margin.hpp"
 #include "skeletons/sigmoid.hpp"
 #include "skeletons/softmax.hpp"
-#include "skeletons/true_class.hpp"
 #include "sparse/csr.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
+
+#define KULLBACK_FAMILY(name) extern const Family softmax_##name;
+#include "softmax_losses.inc"
+#undef KULLBACK_FAMILY
+
 namespace {
 
 template <template <class, class> class Rows, class T, class Loss>
 constexpr PrecisionKernels kernels_of() {
     return {&Rows<T, Loss>::evaluate, &Rows<T, Loss>::hessian_product, &Rows<T, Loss>::hessian_diagonal};
-}
-template <class Loss>
-constexpr Family softmax_family() {
-    return {Loss::name, kernels_of<SoftmaxRows, float, Loss>(), kernels_of<SoftmaxRows, double, Loss>()};
-}
-template <class Loss>
-constexpr Family true_class_family() {
-    return {Loss::name, kernels_of<TrueClassRows, float, Loss>(), kernels_of<TrueClassRows, double, Loss>()};
 }
 template <class Loss>
 constexpr Family margin_family() {
@@ -43,15 +36,14 @@ constexpr Family sigmoid_family() {
     return {Loss::name, kernels_of<SigmoidRows, float, Loss>(), kernels_of<SigmoidRows, double, Loss>()};
 }
 
-// A new loss is one header in losses/ and one line here.
-constexpr Family softmax_families[] = {
-    softmax_family<CrossEntropy>(),
-    true_class_family<Focal>(),
-    true_class_family<GeneralisedCrossEntropy>(),
-    true_class_family<Poly>(),
-    true_class_family<SmoothedZeroOne>(),
-    margin_family<WestonWatkins>(),
-    margin_family<CrammerSinger>(),
+constexpr Family margin_families[] = {margin_family<WestonWatkins>(), margin_family<CrammerSinger>()};
+// A new softmax loss is a file in losses/softmax/, a new loss of another kind one header in losses/ and one line here.
+constexpr const Family* row_families[] = {
+#define KULLBACK_FAMILY(name) &softmax_##name,
+#include "softmax_losses.inc"
+#undef KULLBACK_FAMILY
+    &margin_families[0],
+    &margin_families[1],
 };
 constexpr Family sigmoid_families[] = {
     sigmoid_family<BinaryCrossEntropy>(),
@@ -79,8 +71,8 @@ void elementary(int which, const void* in, void* out, int64_t n) {
 extern const Level level;
 const Level level = {
     KULLBACK_NAME(KULLBACK_LEVEL),
-    softmax_families,
-    int(sizeof softmax_families / sizeof *softmax_families),
+    row_families,
+    int(sizeof row_families / sizeof *row_families),
     sigmoid_families,
     int(sizeof sigmoid_families / sizeof *sigmoid_families),
     &softmax_targets,

@@ -1,36 +1,21 @@
-// Focal: -(1 - p)^g log p of the true class, or of each label that holds, and mirrored of each that does not.
+// Focal: -(1 - p)^g log p of each label that holds, and mirrored of each that does not.
 #pragma once
 
 #include "skeletons/sigmoid.hpp"
-#include "skeletons/true_class.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-struct FocalFormula {
-    static constexpr const char* name = "focal";
-
-    double gamma;
-
-    explicit FocalFormula(const Job& job) : gamma(job.parameters[0]) {}
-
-    template <class V>
-    KULLBACK_INLINE TrueClass<V> at(const TargetClass<V>& y) const {
-        using T = Scalar<V>;
-        const T g = T(gamma);
-        const V weight = power_of_miss<V>(y.p, y.miss, g);
-        // p log p / (1 - p), which is 0 at p = 0 and -1 at p = 1
-        const Mask<V> some = y.miss > T(0);
-        const V ratio = select<V>(some, keep<V>(y.p != T(0), y.p * y.log_p) / select<V>(some, y.miss, splat<V>(T(1))),
-                                  y.miss - T(1));
-        TrueClass<V> x;
-        x.value = keep<V>(weight != T(0), -weight * y.log_p);
-        x.pull = weight * (T(1) - g * ratio);
-        x.bend = weight * (g * ratio * (y.miss - g * y.p) + (2 * g + 1) * y.p);
-        return x;
-    }
-};
-using Focal = TrueClassLoss<FocalFormula>;
+// m^power for m = 1 - p, as exp(power log m); 0 where m is 0.
+template <class V>
+KULLBACK_INLINE V power_of_miss(V p, V miss, Scalar<V> power) {
+    using T = Scalar<V>;
+    const Mask<V> some = miss > T(0);
+    const V log_miss = -log1p_nonnegative<V>(p / select<V>(some, miss, splat<V>(T(1))));
+    const V raised = exp_nonpositive<V>(log_miss * power);
+    // a NaN in `miss` must come out as one
+    return power == T(0) ? splat<V>(T(1)) : select<V>(some, raised, miss);
+}
 
 // One label: value and derivatives in the log-odds of -(1 - p)^g log p.
 template <class V>

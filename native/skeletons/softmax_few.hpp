@@ -37,7 +37,7 @@ struct Group {
     typename traits<V>::integer target;
     V misses;    // sum of exp over the other classes
     V d_y, e_y;  // the target's logit relative to the largest, and its exp
-    V weight, weighted, weight_sum;
+    V weight, weighted, weight_sum, shift;
     V factor, unlifted_factor;  // of lifted exp and of exp itself, in the gradient
     V on_weight, at_class;
 };
@@ -105,8 +105,9 @@ KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector
     at.p = group.e_y * inverse;
     at.miss = select<V>(empty, splat<V>(T(1)), group.misses * inverse);
     at.weight = splat<V>(T(1));
-    at.weighted_log_p = V{};
+    at.weighted_log_p = at.shift = V{};
     if constexpr (!Plain) {
+        at.shift = group.shift;
         at.weight = group.weight;
         // without smoothing this may be -inf and must not meet a zero
         if (loss.spreads()) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
@@ -169,6 +170,10 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
             }
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
+            groups[i].shift = V{};
+            if constexpr (Loss::shifted) {
+                for (int j = 0; j < W; ++j) lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
+            }
             sum_group<T, C, Plain>(weight, classes, factor, e, groups[i]);
         }
         V tiny = V{};
@@ -226,7 +231,7 @@ void few_class_block(const Job& job, const Loss& loss, const Rows<T>& logits, co
     auto run = [&](auto classes) {
         few_class_rows<T, Loss, decltype(classes)::value, Plain>(job, loss, logits, targets, begin, rows, losses);
     };
-    if constexpr (Plain) {
+    if constexpr (Plain && Loss::linear) {
         // the loops over so few classes are worth unrolling
         if (job.classes == 2) return run(std::integral_constant<int, 2>{});
         if (job.classes == 3) return run(std::integral_constant<int, 3>{});

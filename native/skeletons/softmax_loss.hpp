@@ -1,14 +1,19 @@
-// What the softmax skeleton asks of a loss. V is a vector (a lane per row) or one number.
+// What the softmax skeleton asks of a loss. V is a vector (a lane per row, or per class) or one number.
 //
-// A loss is a struct built from the Job with a `name`, spreads() and two functions:
+// A loss is a struct built from the Job, in a file of its own in losses/softmax/, with
 //
-//   at_class(y): the loss of a row whose target is one class, as the scalars of its gradient
-//       g = on_p * p + on_weight * w + (the element of class y, given whole and free of cancellation)
-//   at_mass(log_p, mass): the loss as a sum over classes of f(log p_k, s_k): f and its derivative in log p_k, for
-//       rows of soft targets. mass is the effective target s_k = w_k ((1 - e) t_k + e/C sum t).
+//   on(chance, shift)   what a class with that chance costs when it is the true one
+//   off(chance)         and when it is not, if `looks_at_all`; written like on() for the chance that it is not so
 //
-// spreads() says whether smoothing puts mass on every class; only then are w_k-weighted sums over the row made.
-// Weights, scale and temperature are applied by the skeleton: derivatives here are in z / T.
+// and three flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
+// at_class); `looks_at_all`, it has an off(); `shifted`, it reads the job's own number for each class. A row costs
+// sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
+//
+// Costs are functions of the class' log-odds o = log(p / (1 - p)), given so that nothing overflows:
+//
+//   value, pull = -value' / (1 - p), bend = value'' / (1 - p)
+//
+// Masses, scale, temperature, priors, softcap and z-loss are the skeleton's business.
 #pragma once
 
 #include "common/api.hpp"
@@ -17,22 +22,131 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+// A probability and its complement, each to full relative precision where a loss needs it.
+template <class V>
+struct Chance {
+    V p, miss, log_p;
+    bool knows_log_miss = false;
+    V known_log_miss = V{};
+
+    KULLBACK_INLINE V log_miss() const {
+        if (knows_log_miss) return known_log_miss;
+        using T = Scalar<V>;
+        const Mask<V> some = miss > T(0);
+        return select<V>(some, -log1p_nonnegative<V>(p / select<V>(some, miss, splat<V>(T(1)))),
+                         splat<V>(-infinity<T>));
+    }
+    KULLBACK_INLINE Chance mirrored() const {
+        Chance other;
+        other.p = miss;
+        other.miss = p;
+        other.log_p = log_miss();
+        other.knows_log_miss = true;
+        other.known_log_miss = log_p;
+        return other;
+    }
+};
+
+template <class V>
+struct Cost {
+    V value, pull, bend;
+};
+
+// Up to here e^shift and its inverse are ordinary numbers; rows with larger ones are done in double by softmax_exact.hpp.
+constexpr double largest_moderate_shift = 64;
+
+struct SoftmaxLoss {
+    static constexpr bool linear = false, looks_at_all = false, shifted = false;
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> off(const Chance<V>&) const {
+        return {};
+    }
+};
+
+// What is known of the target class of an index row.
 template <class V>
 struct TargetClass {
     V log_p, p, miss;  // log p_y, p_y and 1 - p_y, each to full relative precision
     V weight;          // w_y
     V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
+    V shift;           // of class y, if the loss is shifted
 };
 
+// A row's loss and the scalars of its gradient, on_p * p + on_weight * w + (the element of class y, given whole and
+// free of cancellation).
 template <class V>
 struct RowGradient {
     V loss, on_p, on_weight, at_class;
 };
 
-template <class V>
-struct Element {
-    V value, first;
+// A loss as rows of class indices without smoothing see it: only the true class counts.
+template <class Loss>
+struct ByTrueClass : Loss {
+    explicit ByTrueClass(const Job& job) : Loss(job) {}
+
+    bool spreads() const { return false; }
+
+    template <class V>
+    KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
+        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, y.shift);
+        RowGradient<V> g;
+        g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
+        g.on_p = y.weight * cost.pull;
+        g.on_weight = V{};
+        g.at_class = -y.weight * cost.pull * y.miss;
+        return g;
+    }
 };
+template <class Loss>
+using Indexed = std::conditional_t<Loss::linear, Loss, ByTrueClass<Loss>>;
+
+// x^power for x in [0, 1] with log x at hand; small whole powers by multiplication.
+template <class V, class LogX>
+KULLBACK_INLINE V power_of(V x, Scalar<V> power, LogX log_x) {
+    using T = Scalar<V>;
+    if (power == T(2)) return x * x;
+    if (power == T(1)) return x;
+    if (power == T(3)) return x * x * x;
+    if (power == T(0)) return splat<V>(T(1));
+    // a NaN in x must come out as one
+    return select<V>(x > T(0), exp_nonpositive<V>(log_x() * power), x);
+}
+
+// 1 - exp(x) for x <= 0, to full relative precision: a Taylor sum near 0, where the difference would cancel.
+template <class V>
+KULLBACK_INLINE V complement_of_exp(V x, V exp_x) {
+    using T = Scalar<V>;
+    const Mask<V> near = x > T(-0.34);
+    const V r = select<V>(near, x, V{});
+    V sum = splat<V>(T(1));
+    for (int n = sizeof(T) == 4 ? 8 : 14; n > 1; --n) sum = sum * (r * T(1.0 / n)) + T(1);
+    return select<V>(near, -(r * sum), T(1) - exp_x);
+}
+
+// log(1 - p) for p in [0, 1/2], by a polynomial for (-log(1 - p) - p) / p^2 (relative error 2e-9 and 6e-19 before rounding).
+template <class V>
+KULLBACK_INLINE V log_of_small_miss(V p) {
+    V q;
+    if constexpr (sizeof(Scalar<V>) == 4) {
+        constexpr float terms[] = {
+            0x1.9d1a36p+0f, -0x1.266a4p+1f, 0x1.d38ecep+0f, -0x1.1f0f7cp-1f, 0x1.39229ap-2f,
+            0x1.263bfep-3f, 0x1.9d5aa2p-3f, 0x1.ffd998p-3f, 0x1.5555ap-2f, 0x1p-1f};
+        q = splat<V>(terms[0]);
+        for (int i = 1; i < 10; ++i) q = q * p + terms[i];
+    } else {
+        constexpr double terms[] = {
+            0x1.0cb9fd73f5079p+5, -0x1.2c2aa4d9555fbp+7, 0x1.3e98e9e149fe1p+8, -0x1.a5fbdb419d917p+8,
+            0x1.855cb9d645457p+8, -0x1.088b279b401bap+8, 0x1.11f8e28c09bafp+7, -0x1.b7b3c350cdc7ap+5,
+            0x1.16f1007ee7c9ap+4, -0x1.106c525ae4248p+2, 0x1.db9869c840b54p-1, -0x1.8e36e0570b144p-5,
+            0x1.b5a7441f5942ap-4, 0x1.938794959a734p-4, 0x1.c7897ca48da5dp-4, 0x1.fffa620c76b8dp-4,
+            0x1.2492634a46c85p-3, 0x1.555554b2f1f19p-3, 0x1.9999999c0279dp-3, 0x1.fffffffffb286p-3,
+            0x1.5555555555574p-2, 0x1p-1};
+        q = splat<V>(terms[0]);
+        for (int i = 1; i < 22; ++i) q = q * p + terms[i];
+    }
+    return -(p * p * q + p);
+}
 
 }  // namespace KULLBACK_LEVEL
 }  // namespace kullback

@@ -22,6 +22,10 @@ def family(
     direction: Array | None,
     per_example: Array | None,
     out: Array | None,
+    shift: Array | None = None,
+    offset: Array | None = None,
+    softcap: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Summary: ...
 def targets(
     sigmoid: bool,

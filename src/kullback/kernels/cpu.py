@@ -454,12 +454,12 @@ def _run(
     positive_weight = recipe.positive_weight if isinstance(recipe, SigmoidRecipe) else None
     if recipe.family not in _families(is_sigmoid):
         raise InputError(f"the C++ kernels have no {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
+    shift = offset = None
+    softcap = z_loss = 0.0
     if isinstance(recipe, SoftmaxRecipe):
-        for name in ("shift", "offset", "softcap"):
-            if getattr(recipe, name) is not None:
-                raise InputError(f"the C++ kernels have no {name}; kernels.dispatch.runner picks a backend that has")
-        if recipe.z_loss:
-            raise InputError("the C++ kernels have no z_loss; kernels.dispatch.runner picks a backend that has")
+        shift = _weights(recipe.shift, n_classes, dtype, "shift")
+        offset = _weights(recipe.offset, n_classes, dtype, "offset")
+        softcap, z_loss = recipe.softcap or 0.0, recipe.z_loss
     total, _, infinite_row, row, column = _native.family(
         is_sigmoid,
         operation,
@@ -477,6 +477,10 @@ def _run(
         direction,
         losses,
         target,
+        shift,
+        offset,
+        softcap,
+        z_loss,
     )
     _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
     if out is not None and target is not out:

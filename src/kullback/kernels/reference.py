@@ -263,8 +263,9 @@ class _SoftmaxRows:
         return np.asarray(g + self.lse_pull() * self.p)
 
     def lse_pull(self) -> Float:
-        """2·λ·S·log Σexp, (n, 1): what the z-loss adds to each p."""
-        return _times(2 * self.z_loss, self.softmax.lse[:, None])
+        """2·λ·S·log Σexp, (n, 1): what the z-loss adds to each p; 0 for a row that is masked throughout."""
+        lse = self.softmax.lse[:, None]
+        return _times(2 * self.z_loss, np.where(np.isneginf(lse), 0.0, lse))
 
     def hessian_product(self, v: Float) -> Float:
         b, c, a, h = self.split()

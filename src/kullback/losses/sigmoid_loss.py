@@ -327,7 +327,7 @@ class SigmoidLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets, second=True).sigmoid_hessian_product(
+        dispatch.runner(recipe, targets).sigmoid_hessian_product(
             recipe,
             logits,
             targets,
@@ -342,7 +342,7 @@ class SigmoidLoss(Loss):
         self, logits: Array, targets: LabelRows, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets, second=True).sigmoid_hessian_diagonal(
+        dispatch.runner(recipe, targets).sigmoid_hessian_diagonal(
             recipe,
             logits,
             targets,

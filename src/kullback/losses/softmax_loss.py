@@ -334,7 +334,7 @@ class SoftmaxLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets, second=True).softmax_hessian_product(
+        dispatch.runner(recipe, targets).softmax_hessian_product(
             recipe,
             logits,
             targets,
@@ -349,7 +349,7 @@ class SoftmaxLoss(Loss):
         self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets, second=True).softmax_hessian_diagonal(
+        dispatch.runner(recipe, targets).softmax_hessian_diagonal(
             recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 

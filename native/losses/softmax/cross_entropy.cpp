@@ -1,13 +1,11 @@
 // Cross-entropy, sum_k -s_k log p_k with s_k = w_k ((1 - e) t_k + e/C sum t): linear in the targets.
-#pragma once
-
-#include "skeletons/softmax_loss.hpp"
+#include "skeletons/softmax_family.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-struct CrossEntropy {
-    static constexpr const char* name = "cross_entropy";
+struct CrossEntropy : SoftmaxLoss {
+    static constexpr bool linear = true;
 
     double hard, spread, weight_sum;
 
@@ -31,10 +29,12 @@ struct CrossEntropy {
     }
 
     template <class V>
-    KULLBACK_INLINE Element<V> at_mass(V log_p, V mass) const {
-        return {keep<V>(mass != Scalar<V>(0), -mass * log_p), -mass};
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+        return {-y.log_p, splat<V>(Scalar<V>(1)), y.p};
     }
 };
+
+KULLBACK_SOFTMAX_LOSS(cross_entropy, CrossEntropy)
 
 }  // namespace KULLBACK_LEVEL
 }  // namespace kullback

@@ -1,26 +1,23 @@
 // Poly-1: -log p + e (1 - p) of the true class.
-#pragma once
-
-#include "skeletons/true_class.hpp"
+#include "skeletons/softmax_family.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-struct PolyFormula {
-    static constexpr const char* name = "poly";
-
+struct Poly : SoftmaxLoss {
     double epsilon;
 
-    explicit PolyFormula(const Job& job) : epsilon(job.parameters[0]) {}
+    explicit Poly(const Job& job) : epsilon(job.parameters[0]) {}
 
     template <class V>
-    KULLBACK_INLINE TrueClass<V> at(const TargetClass<V>& y) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
         using T = Scalar<V>;
         const T e = T(epsilon);
         return {-y.log_p + e * y.miss, T(1) + e * y.p, y.p * (T(1) + e * (y.p - y.miss))};
     }
 };
-using Poly = TrueClassLoss<PolyFormula>;
+
+KULLBACK_SOFTMAX_LOSS(poly, Poly)
 
 }  // namespace KULLBACK_LEVEL
 }  // namespace kullback

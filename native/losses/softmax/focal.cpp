@@ -1,0 +1,29 @@
+// Focal: -(1 - p)^g log p of the true class.
+#include "skeletons/softmax_family.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+struct Focal : SoftmaxLoss {
+    double gamma;
+
+    explicit Focal(const Job& job) : gamma(job.parameters[0]) {}
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+        using T = Scalar<V>;
+        const T g = T(gamma);
+        const V weight = power_of<V>(y.miss, g, [&]() KULLBACK_LAMBDA { return y.log_miss(); });
+        // p log p / (1 - p), which is 0 at p = 0 and -1 at p = 1
+        const Mask<V> some = y.miss > T(0);
+        const V ratio = select<V>(some, keep<V>(y.p != T(0), y.p * y.log_p) / select<V>(some, y.miss, splat<V>(T(1))),
+                                  y.miss - T(1));
+        return {keep<V>(weight != T(0), -weight * y.log_p), weight * (T(1) - g * ratio),
+                weight * (g * ratio * (y.miss - g * y.p) + (2 * g + 1) * y.p)};
+    }
+};
+
+KULLBACK_SOFTMAX_LOSS(focal, Focal)
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

@@ -1,0 +1,23 @@
+// Generalised cross-entropy: (1 - p^q) / q of the true class.
+#include "skeletons/softmax_family.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+struct GeneralisedCrossEntropy : SoftmaxLoss {
+    double q;
+
+    explicit GeneralisedCrossEntropy(const Job& job) : q(job.parameters[0]) {}
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+        using T = Scalar<V>;
+        const V scaled = y.log_p * T(q), power = exp_nonpositive<V>(scaled);
+        return {complement_of_exp<V>(scaled, power) * T(1 / q), power, power * (y.p - T(q) * y.miss)};
+    }
+};
+
+KULLBACK_SOFTMAX_LOSS(generalised_cross_entropy, GeneralisedCrossEntropy)
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

@@ -1,0 +1,25 @@
+// One-vs-rest: -log p of the true class and -log(1 - p) of every other.
+#include "skeletons/softmax_family.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+struct OneVsRest : SoftmaxLoss {
+    static constexpr bool looks_at_all = true;
+
+    explicit OneVsRest(const Job&) {}
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+        return {-y.log_p, splat<V>(Scalar<V>(1)), y.p};
+    }
+    template <class V>
+    KULLBACK_INLINE Cost<V> off(const Chance<V>& not_so) const {
+        return on<V>(not_so, V{});
+    }
+};
+
+KULLBACK_SOFTMAX_LOSS(one_vs_rest, OneVsRest)
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

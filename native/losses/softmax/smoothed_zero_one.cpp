@@ -1,0 +1,19 @@
+// The smoothed 0-1 loss: 1 - p of the true class.
+#include "skeletons/softmax_family.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+struct SmoothedZeroOne : SoftmaxLoss {
+    explicit SmoothedZeroOne(const Job&) {}
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+        return {y.miss, y.p, y.p * (y.p - y.miss)};
+    }
+};
+
+KULLBACK_SOFTMAX_LOSS(smoothed_zero_one, SmoothedZeroOne)
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

@@ -1,0 +1,389 @@
+// What the kernels of all losses share, compiled once per instruction level: reading of arrays, sums of rows, and what
+// transforms or finishes a row whatever its loss is.
+#include "skeletons/softmax_exact.hpp"
+#include "skeletons/softmax_options.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+// ---------------------------------------------------------------- reading
+
+template <class Body>
+KULLBACK_INLINE void with_type(Type type, Body body) {
+    switch (type) {
+        case Type::boolean: case Type::uint8: return body(uint8_t{});
+        case Type::int8: return body(int8_t{});
+        case Type::int16: return body(int16_t{});
+        case Type::int32: return body(int32_t{});
+        case Type::int64: return body(int64_t{});
+        case Type::uint16: return body(uint16_t{});
+        case Type::uint32: return body(uint32_t{});
+        case Type::uint64: return body(uint64_t{});
+        case Type::float32: return body(float{});
+        case Type::float64: return body(double{});
+    }
+}
+
+template <class T>
+Rows<T> rows_of(const Matrix& m, int64_t begin, int64_t end, int64_t columns, Scratch& scratch) {
+    if (m.type == type_of<T> && (m.column_stride == 1 || columns <= 1)) {
+        return {static_cast<const T*>(m.data) + begin * m.row_stride, m.row_stride};
+    }
+    T* copy = scratch.take<T>((end - begin) * columns);
+    with_type(m.type, [&](auto sample) {
+        using S = decltype(sample);
+        for (int64_t i = begin; i < end; ++i) {
+            const S* from = static_cast<const S*>(m.data) + i * m.row_stride;
+            T* to = copy + (i - begin) * columns;
+            if (m.column_stride == 1) {
+                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k]);
+            } else {
+                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k * m.column_stride]);
+            }
+        }
+    });
+    return {copy, columns};
+}
+
+// Narrows one index vector to 32 bits, with 0 for classes out of range; returns whether there were any.
+inline bool narrow_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, int32_t* out) {
+    bool amiss = false;
+    with_type(v.type, [&](auto sample) {
+        using S = decltype(sample);
+        const S* from = static_cast<const S*>(v.data) + begin * v.stride;
+        auto run = [&](int64_t stride) KULLBACK_LAMBDA {
+            // What is lost by narrowing, and the largest: both must be small. Simple enough for compilers to vectorise.
+            uint64_t high = 0;
+            uint32_t largest = 0;
+            for (int64_t i = 0; i < end - begin; ++i) {
+                const S y = from[i * stride];
+                if constexpr (sizeof(S) == 8) high |= uint64_t(y);
+                const uint32_t low = uint32_t(y);
+                largest = low > largest ? low : largest;
+                out[i] = int32_t(low);
+            }
+            amiss = (high >> 32) != 0 || int64_t(largest) >= classes;
+            for (int64_t i = 0; amiss && i < end - begin; ++i) {
+                if (uint64_t(int64_t(from[i * stride])) >= uint64_t(classes)) out[i] = 0;
+            }
+        };
+        if (v.stride == 1) {
+            run(1);
+        } else {
+            run(v.stride);
+        }
+    });
+    return amiss;
+}
+
+// Takes ignored rows out; false (and the report says where) if a row that counts has its class out of range.
+inline bool settle_classes(const IndexVector& v, int64_t begin, int64_t end, int64_t classes, bool has_ignore,
+                           int64_t ignore, double* weights, Report& report) {
+    with_type(v.type, [&](auto sample) {
+        using S = decltype(sample);
+        const S* from = static_cast<const S*>(v.data) + begin * v.stride;
+        for (int64_t i = 0; i < end - begin; ++i) {
+            const int64_t y = int64_t(from[i * v.stride]);
+            if (has_ignore && y == ignore) weights[i] = 0;
+            if (uint64_t(y) >= uint64_t(classes) && weights[i] != 0 && report.bad_row < 0) report.bad_row = begin + i;
+        }
+    });
+    return report.bad_row < 0;
+}
+
+bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch, BlockTargets& block,
+                          Report& report) {
+    const Targets& t = job.targets;
+    const int64_t rows = end - begin;
+    const bool may_ignore = t.has_ignore && t.form == Form::indices;
+    bool amiss = t.row_weight || (may_ignore && t.ignore_index >= 0 && t.ignore_index < job.classes);
+    if (t.form != Form::rows) {
+        block.first = scratch.take<int32_t>(rows);
+        amiss |= narrow_classes(t.first, begin, end, job.classes, block.first);
+    }
+    if (t.form == Form::mixture) {
+        block.second = scratch.take<int32_t>(rows);
+        amiss |= narrow_classes(t.second, begin, end, job.classes, block.second);
+    }
+    if (!amiss) return true;
+    block.weights = copy_weights(t, begin, end, scratch.take<double>(rows));
+    bool good = true;
+    if (t.form != Form::rows) {
+        good = settle_classes(t.first, begin, end, job.classes, may_ignore, t.ignore_index, block.weights, report);
+    }
+    if (t.form == Form::mixture) {
+        good = good && settle_classes(t.second, begin, end, job.classes, false, 0, block.weights, report);
+    }
+    for (int64_t r = 0; r < rows; ++r) block.some_skipped |= block.weights[r] == 0;
+    return good;
+}
+
+// ---------------------------------------------------------------- one row
+
+// Keeps 2^lift exp((z - center) / T) over [begin, end) and returns the sum, without the lift.
+template <class T>
+KULLBACK_INLINE double sum_piece(const T* z, int64_t begin, int64_t end, T center, T factor, T* kept, const T* result) {
+    using V = Vector<T>;
+    constexpr int W = lanes<T>;
+    V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{};
+    auto add = [&](int64_t k, auto part, V& sum) KULLBACK_LAMBDA {
+        const V e = exp_lifted<V>((load<V>(z + k, part, -infinity<T>) - center) * factor);
+        store<V>(kept + k, part, e);
+        sum += e;
+    };
+    int64_t k = begin;
+    for (; k + 4 * W <= end; k += 4 * W) {
+        // exp keeps the processor busy: let memory fetch meanwhile what comes after this piece, and the lines that
+        // the result will overwrite (faster, when measured, than stores that bypass the caches)
+        for (int64_t line = 0; line < 4 * W; line += 64 / int64_t(sizeof(T))) {
+            prefetch(z + (end - begin) + k + line);
+            if (result) prefetch(result + k + line);
+        }
+        add(k, Whole{}, sum_a);
+        add(k + W, Whole{}, sum_b);
+        add(k + 2 * W, Whole{}, sum_c);
+        add(k + 3 * W, Whole{}, sum_d);
+    }
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum_a); });
+    return sum_lanes((sum_a + sum_b) + (sum_c + sum_d)) * double(Constants<T>::unlift);
+}
+
+// The kept sum over [begin, end) without one of the largest, which are 2^lift. Added up apart from them it keeps
+// its own precision, however small it is.
+template <class T>
+KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
+    using V = Vector<T>;
+    constexpr T one = 1 / Constants<T>::unlift;
+    V sum = V{}, ties = V{};
+    along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+        const V e = load<V>(kept + k, part, T(0));
+        const Mask<V> is_top = e == one;
+        sum += select<V>(is_top, V{}, e);
+        ties += keep<V>(is_top, splat<V>(T(1)));
+    });
+    return sum_lanes(sum) * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
+}
+
+template <class T>
+RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept) {
+    using V = Vector<T>;
+    constexpr int W = lanes<T>;
+    const T factor = T(inverse_temperature);
+    T top = -infinity<T>;
+    T center = 0;
+    double others = -1;  // the sum is 1 + others as soon as there is a largest logit
+    for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
+        const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
+        V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
+        int64_t k = begin;
+        for (; k + 2 * W <= end; k += 2 * W) {
+            peak_a = larger<V>(load<V>(z + k), peak_a);
+            peak_b = larger<V>(load<V>(z + k + W), peak_b);
+        }
+        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA {
+            peak_a = larger<V>(load<V>(z + j, part, -infinity<T>), peak_a);
+        });
+        const T piece_top = largest_lane(larger<V>(peak_a, peak_b));
+        const bool new_top = piece_top > top;
+        if (new_top) {
+            // what was summed so far is now relative to a larger logit
+            const double d = (double(top) - double(piece_top)) * inverse_temperature;
+            others = begin == 0 ? 0 : (others + 1) * exp_nonpositive<double>(d);
+            top = center = piece_top;
+        }
+        kept.centers[begin / piece_size<T>] = center;
+        const double sum = sum_piece(z, begin, end, center, factor, kept.exp, kept.result);
+        if (new_top) {
+            others += sum < 1.5 ? sum_others(kept.exp, begin, end) : sum - 1;
+        } else {
+            others += sum;
+        }
+    }
+    RowSum<T> row;
+    row.center = center;
+    row.sum = 1 + others;
+    const bool empty = top == -infinity<T> && row.sum == 0;
+    row.others = empty ? 0 : others;
+    row.log_sum = empty ? 0 : log1p_nonnegative<double>(others);
+    row.inverse = empty ? 0 : 1 / row.sum;
+    return row;
+}
+
+// Weighs, sums and stores the losses of a whole block; rows that do not count have loss 0.
+template <class T>
+void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses,
+                       const BlockTargets& targets, Report& report) {
+    double sums[8] = {};
+    int64_t r = 0;
+    auto add = [&](auto weight) KULLBACK_LAMBDA {
+        for (; r + 8 <= rows; r += 8) {
+            for (int j = 0; j < 8; ++j) sums[j] += weight(r + j) * double(losses[r + j]);
+        }
+        for (int64_t j = r; j < rows; ++j) sums[0] += weight(j) * double(losses[j]);
+    };
+    const double* weights = targets.weights;
+    if (weights) {
+        add([&](int64_t j) KULLBACK_LAMBDA { return weights[j]; });
+    } else {
+        add([](int64_t) KULLBACK_LAMBDA { return 1.0; });
+    }
+    report.total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    // an infinite loss, or a NaN that may hide one, shows in the sum
+    for (r = 0; !(report.total < infinity<double>) && r < rows; ++r) {
+        if (targets.weight(r) * double(losses[r]) == infinity<double>) {
+            report.infinite_row = begin + r;
+            break;
+        }
+    }
+    if (!job.per_example) return;
+    if (job.per_example_float64) {
+        for (r = 0; r < rows; ++r) static_cast<double*>(job.per_example)[begin + r] = targets.weight(r) * double(losses[r]);
+    } else {
+        for (r = 0; r < rows; ++r) static_cast<T*>(job.per_example)[begin + r] = T(targets.weight(r) * double(losses[r]));
+    }
+}
+
+// ---------------------------------------------------------------- priors and softcap
+
+template <class T>
+Transformed<T> transform(const Job& job, int64_t begin, int64_t end, Scratch& scratch, bool bends) {
+    const int64_t classes = job.classes, rows = end - begin;
+    using V = Vector<T>;
+    Transformed<T> block{scratch.take<T>(rows * classes), nullptr, nullptr, rows * classes};
+    const bool capped = job.softcap > 0;
+    if (capped) block.slope = scratch.take<T>(rows * classes);
+    if (capped && bends) block.tanh = scratch.take<T>(rows * classes);
+    const Rows<T> logits = rows_of<T>(job.logits, begin, end, classes, scratch);
+    const T* offset = static_cast<const T*>(job.offset);
+    const T factor = T(job.inverse_temperature), narrow = T(-2 / (capped ? job.softcap : 1));
+    const T reach = T(job.softcap * job.inverse_temperature);
+    for (int64_t r = 0; r < rows; ++r) {
+        const T* z = logits.row(r);
+        const int64_t to = r * classes;
+        along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            V u = load<V>(z + k, part, T(0));
+            if (capped) {
+                const V e = exp_nonpositive<V>(absolute<V>(u) * narrow), share = T(1) / (T(1) + e);
+                const V slope = T(4) * e * share * share, size = complement_of_exp<V>(absolute<V>(u) * narrow, e) * share;
+                const V tanh = select<V>(u < T(0), -size, size);
+                // -inf is a masked class still, +inf and NaN are no numbers
+                const V none = select<V>(u == -infinity<T>, u, u - u);
+                const Mask<V> finite = absolute<V>(u) < infinity<T>;
+                u = select<V>(finite, tanh * reach, none);
+                store<V>(block.slope + to + k, part, keep<V>(finite, slope));
+                if (block.tanh) store<V>(block.tanh + to + k, part, keep<V>(finite, tanh));
+            } else {
+                u = u * factor;
+            }
+            if (offset) u += load<V>(offset + k, part, T(0));
+            store<V>(block.scores + to + k, part, u);
+        });
+    }
+    return block;
+}
+
+// ---------------------------------------------------------------- one row in double
+
+namespace {
+double log_of(double x) { return x >= 1 ? log1p_nonnegative<double>(x - 1) : -log1p_nonnegative<double>((1 - x) / x); }
+}  // namespace
+
+ExactRow::ExactRow(const Job& j, Scratch& scratch) : job(j), classes(j.classes), padded((j.classes + W - 1) / W * W) {
+    double** arrays[] = {&d, &p, &r, &b, &c, &s, &v};
+    for (double** array : arrays) *array = scratch.take<double>(padded);
+}
+
+template <class T>
+void ExactRow::softmax(const T* z) {
+    double largest = -infinity<double>;
+    top = 0;
+    broken = false;
+    for (int64_t k = 0; k < padded; ++k) {
+        d[k] = k < classes ? double(z[k]) * job.inverse_temperature : -infinity<double>;
+        broken |= d[k] != d[k] || d[k] == infinity<double>;
+        if (d[k] > largest) {
+            largest = d[k];
+            top = k;
+        }
+    }
+    const bool masked = largest == -infinity<double>;
+    const double center = masked ? 0 : largest;
+    d[top] = -infinity<double>;  // left out of the sums
+    set(d, [&](int64_t k) KULLBACK_LAMBDA { return at(d, k) - center; });
+    set(p, [&](int64_t k) KULLBACK_LAMBDA { return exp_nonpositive<V>(at(d, k)); });
+    const double rest = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(p, k); });
+    double second = -infinity<double>;
+    for (int64_t k = 0; k < classes; ++k) second = d[k] > second ? d[k] : second;
+    double log_rest = second;
+    if (rest > 1e-290 || second == -infinity<double>) {
+        const double inverse = rest > 0 ? 1 / rest : 0;
+        set(r, [&](int64_t k) KULLBACK_LAMBDA { return at(p, k) * inverse; });
+        if (rest > 0) log_rest = log_of(rest);
+    } else {
+        // logarithms still tell apart what is no number any more
+        set(r, [&](int64_t k) KULLBACK_LAMBDA { return exp_nonpositive<V>(at(d, k) - second); });
+        const double sum = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(r, k); });
+        log_rest = second + log_of(sum);
+        set(r, [&](int64_t k) KULLBACK_LAMBDA { return at(r, k) / sum; });
+    }
+    log_total = log1p_nonnegative<double>(rest);
+    lse = masked ? 0 : largest + log_total;
+    const double inverse = 1 / (1 + rest);
+    set(p, [&](int64_t k) KULLBACK_LAMBDA { return at(p, k) * inverse; });
+    p_top = masked ? 0 : inverse;
+    miss = masked ? 1 : rest * inverse;
+    log_miss = masked ? 0 : log_rest - log_total;
+}
+
+template <class T>
+void ExactRow::write_gradient(double f, T* out) {
+    set(c, [&](int64_t k) KULLBACK_LAMBDA { return at(b, k) - at(p, k) * sum_b - a * at(r, k); });
+    c[top] = a - p[top] * sum_b;
+    put(c, f, out);
+}
+
+template <class T>
+void ExactRow::write_product(const T* direction, double f, T* out) {
+    for (int64_t k = 0; k < padded; ++k) v[k] = k < classes ? double(direction[k]) : 0.0;
+    const double mean = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(p, k) * at(v, k); });
+    const double mean_other = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(r, k) * at(v, k); });
+    const double bent = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(c, k) * (at(v, k) - mean); });
+    const double pulled = h * (v[top] - mean_other);
+    const double own = p[top] * (-bent - sum_b * (v[top] - mean)) + pulled;
+    const double level = 2 * job.z_loss * mass * mean;
+    set(c, [&](int64_t k) KULLBACK_LAMBDA {
+        const V apart = at(v, k) - mean, other = at(v, k) - mean_other;
+        return at(c, k) * apart + at(p, k) * (level - bent - sum_b * apart) - at(r, k) * (pulled + a * other);
+    });
+    c[top] = own + level * p[top];
+    put(c, f, out);
+}
+
+template <class T>
+void ExactRow::write_diagonal(double f, T* out) {
+    const double sum_c = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(c, k); });
+    const double level = 2 * job.z_loss * mass;
+    set(v, [&](int64_t k) KULLBACK_LAMBDA {
+        const V q = at(p, k), o = at(r, k), m = 1.0 - q;
+        return at(c, k) * m * m + q * q * (sum_c - at(c, k) + level) - sum_b * q * m + o * (h * o - a * (1.0 - o));
+    });
+    v[top] = p[top] * p[top] * (sum_c + level) - sum_b * p[top] * miss + h;
+    put(v, f, out);
+}
+
+// ---------------------------------------------------------------- for both types
+
+#define KULLBACK_SHARED(T)                                                                                   \
+    template Rows<T> rows_of<T>(const Matrix&, int64_t, int64_t, int64_t, Scratch&);                          \
+    template RowSum<T> sum_row<T>(const T*, int64_t, double, Kept<T>);                                        \
+    template void put_losses<T>(const Job&, int64_t, int64_t, const T*, const BlockTargets&, Report&);        \
+    template Transformed<T> transform<T>(const Job&, int64_t, int64_t, Scratch&, bool);                       \
+    template void ExactRow::softmax<T>(const T*);                                                             \
+    template void ExactRow::write_gradient<T>(double, T*);                                                    \
+    template void ExactRow::write_product<T>(const T*, double, T*);                                           \
+    template void ExactRow::write_diagonal<T>(double, T*);
+KULLBACK_SHARED(float)
+KULLBACK_SHARED(double)
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback

@@ -1,0 +1,100 @@
+// One row by itself, the lanes along its classes, in pieces that stay in the nearest cache: find the piece's maximum,
+// take exp relative to the largest logit so far, add up and keep. Then the kept numbers are scaled and written. So
+// logits come from memory once, the gradient goes there once, and exp is taken once.
+//
+// The largest logits are counted apart from the sum of the others: for a confident row 1 - p and log p come from
+// the others' sum without cancellation.
+#pragma once
+
+#include "simd/convert.hpp"
+#include "simd/elementary.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+// Vectors per piece. Each lane of four accumulators adds at most 32 terms before they go to double, which bounds
+// the rounding of a float32 sum for any number of classes.
+constexpr int64_t piece_vectors = 128;
+
+// Sum over k in [0, n) of term(k, part), which must be 0 in lanes beyond the row's end.
+template <class T, class Term>
+KULLBACK_INLINE double sum_along(int64_t n, Term term) {
+    double total = 0;
+    for (int64_t begin = 0; begin < n; begin += 64 * lanes<T>) {
+        const int64_t end = begin + 64 * lanes<T> < n ? begin + 64 * lanes<T> : n;
+        Vector<T> sum = Vector<T>{};
+        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA { sum += term(k, part); });
+        total += sum_lanes(sum);
+    }
+    return total;
+}
+
+template <class T>
+struct RowSum {
+    T center;             // what to subtract from the logits: the largest, or 0 where all are -inf
+    double sum, log_sum;  // sum_k exp((z_k - center) / T), and its logarithm (0 for an empty sum)
+    double others;        // the sum without one of the largest
+    double inverse;       // 1 / sum, 0 for an empty sum
+    bool broken() const { return !(sum == sum); }
+};
+
+// What the first sweep keeps of a row for the second: lifted exp, and the logit each piece is relative to.
+template <class T>
+struct Kept {
+    T* exp = nullptr;
+    T* centers = nullptr;
+    const T* result = nullptr;  // where the row's result will be written; may be null
+};
+
+template <class T>
+constexpr int64_t piece_size = piece_vectors * lanes<T>;
+
+template <class T>
+Kept<T> room_to_keep(int64_t classes, Scratch& scratch) {
+    T* exp = scratch.take<T>(classes);
+    return {exp, scratch.take<T>(classes / piece_size<T> + 1)};
+}
+
+// First sweep: the sum, and what is kept for the second.
+template <class T>
+RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept);
+
+// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept.
+template <class T, class Body>
+KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
+                                double f, Body body) {
+    using V = Vector<T>;
+    constexpr double unlift = double(Constants<T>::unlift);
+    for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
+        const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
+        const double d = (double(kept.centers[begin / piece_size<T>]) - double(row.center)) * inverse_temperature;
+        const double piece_f = d == 0 ? f : f * exp_nonpositive<double>(d);
+        const T whole = T(piece_f * unlift);
+        const bool coarse = (whole < 0 ? -whole : whole) < Constants<T>::least_normal && piece_f != 0;
+        // a factor that is itself subnormal would be coarse: take the lift back first
+        const T first = coarse ? Constants<T>::unlift : T(1), then = coarse ? T(piece_f) : whole;
+        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            body(k, part, load<V>(kept.exp + k, part, T(0)) * first * then);
+        });
+    }
+}
+
+template <class T>
+inline void put_loss(const Job& job, int64_t i, double weighted, Report& report) {
+    report.total += weighted;
+    if (weighted == infinity<double> && report.infinite_row < 0) report.infinite_row = i;
+    if (!job.per_example) return;
+    if (job.per_example_float64) {
+        static_cast<double*>(job.per_example)[i] = weighted;
+    } else {
+        static_cast<T*>(job.per_example)[i] = T(weighted);
+    }
+}
+
+// Weighs, sums and stores the losses of a whole block; rows that do not count have loss 0.
+template <class T>
+void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses, const BlockTargets& targets,
+                Report& report);
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback
