@@ -123,7 +123,7 @@ inline size_t scratch_bytes(const Job& job, int64_t rows) {
     size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
     if (job.offset || job.softcap > 0) matrices += job.softcap > 0 && job.in_double ? 5 : 2;
     const size_t kept = 3 + (job.in_double ? 7 : 0);
-    const size_t few = job.classes <= 256 ? 3 * 16 : 0;  // a last, incomplete group of rows
+    const size_t few = job.classes <= 256 ? 4 * 16 : 0;  // a last, incomplete group of rows, and offsets for one
     return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + kept + few) * size_t(job.classes) * 8 + 4096;
 }
 

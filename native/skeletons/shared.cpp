@@ -257,26 +257,42 @@ Transformed<T> transform(const Job& job, int64_t begin, int64_t end, Scratch& sc
     const T* offset = static_cast<const T*>(job.offset);
     const T factor = T(job.inverse_temperature), narrow = T(-2 / (capped ? job.softcap : 1));
     const T reach = T(job.softcap * job.inverse_temperature);
+    // `at` numbers into the block; `shift` the offsets of the same classes
+    auto apply = [&](const T* z, int64_t at, const T* shift, auto part) KULLBACK_LAMBDA {
+        V u = load<V>(z, part, T(0));
+        if (capped) {
+            const V e = exp_nonpositive<V>(absolute<V>(u) * narrow), share = T(1) / (T(1) + e);
+            const V slope = T(4) * e * share * share;
+            const V size = complement_of_exp<V>(absolute<V>(u) * narrow, e) * share;
+            const V tanh = select<V>(u < T(0), -size, size);
+            // -inf is a masked class still, +inf and NaN are no numbers
+            const V none = select<V>(u == -infinity<T>, u, u - u);
+            const Mask<V> finite = absolute<V>(u) < infinity<T>;
+            u = select<V>(finite, tanh * reach, none);
+            store<V>(block.slope + at, part, keep<V>(finite, slope));
+            if (block.tanh) store<V>(block.tanh + at, part, keep<V>(finite, tanh));
+        } else {
+            u = u * factor;
+        }
+        if (shift) u += load<V>(shift, part, T(0));
+        store<V>(block.scores + at, part, u);
+    };
+    constexpr int W = lanes<T>;
+    if (classes < 16 * W && logits.stride == classes) {
+        // short rows, one behind the other: whole vectors along all of them, and W rows of offsets
+        T* offsets = offset ? scratch.take<T>(W * classes) : nullptr;
+        for (int64_t k = 0; offset && k < W * classes; ++k) offsets[k] = offset[k % classes];
+        for (int64_t start = 0; start < block.elements; start += W * classes) {
+            const int64_t stop = start + W * classes < block.elements ? start + W * classes : block.elements;
+            along<T>(start, stop, [&](int64_t at, auto part) KULLBACK_LAMBDA {
+                apply(logits.data + at, at, offset ? offsets + (at - start) : nullptr, part);
+            });
+        }
+        return block;
+    }
     for (int64_t r = 0; r < rows; ++r) {
-        const T* z = logits.row(r);
-        const int64_t to = r * classes;
         along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            V u = load<V>(z + k, part, T(0));
-            if (capped) {
-                const V e = exp_nonpositive<V>(absolute<V>(u) * narrow), share = T(1) / (T(1) + e);
-                const V slope = T(4) * e * share * share, size = complement_of_exp<V>(absolute<V>(u) * narrow, e) * share;
-                const V tanh = select<V>(u < T(0), -size, size);
-                // -inf is a masked class still, +inf and NaN are no numbers
-                const V none = select<V>(u == -infinity<T>, u, u - u);
-                const Mask<V> finite = absolute<V>(u) < infinity<T>;
-                u = select<V>(finite, tanh * reach, none);
-                store<V>(block.slope + to + k, part, keep<V>(finite, slope));
-                if (block.tanh) store<V>(block.tanh + to + k, part, keep<V>(finite, tanh));
-            } else {
-                u = u * factor;
-            }
-            if (offset) u += load<V>(offset + k, part, T(0));
-            store<V>(block.scores + to + k, part, u);
+            apply(logits.row(r) + k, r * classes + k, offset ? offset + k : nullptr, part);
         });
     }
     return block;

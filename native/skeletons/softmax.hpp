@@ -333,18 +333,24 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
                 const double share = job.targets.share[begin + r];
                 omega = share * class_weight[targets.first[r]] + (1 - share) * class_weight[targets.second[r]];
             } else {
-                double weighted = 0, plain = 0;
+                using V = Vector<double>;
                 const double* t = masses.row(r);
-                for (int64_t k = 0; k < job.classes; ++k) {
-                    if (!(t[k] >= 0 && t[k] < infinity<double>)) {
-                        report.bad_row = begin + r;
-                        report.bad_column = k;
-                        return;
-                    }
-                    weighted += t[k] * class_weight[k];
-                    plain += t[k];
+                V weighted = V{}, plain = V{}, good = splat<V>(1.0);
+                along<double>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                    const V mass = load<V>(t + k, part, 0.0);
+                    good = keep<V>(mass >= 0.0, good);
+                    good = keep<V>(mass < infinity<double>, good);
+                    weighted += mass * load<V>(class_weight + k, part, 0.0);
+                    plain += mass;
+                });
+                if (sum_lanes(good) != lanes<double>) {
+                    report.bad_row = begin + r;
+                    report.bad_column = 0;
+                    while (t[report.bad_column] >= 0 && t[report.bad_column] < infinity<double>) ++report.bad_column;
+                    return;
                 }
-                if (plain > 0) omega = weighted / plain;
+                const double mass = sum_lanes(plain);
+                if (mass > 0) omega = sum_lanes(weighted) / mass;
             }
             counted += 1;
             total += targets.weight(r) * omega;

@@ -32,16 +32,10 @@ struct LongSum {
     }
 };
 
-// The cost of a class that is not the true one, given p <= 1/2 or 1 - p and its logarithm.
+// The cost of a class that is not the true one.
 template <class V, class Loss>
 KULLBACK_INLINE Cost<V> off_cost(const Loss& loss, V p, V miss, V log_p, V log_miss) {
-    Chance<V> not_so;
-    not_so.p = miss;
-    not_so.miss = p;
-    not_so.log_p = log_miss;
-    not_so.knows_log_miss = true;
-    not_so.known_log_miss = log_p;
-    return loss.off(not_so);
+    return loss.off(Chance<V>{p, miss, log_p, true, log_miss});
 }
 
 // Drops lanes beyond the row's end.
@@ -124,19 +118,19 @@ struct DenseRows {
             const Cost<V> on = loss.on(chance, Loss::shifted ? load<V>(shift + k, part, T(0)) : V{});
             V value = keep<V>(on_mass != T(0), on_mass * on.value);
             V pull = -on_mass * on.pull;
-            V push = V{};
             if constexpr (Loss::looks_at_all) {
                 V log_miss = log_of_small_miss<V>(p);
                 if (alone) log_miss = select<V>(top, splat<V>(top_log_miss), log_miss);
                 const V off_mass = all - on_mass;
                 const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
                 value += keep<V>(p != T(0), off_mass * off.value);
-                push = off_mass * p * off.pull;
+                pull += off_mass * p * off.pull;
             }
             if constexpr (apart<Loss>) {
-                if (alone) own.add(keep<V>(top, inside_row(pull * chance.miss + push, part)));
-                if constexpr (Loss::looks_at_all) pull += push / chance.miss;
-                if (alone) pull = select<V>(top, V{}, pull);
+                if (alone) {
+                    own.add(keep<V>(top, inside_row(pull * chance.miss, part)));
+                    pull = select<V>(top, V{}, pull);
+                }
             }
             values.add(inside_row(value, part));
             pulls.add(inside_row(pull, part));
@@ -177,7 +171,7 @@ struct DenseRows {
             const double log_p = -row.log_sum;
             const Cost<double> off = off_cost<double>(loss, row.inverse, top_miss, log_p, log_of_others(row));
             value += mass * off.value;
-            a = mass * row.inverse * off.pull;
+            a = mass * row.inverse * off.pull * top_miss;
             kept.exp[top] = 0;
         }
         kept.exp[y] = 0;
@@ -190,7 +184,7 @@ struct DenseRows {
             }
             const V miss = T(1) - p;
             const Cost<V> off = off_cost<V>(loss, p, miss, V{}, log_of_small_miss<V>(p));
-            const V pull = p * off.pull / miss * w;
+            const V pull = p * off.pull * w;
             values.add(inside_row(off.value, part));
             pulls.add(inside_row(pull, part));
             if (g) store<V>(g + k, part, pull);

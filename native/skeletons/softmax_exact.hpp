@@ -95,11 +95,11 @@ struct ExactRows : ExactRow {
             values += keep<V>(on_mass != 0.0, on_mass * on.value);
             V first = -on_mass * on.pull, second = on_mass * (on.bend - chance.p * on.pull) / chance.miss;
             if constexpr (Loss::looks_at_all) {
-                const V off_mass = mass - on_mass, pushes = off_mass * chance.p / chance.miss;
-                const Cost<V> off = loss.off(chance.mirrored());
+                const V off_mass = mass - on_mass, push = off_mass * chance.p;
+                const Cost<V> off = loss.off(chance);
                 values += keep<V>(chance.p != 0.0, off_mass * off.value);
-                first += pushes * off.pull;
-                second += pushes * (off.bend + chance.p * off.pull) / chance.miss;
+                first += push * off.pull;
+                second += push * (off.bend + chance.p * chance.miss * off.pull) / (chance.miss * chance.miss);
             }
             store<V>(b + k, first);
             store<V>(c + k, second);
@@ -113,9 +113,10 @@ struct ExactRows : ExactRow {
         h = s_top * miss * on.bend;
         if constexpr (Loss::looks_at_all) {
             const double off_mass = mass - s_top;
-            const Cost<double> off = loss.off(chance.mirrored());
+            chance.miss = miss > 1e-300 ? miss : 1e-300;  // so that multiplied with its inverse it makes 1
+            const Cost<double> off = loss.off(chance);
             if (off_mass != 0) value += off_mass * off.value;
-            a += off_mass * chance.p * off.pull;
+            a += off_mass * chance.p * chance.miss * off.pull;
             h += off_mass * chance.p * off.bend;
         }
         sum_b = sum_of([&](int64_t k) KULLBACK_LAMBDA { return at(b, k); });

@@ -43,7 +43,7 @@ struct Group {
 };
 
 // Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
-template <class T, int C, bool Plain>
+template <class T, int C, bool Plain, bool Scaled>
 KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, Vector<T>* e, Group<T>& group) {
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
@@ -61,7 +61,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
         V misses_here = V{}, weighted_here = V{};
 #pragma GCC unroll 4
         for (int k = begin; k < end; ++k) {
-            const V above = e[k] - center, d = Plain ? above : above * factor;
+            const V above = e[k] - center, d = Plain && !Scaled ? above : above * factor;
             const V exp_d = exp_lifted<V>(d);
             e[k] = exp_d;
             const Mask<V> is_target = target == class_here;
@@ -107,7 +107,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector
     at.weight = splat<V>(T(1));
     at.weighted_log_p = at.shift = V{};
     if constexpr (!Plain) {
-        at.shift = group.shift;
+        if constexpr (Loss::shifted) at.shift = group.shift;
         at.weight = group.weight;
         // without smoothing this may be -inf and must not meet a zero
         if (loss.spreads()) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
@@ -170,11 +170,15 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
             }
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
-            groups[i].shift = V{};
-            if constexpr (Loss::shifted) {
-                for (int j = 0; j < W; ++j) lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
+            if constexpr (!Plain && !Loss::linear) {
+                // the weights of other classes do not matter
+                groups[i].weight = splat<V>(T(1));
+                for (int j = 0; weight && j < W; ++j) lane(groups[i].weight, j) = weight[y[i * W + j]];
+                for (int j = 0; Loss::shifted && j < W; ++j) {
+                    lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
+                }
             }
-            sum_group<T, C, Plain>(weight, classes, factor, e, groups[i]);
+            sum_group<T, C, Plain || !Loss::linear, !Plain>(weight, classes, factor, e, groups[i]);
         }
         V tiny = V{};
         for (int i = 0; i < count; ++i) {
@@ -187,7 +191,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
         const bool some_tiny = g && any_lane<V>(tiny);
         for (int i = 0; g && i < count; ++i) {
             V* e = kept + i * classes;
-            spread_group<T, C, Plain>(weight, classes, groups[i], some_tiny, e);
+            spread_group<T, C, Plain || !Loss::linear>(weight, classes, groups[i], some_tiny, e);
             store_columns<T>(g + i * W * g_stride, g_stride, classes, e);
         }
     };

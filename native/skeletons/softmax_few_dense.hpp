@@ -40,21 +40,124 @@ struct FewDenseRows {
         const T* t = nullptr;  // soft rows
         int64_t t_stride = 0;
         I first, second;
-        V share;
+        V share, weight;  // of the first class; its class weight
     };
 
-    // e: the logits (in); the gradients over f (out). s: scratch for as many vectors, d too. Returns the losses; `lost`
-    // is not 0 in lanes that softmax_exact.hpp has to do.
-    template <bool OneHot>
-    KULLBACK_INLINE V group(V* e, V* s, V* d, const TargetGroup& target, V f, bool wants_gradient, V& lost) const {
+    // What the first sweep finds of a group of rows.
+    struct Found {
+        V center, others, sum, inverse, log_sum;
+        V top_e;  // an e that is 1, where just one is: that class' 1 - p comes from the others
+        V top_miss, top_log_miss;
+        Mask<V> alone;  // whether there is such a class
+    };
+
+    // Logits to exp relative to each row's largest, in place; visit(k, logit over T relative to the largest, exp).
+    template <class Visit>
+    KULLBACK_INLINE Found sum_group(V* e, Visit visit) const {
         V top = e[0];
         for (int k = 1; k < classes; ++k) top = larger<V>(e[k], top);
         top = larger<V>(splat<V>(-infinity<T>), top);
-        const V center = select<V>(top > -infinity<T>, top, V{});
-        GroupedSum<V> rest, masses_sum;
-        V ties = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), shift_y = V{};
+        Found x;
+        x.center = select<V>(top > -infinity<T>, top, V{});
+        GroupedSum<V> rest;
+        V ties = V{};
+        for (int k = 0; k < classes; ++k) {
+            const V d = (e[k] - x.center) * factor, y = exp_nonpositive<V>(d);
+            e[k] = y;
+            const Mask<V> is_top = y == T(1);
+            rest.add(select<V>(is_top, V{}, y));
+            ties += keep<V>(is_top, splat<V>(T(1)));
+            visit(k, d, y);
+            if (k % 16 == 15) rest.settle();
+        }
+        rest.settle();
+        const Mask<V> empty = ties == T(0);  // nothing but -inf, or a NaN
+        x.others = rest.total + (ties - T(1));
+        x.sum = rest.total + ties;
+        x.inverse = select<V>(x.sum == T(0), V{}, T(1) / x.sum);
+        x.log_sum = log1p_nonnegative<V>(select<V>(x.sum == T(0), V{}, larger<V>(V{}, x.others)));
+        x.alone = x.others < T(1);
+        x.top_e = select<V>(x.alone, splat<V>(T(1)), splat<V>(T(2)));
+        x.top_miss = select<V>(empty, splat<V>(T(1)), x.others * x.inverse);
+        const Mask<V> some = x.top_miss > T(0);
+        x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
+        return x;
+    }
+
+    // Lanes in which nothing is left for the others: softmax_exact.hpp has to do them.
+    KULLBACK_INLINE V lost_lanes(const Found& x) const {
+        if constexpr (!apart<Loss>) return V{};
+        return keep<V>(x.others < T(least_others<T>), splat<V>(T(1)));
+    }
+
+    KULLBACK_INLINE void add_z_loss(const Found& x, V mass, V& value, V& pulls) const {
+        if (job.z_loss == 0) return;
+        const V lse = x.center * factor + x.log_sum;
+        const Mask<V> some = mass != T(0);
+        value += keep<V>(some, T(job.z_loss) * mass * lse * lse);
+        pulls -= keep<V>(some, T(2 * job.z_loss) * mass * lse);
+    }
+
+    KULLBACK_INLINE V over_top_miss(const Found& x, V a) const {
+        const Mask<V> some = x.top_miss > T(0);
+        return keep<V>(x.alone, a / select<V>(some, x.top_miss, splat<V>(T(1))));
+    }
+
+    // A group whose rows are of one class each. e: the logits (in), the gradients times f (out); s: as many vectors.
+    KULLBACK_INLINE V one_hot_group(V* e, V* s, const TargetGroup& target, V f, V& lost) const {
+        V d_y = V{}, e_y = V{};
+        const Found x = sum_group(e, [&](int k, V d, V y) KULLBACK_LAMBDA {
+            const Mask<V> is_target = target.first == k;
+            d_y = select<V>(is_target, d, d_y);
+            e_y = select<V>(is_target, y, e_y);
+        });
+        lost = lost_lanes(x);
+        const V w = target.weight;
+        const Mask<V> right = e_y == x.top_e;
+        Chance<V> chance;
+        chance.p = e_y * x.inverse;
+        chance.miss = select<V>(right, x.top_miss, T(1) - chance.p);
+        chance.log_p = d_y - x.log_sum;
+        const Cost<V> on = loss.on(chance, V{});
+        const Cost<V> top = off_cost<V>(loss, x.inverse, x.top_miss, -x.log_sum, x.top_log_miss);
+        const V y_pull = -w * on.pull;
+        const V top_a =
+            keep<V>(x.alone, select<V>(right, y_pull * x.top_miss, w * x.inverse * top.pull * x.top_miss));
+        GroupedSum<V> values, pulls;
+        for (int k = 0; k < classes; ++k) {
+            // the target and a class that stands apart have had their turn: as if they had p = 0
+            V p = select<V>(target.first == k, V{}, e[k] * x.inverse);
+            p = select<V>(e[k] == x.top_e, V{}, p);
+            const Cost<V> off = off_cost<V>(loss, p, T(1) - p, V{}, log_of_small_miss<V>(p));
+            values.add(off.value);
+            const V pull = p * off.pull;
+            pulls.add(pull);
+            s[k] = pull;
+            if (k % 16 == 15) {
+                values.settle();
+                pulls.settle();
+            }
+        }
+        values.settle();
+        pulls.settle();
+        V value = values.total + on.value;
+        value += select<V>(right, V{}, keep<V>(x.alone, top.value));
+        value = keep<V>(w != T(0), w * value);
+        V all_pulls = w * pulls.total + select<V>(right, V{}, y_pull);
+        add_z_loss(x, w, value, all_pulls);
+        const V total = all_pulls + over_top_miss(x, top_a), share = total * x.inverse * f, each = w * f;
+        const V own = (top_a - x.inverse * all_pulls) * f, own_y = (y_pull - chance.p * total) * f;
+        for (int k = 0; k < classes; ++k) {
+            const V g = select<V>(target.first == k, own_y, s[k] * each - e[k] * share);
+            e[k] = select<V>(e[k] == x.top_e, own, g);
+        }
+        return select<V>(x.sum == x.sum, value, x.sum);
+    }
+
+    // The same for any targets; d: as many vectors again.
+    KULLBACK_INLINE V mass_group(V* e, V* s, V* d, const TargetGroup& target, V f, V& lost) const {
         V total = splat<V>(T(1));
-        if (!OneHot && target.t) {
+        if (target.t) {
             load_columns<T>(target.t, target.t_stride, classes, s);
             GroupedSum<V> sum;
             for (int k = 0; k < classes; ++k) {
@@ -66,110 +169,49 @@ struct FewDenseRows {
         }
         const T hard = T(masses.hard);
         const V everywhere = total * T(masses.spread);
-        for (int k = 0; k < classes; ++k) {
-            const V x = (e[k] - center) * factor;
-            d[k] = x;
-            const V y = exp_nonpositive<V>(x);
-            e[k] = y;
-            const Mask<V> is_top = y == T(1);
-            rest.add(select<V>(is_top, V{}, y));
-            ties += keep<V>(is_top, splat<V>(T(1)));
-            if constexpr (OneHot) {
-                const Mask<V> is_target = target.first == k;
-                d_y = select<V>(is_target, x, d_y);
-                e_y = select<V>(is_target, y, e_y);
-                if (weight) w_y = select<V>(is_target, splat<V>(weight[k]), w_y);
-                if constexpr (Loss::shifted) shift_y = select<V>(is_target, splat<V>(shift[k]), shift_y);
+        GroupedSum<V> masses_sum;
+        const Found x = sum_group(e, [&](int k, V relative, V) KULLBACK_LAMBDA {
+            d[k] = relative;
+            V mass;
+            if (target.t) {
+                mass = s[k];
             } else {
-                V mass;
-                if (target.t) {
-                    mass = s[k];
-                } else {
-                    mass = keep<V>(target.first == k, target.share) +
-                           keep<V>(target.second == k, T(1) - target.share);
-                }
-                mass = mass * hard + everywhere;
-                if (weight) mass *= weight[k];
-                s[k] = mass;
-                masses_sum.add(mass);
+                mass = keep<V>(target.first == k, target.share) + keep<V>(target.second == k, T(1) - target.share);
             }
-            if (k % 16 == 15) {
-                rest.settle();
-                masses_sum.settle();
-            }
-        }
-        rest.settle();
+            mass = mass * hard + everywhere;
+            if (weight) mass *= weight[k];
+            s[k] = mass;
+            masses_sum.add(mass);
+            if (k % 16 == 15) masses_sum.settle();
+        });
         masses_sum.settle();
-        const Mask<V> empty = ties == T(0);  // nothing but -inf, or a NaN
-        const V others = rest.total + (ties - T(1));
-        const V sum = rest.total + ties;
-        const V inverse = select<V>(sum == T(0), V{}, T(1) / sum);
-        const V log_sum = log1p_nonnegative<V>(select<V>(sum == T(0), V{}, larger<V>(V{}, others)));
-        const V all = OneHot ? w_y : masses_sum.total;
-        const Mask<V> alone = others < T(1);
-        const V top_miss = select<V>(empty, splat<V>(T(1)), others * inverse);
-        // an e that is 1, where just one is: that class' 1 - p comes from the others
-        const V top_e = select<V>(alone, splat<V>(T(1)), splat<V>(T(2)));
-        V top_log_miss = V{};
-        lost = V{};
-        if constexpr (apart<Loss>) {
-            lost = keep<V>(others < T(least_others<T>), splat<V>(T(1)));
-            const Mask<V> some = top_miss > T(0);
-            top_log_miss = -log1p_nonnegative<V>(inverse / select<V>(some, top_miss, splat<V>(T(1))));
-        }
-
+        lost = lost_lanes(x);
+        const V all = masses_sum.total;
         GroupedSum<V> values, pulls;
         V top_a = V{};
-        V y_pull = V{};
-        if constexpr (OneHot) {
-            Chance<V> chance;
-            chance.p = e_y * inverse;
-            chance.miss = select<V>(e_y == top_e, top_miss, T(1) - chance.p);
-            chance.log_p = d_y - log_sum;
-            const Cost<V> on = loss.on(chance, shift_y);
-            values.add(keep<V>(w_y != T(0), w_y * on.value));
-            y_pull = -w_y * on.pull;
-            top_a = keep<V>(e_y == top_e, y_pull * chance.miss);
-        }
         for (int k = 0; k < classes; ++k) {
-            const V p = e[k] * inverse;
-            const Mask<V> is_top = e[k] == top_e;
-            V pull;
-            if constexpr (OneHot) {
-                const Mask<V> is_target = target.first == k;
-                const V miss = select<V>(is_top, top_miss, T(1) - p);
-                const V log_miss = select<V>(is_top, top_log_miss, log_of_small_miss<V>(p));
-                const Cost<V> off = off_cost<V>(loss, p, miss, d[k] - log_sum, log_miss);
-                values.add(select<V>(is_target, V{}, keep<V>(p != T(0), all * off.value)));
-                const V push = all * p * off.pull;
-                top_a = select<V>(is_target, top_a, select<V>(is_top, push, top_a));
-                pull = select<V>(is_target, y_pull, push / miss);
-                pull = select<V>(is_top, V{}, pull);
-            } else {
-                Chance<V> chance;
-                chance.p = p;
-                chance.miss = T(1) - p;
-                chance.log_p = d[k] - log_sum;
-                if constexpr (apart<Loss>) chance.miss = select<V>(is_top, top_miss, chance.miss);
-                const V mass = s[k];
-                const Cost<V> on = loss.on(chance, Loss::shifted ? splat<V>(shift[k]) : V{});
-                V value = keep<V>(mass != T(0), mass * on.value);
-                pull = -mass * on.pull;
-                V push = V{};
-                if constexpr (Loss::looks_at_all) {
-                    const V log_miss = select<V>(is_top, top_log_miss, log_of_small_miss<V>(p));
-                    const V off_mass = all - mass;
-                    const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
-                    value += keep<V>(p != T(0), off_mass * off.value);
-                    push = off_mass * p * off.pull;
-                }
-                if constexpr (apart<Loss>) {
-                    top_a = select<V>(is_top, pull * chance.miss + push, top_a);
-                    if constexpr (Loss::looks_at_all) pull += push / chance.miss;
-                    pull = select<V>(is_top, V{}, pull);
-                }
-                values.add(value);
+            const V p = e[k] * x.inverse, mass = s[k];
+            const Mask<V> is_top = e[k] == x.top_e;
+            Chance<V> chance;
+            chance.p = p;
+            chance.miss = T(1) - p;
+            chance.log_p = d[k] - x.log_sum;
+            if constexpr (apart<Loss>) chance.miss = select<V>(is_top, x.top_miss, chance.miss);
+            const Cost<V> on = loss.on(chance, Loss::shifted ? splat<V>(shift[k]) : V{});
+            V value = keep<V>(mass != T(0), mass * on.value);
+            V pull = -mass * on.pull;
+            if constexpr (Loss::looks_at_all) {
+                const V log_miss = select<V>(is_top, x.top_log_miss, log_of_small_miss<V>(p));
+                const V off_mass = all - mass;
+                const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
+                value += keep<V>(p != T(0), off_mass * off.value);
+                pull += off_mass * p * off.pull;
             }
+            if constexpr (apart<Loss>) {
+                top_a = select<V>(is_top, pull * chance.miss, top_a);
+                pull = select<V>(is_top, V{}, pull);
+            }
+            values.add(value);
             pulls.add(pull);
             s[k] = pull;
             if (k % 16 == 15) {
@@ -180,25 +222,16 @@ struct FewDenseRows {
         values.settle();
         pulls.settle();
         V value = values.total, all_pulls = pulls.total;
-        if (job.z_loss != 0) {
-            const V lse = center * factor + log_sum;
-            const Mask<V> some = all != T(0);
-            value += keep<V>(some, T(job.z_loss) * all * lse * lse);
-            all_pulls -= keep<V>(some, T(2 * job.z_loss) * all * lse);
+        add_z_loss(x, all, value, all_pulls);
+        if constexpr (apart<Loss>) {
+            const V share = (all_pulls + over_top_miss(x, top_a)) * x.inverse * f;
+            const V own = (top_a - x.inverse * all_pulls) * f;
+            for (int k = 0; k < classes; ++k) e[k] = select<V>(e[k] == x.top_e, own, s[k] * f - e[k] * share);
+        } else {
+            const V share = all_pulls * x.inverse * f;
+            for (int k = 0; k < classes; ++k) e[k] = s[k] * f - e[k] * share;
         }
-        if (wants_gradient) {
-            if constexpr (apart<Loss>) {
-                const Mask<V> some = top_miss > T(0);
-                const V from_top = keep<V>(alone, top_a / select<V>(some, top_miss, splat<V>(T(1))));
-                const V share = (all_pulls + from_top) * inverse * f;
-                const V own = (top_a - inverse * all_pulls) * f;
-                for (int k = 0; k < classes; ++k) e[k] = select<V>(e[k] == top_e, own, s[k] * f - e[k] * share);
-            } else {
-                const V share = all_pulls * inverse * f;
-                for (int k = 0; k < classes; ++k) e[k] = s[k] * f - e[k] * share;
-            }
-        }
-        return select<V>(sum == sum, value, sum);
+        return select<V>(x.sum == x.sum, value, x.sum);
     }
 
     // Sum, and whether every entry of the group's soft rows is valid.
@@ -260,8 +293,19 @@ struct FewDenseRows {
                 if (masses.soft()) target.t = tail_t;
                 z_stride = target.t_stride = classes;
             }
+            // the lines that the gradient will overwrite come from memory while exp keeps the processor busy
+            for (int64_t line = 0; out && line < W * classes; line += 64 / int64_t(sizeof(T))) {
+                prefetch(out + r * job.out_stride + line);
+            }
             load_columns<T>(z, z_stride, classes, e);
-            V value = group<OneHot>(e, s, d, target, f, out != nullptr, lost);
+            V value;
+            if constexpr (OneHot) {
+                target.weight = splat<V>(T(1));
+                for (int i = 0; weight && i < W; ++i) lane(target.weight, i) = weight[first[i]];
+                value = one_hot_group(e, s, target, f, lost);
+            } else {
+                value = mass_group(e, s, d, target, f, lost);
+            }
             // rows that are lost are done over while their logits are still there
             T* again = padding + 2 * W * classes;
             bool any_lost = false;

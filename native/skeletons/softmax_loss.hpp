@@ -3,7 +3,7 @@
 // A loss is a struct built from the Job, in a file of its own in losses/softmax/, with
 //
 //   on(chance, shift)   what a class with that chance costs when it is the true one
-//   off(chance)         and when it is not, if `looks_at_all`; written like on() for the chance that it is not so
+//   off(chance)         and when it is not, if `looks_at_all`; nothing at p = 0
 //
 // and three flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
 // at_class); `looks_at_all`, it has an off(); `shifted`, it reads the job's own number for each class. A row costs
@@ -11,7 +11,8 @@
 //
 // Costs are functions of the class' log-odds o = log(p / (1 - p)), given so that nothing overflows:
 //
-//   value, pull = -value' / (1 - p), bend = value'' / (1 - p)
+//   on:  value, pull = -value' / (1 - p), bend = value'' / (1 - p)
+//   off: value, pull = value' / (p (1 - p)), bend = value'' / p
 //
 // Masses, scale, temperature, priors, softcap and z-loss are the skeleton's business.
 #pragma once
@@ -35,15 +36,6 @@ struct Chance {
         const Mask<V> some = miss > T(0);
         return select<V>(some, -log1p_nonnegative<V>(p / select<V>(some, miss, splat<V>(T(1)))),
                          splat<V>(-infinity<T>));
-    }
-    KULLBACK_INLINE Chance mirrored() const {
-        Chance other;
-        other.p = miss;
-        other.miss = p;
-        other.log_p = log_miss();
-        other.knows_log_miss = true;
-        other.known_log_miss = log_p;
-        return other;
     }
 };
 

@@ -40,6 +40,11 @@ struct WithOptions {
     // Calls body(place in a block, place in the output, part) for every vector of the output.
     template <class Body>
     static KULLBACK_INLINE void along_out(const Job& job, int64_t begin, int64_t end, Body body) {
+        if (job.out_stride == job.classes) {  // rows one behind the other
+            T* out = static_cast<T*>(job.out) + begin * job.classes;
+            along<T>(0, (end - begin) * job.classes, [&](int64_t at, auto part) KULLBACK_LAMBDA { body(at, out + at, part); });
+            return;
+        }
         for (int64_t i = begin; i < end; ++i) {
             T* out = static_cast<T*>(job.out) + i * job.out_stride;
             along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
@@ -50,6 +55,19 @@ struct WithOptions {
 
     static void evaluate(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
         if (!applies(job)) return Plain::evaluate(job, begin, end, memory, report);
+        // a few rows at a time, so that the transformed ones stay in the nearest cache
+        const int64_t rows = job.classes < 4096 ? 4096 / job.classes : 1;
+        for (int64_t first = begin; first < end && report.bad_row < 0; first += rows) {
+            Report part;
+            evaluate_few(job, first, first + rows < end ? first + rows : end, memory, part);
+            report.total += part.total;
+            if (report.infinite_row < 0) report.infinite_row = part.infinite_row;
+            report.bad_row = part.bad_row;
+            report.bad_column = part.bad_column;
+        }
+    }
+
+    static void evaluate_few(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
         Scratch scratch(memory);
         const Block block = transform<T>(job, begin, end, scratch, false);
         Plain::evaluate(inner(job, block, begin, false), begin, end, scratch.rest(), report);

@@ -1,8 +1,7 @@
 // Brier: (1 - p)^2 of the true class and p^2 of every other.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct Brier : SoftmaxLoss {
     static constexpr bool looks_at_all = true;
@@ -16,12 +15,12 @@ struct Brier : SoftmaxLoss {
         return {y.miss * y.miss, slope, slope * (T(2) * y.p - y.miss)};
     }
     template <class V>
-    KULLBACK_INLINE Cost<V> off(const Chance<V>& not_so) const {
-        return on<V>(not_so, V{});
+    KULLBACK_INLINE Cost<V> off(const Chance<V>& y) const {
+        using T = Scalar<V>;
+        return {y.p * y.p, T(2) * y.p, T(2) * y.p * y.miss * (T(2) * y.miss - y.p)};
     }
 };
 
 KULLBACK_SOFTMAX_LOSS(brier, Brier)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // Cross-entropy, sum_k -s_k log p_k with s_k = w_k ((1 - e) t_k + e/C sum t): linear in the targets.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct CrossEntropy : SoftmaxLoss {
     static constexpr bool linear = true;
@@ -36,5 +35,4 @@ struct CrossEntropy : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(cross_entropy, CrossEntropy)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // Focal: -(1 - p)^g log p of the true class.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct Focal : SoftmaxLoss {
     double gamma;
@@ -25,5 +24,4 @@ struct Focal : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(focal, Focal)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // Generalised cross-entropy: (1 - p^q) / q of the true class.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct GeneralisedCrossEntropy : SoftmaxLoss {
     double q;
@@ -19,5 +18,4 @@ struct GeneralisedCrossEntropy : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(generalised_cross_entropy, GeneralisedCrossEntropy)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // LDAM: cross-entropy as if the true class' logit were its margin D lower, log(1 + e^D (1 - p) / p).
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct Ldam : SoftmaxLoss {
     static constexpr bool shifted = true;
@@ -42,5 +41,4 @@ struct Ldam : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(ldam, Ldam)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // One-vs-rest: -log p of the true class and -log(1 - p) of every other.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct OneVsRest : SoftmaxLoss {
     static constexpr bool looks_at_all = true;
@@ -14,12 +13,11 @@ struct OneVsRest : SoftmaxLoss {
         return {-y.log_p, splat<V>(Scalar<V>(1)), y.p};
     }
     template <class V>
-    KULLBACK_INLINE Cost<V> off(const Chance<V>& not_so) const {
-        return on<V>(not_so, V{});
+    KULLBACK_INLINE Cost<V> off(const Chance<V>& y) const {
+        return {-y.log_miss(), Scalar<V>(1) / y.miss, y.miss};
     }
 };
 
 KULLBACK_SOFTMAX_LOSS(one_vs_rest, OneVsRest)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

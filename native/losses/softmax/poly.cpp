@@ -1,8 +1,7 @@
 // Poly-1: -log p + e (1 - p) of the true class.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct Poly : SoftmaxLoss {
     double epsilon;
@@ -19,5 +18,4 @@ struct Poly : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(poly, Poly)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,8 +1,7 @@
 // The smoothed 0-1 loss: 1 - p of the true class.
 #include "skeletons/softmax_family.hpp"
 
-namespace kullback {
-namespace KULLBACK_LEVEL {
+namespace kullback::KULLBACK_LEVEL {
 
 struct SmoothedZeroOne : SoftmaxLoss {
     explicit SmoothedZeroOne(const Job&) {}
@@ -15,5 +14,4 @@ struct SmoothedZeroOne : SoftmaxLoss {
 
 KULLBACK_SOFTMAX_LOSS(smoothed_zero_one, SmoothedZeroOne)
 
-}  // namespace KULLBACK_LEVEL
-}  // namespace kullback
+}  // namespace kullback::KULLBACK_LEVEL

@@ -1,4 +1,9 @@
-"""The losses: what each one computes, what its minimiser means, and how it is spelled."""
+"""The losses: what each one computes, what its minimiser means, and how it is spelled.
+
+Every loss exported here is in the catalogue; sums are spelled by their terms.
+"""
+
+import inspect
 
 from kullback.losses.asymmetric import Asymmetric
 from kullback.losses.balanced_softmax import BalancedSoftmax
@@ -59,3 +64,13 @@ __all__ = [
     "parse_loss",
     "register_loss",
 ]
+
+CATALOGUE.update(
+    (kind.name, kind)
+    for kind in [globals()[name] for name in __all__]
+    if inspect.isclass(kind)
+    and issubclass(kind, Loss)
+    and "name" in vars(kind)
+    and not inspect.isabstract(kind)
+    and kind is not WeightedSum
+)

@@ -31,7 +31,7 @@ class Brier(SoftmaxLoss):
     name: ClassVar[str] = "brier"
     family: ClassVar[str] = "brier"
     truthful: ClassVar[bool] = True
-    row_ceiling: ClassVar[float] = 2.0
+    row_ceiling: ClassVar[float | None] = 2.0
 
     @property
     def convex(self) -> bool:

@@ -37,15 +37,13 @@ class Focal(SoftmaxLoss):
 
     name: ClassVar[str] = "focal"
     family: ClassVar[str] = "focal"
+    scalars: ClassVar[tuple[str, ...]] = ("gamma",)
 
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("gamma", base.check_between("gamma", self.gamma, 0, 100))
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.gamma,)
 
     @property
     def truthful(self) -> bool:  # type: ignore[override]

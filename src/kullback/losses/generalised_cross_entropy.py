@@ -36,6 +36,7 @@ class GeneralisedCrossEntropy(SoftmaxLoss):
 
     name: ClassVar[str] = "generalised_cross_entropy"
     family: ClassVar[str] = "generalised_cross_entropy"
+    scalars: ClassVar[tuple[str, ...]] = ("q",)
 
     q: float = 0.7
 
@@ -43,22 +44,9 @@ class GeneralisedCrossEntropy(SoftmaxLoss):
         super().__post_init__()
         self._set("q", base.check_between("q", base.check_positive("q", self.q), 0, 1))
 
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.q,)
-
     def _best_scores(self, s: base.Float) -> base.Float:
         return base.sharpened(s, math.inf if self.q == 1 else 1 / (1 - self.q))
 
     def _check_elicits(self) -> None:
         if self.q == 1:
             raise no_probabilities(self, "at q = 1 its minimiser is the most likely class, whatever its probability")
-
-    @property
-    def convex(self) -> bool:
-        """False: flat far out, as every bounded loss."""
-        return False
-
-    @property
-    def row_ceiling(self) -> float:  # type: ignore[override]
-        """1/q, at p_y = 0."""
-        return 1 / self.q

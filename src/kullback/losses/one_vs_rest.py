@@ -32,6 +32,7 @@ class OneVsRest(SoftmaxLoss):
     name: ClassVar[str] = "one_vs_rest"
     family: ClassVar[str] = "one_vs_rest"
     truthful: ClassVar[bool] = True
+    row_ceiling: ClassVar[float | None] = float("inf")
 
     @property
     def convex(self) -> bool:

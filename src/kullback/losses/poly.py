@@ -30,15 +30,13 @@ class Poly(SoftmaxLoss):
 
     name: ClassVar[str] = "poly"
     family: ClassVar[str] = "poly"
+    scalars: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     epsilon: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("epsilon", base.check_at_least("epsilon", self.epsilon, -1))
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.epsilon,)
 
     @property
     def truthful(self) -> bool:  # type: ignore[override]

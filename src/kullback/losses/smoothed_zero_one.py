@@ -32,15 +32,9 @@ class SmoothedZeroOne(SoftmaxLoss):
 
     name: ClassVar[str] = "smoothed_zero_one"
     family: ClassVar[str] = "smoothed_zero_one"
-    row_ceiling: ClassVar[float] = 1.0
 
     def _best_scores(self, s: base.Float) -> base.Float:
         return base.sharpened(s, math.inf)
 
     def _check_elicits(self) -> None:
         raise no_probabilities(self, "its minimiser is the most likely class, whatever its probability")
-
-    @property
-    def convex(self) -> bool:
-        """False: flat far out, as every bounded loss."""
-        return False

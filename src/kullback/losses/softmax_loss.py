@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from kullback import kernels
 from kullback.errors import InputError, NoProbabilitiesError
 from kullback.kernels import dispatch
-from kullback.kernels.elements import SOFTMAX_FAMILIES
+from kullback.kernels.elements import SOFTMAX_FAMILIES, Odds
 from kullback.kernels.recipe import Evaluation, SoftmaxRecipe, TargetSummary
 from kullback.kernels.reference import softmax_odds
 from kullback.losses import base
@@ -47,8 +47,11 @@ class SoftmaxLoss(Loss):
     target_form: ClassVar[Literal["classes", "labels"]] = "classes"
     link: ClassVar[str] = "softmax"
     family: ClassVar[str]
+    scalars: ClassVar[tuple[str, ...]] = ()  # the settings that are the family's parameters, in its order
     truthful: ClassVar[bool] = False  # without weights and smoothing, is the truth its minimiser?
-    row_ceiling: ClassVar[float] = math.inf  # the most a row of unit mass and weight may cost
+    row_ceiling: ClassVar[float | None] = (
+        None  # the most a row of unit mass and weight may cost; None: its cost at p = 0
+    )
 
     class_weight: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
@@ -69,7 +72,7 @@ class SoftmaxLoss(Loss):
 
     def _parameters(self) -> tuple[float, ...]:
         """The family's own scalars."""
-        return ()
+        return tuple(float(getattr(self, name)) for name in self.scalars)
 
     def _shift(self, n_classes: int) -> Float | None:
         """The family's own number per class."""
@@ -96,6 +99,11 @@ class SoftmaxLoss(Loss):
     # ------------------------------------------------------------ what the loss is
 
     @property
+    def convex(self) -> bool:
+        """False, unless a loss says otherwise: every bounded loss is flat far out."""
+        return False
+
+    @property
     def proper(self) -> bool:
         """Whether the true distribution is its minimiser: nothing (smoothing, unequal weights, …) moves it."""
         return self.truthful and self.label_smoothing == 0 and len(set(self.class_weight or ())) <= 1
@@ -108,7 +116,11 @@ class SoftmaxLoss(Loss):
     @property
     def ceiling(self) -> float:
         """The least upper bound of one example's loss, in nats."""
-        return self.row_ceiling * max(self.class_weight or (1.0,))
+        highest = self.row_ceiling
+        if highest is None:
+            certain = Odds(*(np.array([x]) for x in (0.0, 1.0, -np.inf, 0.0)))
+            highest = float(SOFTMAX_FAMILIES[self.family].on(certain, self._parameters(), None).value[0])
+        return highest * max(self.class_weight or (1.0,))
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal logits, in nats, where all classes are equally frequent.
