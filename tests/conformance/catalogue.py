@@ -16,6 +16,7 @@ from kullback.losses import (
     Deviance,
     Focal,
     GeneralisedCrossEntropy,
+    JensenShannon,
     Ldam,
     OneVsRest,
     Poly,
@@ -86,6 +87,14 @@ SOFTMAX = {
         _softmax(lambda loss: exact.generalised(loss.q)),
     ),
     "poly": (lambda c: Poly(epsilon=2, class_weight=counts(c)), _softmax(lambda loss: exact.poly(loss.epsilon))),
+    "jensen_shannon": (
+        lambda c: JensenShannon(class_weight=counts(c)),
+        _softmax(lambda loss: exact.jensen_shannon(loss.share)),
+    ),
+    "jensen_shannon(0.9)": (
+        lambda c: JensenShannon(share=0.9, label_smoothing=0.1),
+        _softmax(lambda loss: exact.jensen_shannon(loss.share)),
+    ),
     "poly(-1)": (lambda c: Poly(epsilon=-1), _softmax(lambda loss: exact.poly(loss.epsilon))),
     "smoothed_zero_one": (lambda c: SmoothedZeroOne(temperature=0.5), _softmax(lambda loss: exact.linear)),
     "brier": (lambda c: Brier(), _softmax(lambda loss: exact.brier, exact.mirrored(exact.brier))),

@@ -121,6 +121,21 @@ def poly(epsilon):
     return lambda p, m, log_p, log_m: -log_p + epsilon * m
 
 
+def jensen_shannon(share):
+    """H of the mixture less the mixture of the entropies, of the distributions (p, 1 − p) and (1, 0)."""
+    share = _number(share)
+
+    def part(x):
+        return x * mp.log(x) if x != 0 else mp.mpf(0)
+
+    def value(p, m, log_p, log_m):
+        mixed = share + (1 - share) * p, (1 - share) * m
+        gap = -part(mixed[0]) - part(mixed[1]) + (1 - share) * (part(p) + part(m))
+        return gap / (-(1 - share) * mp.log(1 - share))
+
+    return value
+
+
 def linear(p, m, log_p, log_m):
     return m
 

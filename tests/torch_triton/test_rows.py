@@ -173,7 +173,8 @@ def test_confident_rows_keep_their_digits(device):
         np.testing.assert_allclose(result.gradient.cpu(), gradient, rtol=2e-5, atol=1e-35)
 
 
-def test_the_same_losses_exist_everywhere():
+def test_devices_have_the_same_losses():
+    """What they lack of the catalogue runs in the code for the CPU."""
     from kullback.kernels.elements import SOFTMAX_FAMILIES
 
-    assert set(FAMILIES) == set(reference.FAMILIES) == set(SOFTMAX_FAMILIES) == set(PARAMETERS)
+    assert set(FAMILIES) == set(reference.FAMILIES) == set(PARAMETERS) <= set(SOFTMAX_FAMILIES)

@@ -116,6 +116,15 @@ def poly(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
     return Term(-odds.log_p + epsilon * m, -m * (1 + epsilon * p), p * m * (1 + epsilon * (p - m)))
 
 
+def jensen_shannon(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """H(r·y + (1 − r)·p) − (1 − r)·H(p), over its scale −(1 − r)·log(1 − r), with parameters (r,)."""
+    r, (p, m), level = parameters[0], odds[:2], np.log1p(-parameters[0])
+    mixed, log_mixed, p_log_p = r + (1 - r) * p, np.log1p((r - 1) * m), _product(p, odds.log_p)
+    pull = (p_log_p + p * (level - log_mixed)) / level
+    value = (mixed * log_mixed / (1 - r) - p_log_p + m * level) / level
+    return Term(value, -pull * m, m * ((p - m) * pull - p * m * r / (level * mixed)))
+
+
 def linear(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
     """1 − p: the expected 0–1 loss of a prediction drawn from p."""
     p, m = odds.p, odds.miss
@@ -152,6 +161,7 @@ SOFTMAX_FAMILIES = {
     "focal": Family(focal),
     "generalised_cross_entropy": Family(generalised),
     "poly": Family(poly),
+    "jensen_shannon": Family(jensen_shannon),
     "smoothed_zero_one": Family(linear),
     "ldam": Family(shifted_log),
 }

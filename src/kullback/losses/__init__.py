@@ -16,6 +16,7 @@ from kullback.losses.focal import Focal
 from kullback.losses.from_probabilities import ClippedWarning, Clipping, CrossEntropyFromProbabilities
 from kullback.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from kullback.losses.heads import Heads
+from kullback.losses.jensen_shannon import JensenShannon
 from kullback.losses.kullback_leibler import KullbackLeibler
 from kullback.losses.ldam import Ldam
 from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
@@ -45,6 +46,7 @@ __all__ = [
     "Focal",
     "GeneralisedCrossEntropy",
     "Heads",
+    "JensenShannon",
     "KullbackLeibler",
     "Ldam",
     "LogitL1",
