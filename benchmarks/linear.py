@@ -303,7 +303,7 @@ def main() -> None:
             held["runs"][solver] = [json.loads(line) for line in lines if line.startswith("{")]
             times = [to_gap(held["runs"][solver], gap) for gap in GAPS]
             print(f"{data:>14} {solver:<24} {times}", flush=True)
-        stored["machine"] = {**machine("scikit-learn", "scipy"), "threads": threads(), "clock": clock_name()}
+        stored["machine"] = {**machine("scikit-learn", "scipy", "cyanure"), "threads": threads(), "clock": clock_name()}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
     print(table(stored["linear"]))

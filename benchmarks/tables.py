@@ -1,4 +1,4 @@
-"""Put the stored results into the README, between its two markers; ``--check`` only says whether they agree."""
+"""Put the stored results between their markers in README and docs; ``--check`` only says whether they agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
+LINEAR = HERE.parent / "docs" / "linear.md"
 
 FITS = {
     "letter": "letter, CSV, 20000 × 16, 26 classes",
@@ -89,18 +89,75 @@ def fits() -> str:
     )
 
 
+def linear() -> str:
+    content = load("linear")
+    how = content["machine"]
+    names = sorted({name for held in content["linear"].values() for name in held["runs"]} - {"kullback"})
+    rows = []
+    for data, held in content["linear"].items():
+        times = {name: [_to_gap(held["runs"].get(name, []), gap) for gap in (1e-3, 1e-6)] for name in held["runs"]}
+        ahead = []
+        for k in (0, 1):
+            rivals = [t[k] for name, t in times.items() if name != "kullback" and t[k] is not None]
+            own = times["kullback"][k]
+            ahead.append(f"{min(rivals) / own:.1f}×" if rivals and own else "–")
+        cells = [" / ".join("–" if t is None else f"{t:.2f}" for t in times.get(n, [])) for n in ("kullback", *names)]
+        shape = f"{data}, {held['rows']} × {held['columns']}, {held['classes']} classes"
+        rows.append([shape, *(cell or "not run" for cell in cells), " / ".join(ahead)])
+    clock = "processor time" if how["clock"] == "cpu" else "wall clock"
+    head = ["data", "Kullback", *names, "best rival / Kullback"]
+    return (
+        f"Seconds to a true relative gap of 1e-3 / 1e-6 at C = 1, {how['threads']} thread, {clock}, the fastest of "
+        "each solver's own tolerances; – where none of them got there "
+        f"(`benchmarks/linear.py`; {where(content)}):\n\n"
+        f"{table(head, rows)}"
+    )
+
+
+def _to_gap(runs: list[dict[str, float]], gap: float) -> float | None:
+    return min((run["seconds"] for run in runs if run["gap"] <= gap), default=None)
+
+
+def scaling() -> str:
+    content = load("scaling")
+    head = ["rows", "s", "s per million rows", "passes", "data, MB", "memory beside it, MB"]
+    rows = [
+        [
+            f"{r['rows']}",
+            f"{r['seconds']:.2f}",
+            f"{1e6 * r['seconds'] / r['rows']:.1f}",
+            f"{r['passes']}",
+            f"{r['data_mb']}",
+            f"{r['more_mb']}",
+        ]
+        for r in content["results"]
+    ]
+    return f"One thread, processor time (`benchmarks/scaling.py`; {where(content)}):\n\n{table(head, rows)}"
+
+
+def between(path: Path, name: str, inside: str) -> tuple[str, str]:
+    """The file as it is, and as it should be."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    text = path.read_text()
+    before, rest = text.split(begin)
+    return text, f"{before}{begin}\n{inside}\n{end}{rest.split(end)[1]}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README differs")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if anything differs")
     options = parser.parse_args()
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    new = f"{before}{BEGIN}\n{losses()}\n{fits()}\n{END}{after}"
-    if options.check:
-        return 0 if new == text else 1
-    README.write_text(new)
-    return 0
+    differs = False
+    for path, name, inside in (
+        (README, "results", f"{losses()}\n{fits()}"),
+        (LINEAR, "linear", linear()),
+        (LINEAR, "scaling", scaling()),
+    ):
+        text, new = between(path, name, inside)
+        differs |= text != new
+        if not options.check:
+            path.write_text(new)
+    return int(differs and options.check)
 
 
 if __name__ == "__main__":

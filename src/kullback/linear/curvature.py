@@ -99,7 +99,7 @@ def plan_sparse(n_rows: int, n_columns: int, n_outputs: int, n_entries: int, *, 
     leading = min(_affordable(20.0 * one_pass, n_outputs, coupled), n_columns)
     if leading < 2:
         return None
-    return _sampling(leading, leading < n_columns, n_rows, leading, n_outputs, one_pass, coupled)
+    return _sampling(leading, leading < n_columns, n_rows, leading, n_outputs, one_pass, coupled, rows_each=2)
 
 
 def _affordable(work: float, n_outputs: int, coupled: bool) -> int:
@@ -110,13 +110,21 @@ def _affordable(work: float, n_outputs: int, coupled: bool) -> int:
 
 
 def _sampling(
-    leading: int, rotated: bool, n_rows: int, n_columns: int, n_outputs: int, one_pass: float, coupled: bool
+    leading: int,
+    rotated: bool,
+    n_rows: int,
+    n_columns: int,
+    n_outputs: int,
+    one_pass: float,
+    coupled: bool,
+    *,
+    rows_each: int = 4,
 ) -> Plan:
-    """How many rows to sample for so many leading columns, out of how many kept of `n_columns` each."""
+    """How many rows to sample, `rows_each` or more for a parameter, out of how many kept of `n_columns` each."""
     size = leading * n_outputs if coupled else leading
     # Where parameters are few, more rows cost little beside the passes, and make the estimate better.
     cheap = int(3.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
-    sampled = min(n_rows, max(500, 4 * size, cheap))
+    sampled = min(n_rows, max(500, rows_each * size, cheap))
     most = CANDIDATE_BYTES // (4 * n_columns)
     candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))
     return Plan(leading, rotated, min(sampled, candidates), candidates)
