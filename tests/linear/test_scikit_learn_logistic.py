@@ -165,7 +165,7 @@ EXPECTED = {
     r"test_(l1_ratio_None_deprecated|l1_ratio_non_elasticnet)": THEIR_HISTORY,
     r"test_(penalty_deprecated|penalty_none|logisticregression_warns_with_n_jobs).*": THEIR_HISTORY,
     r"test_lr_penalty_l1ratio_incompatible.*": THEIR_HISTORY,
-    r"test_(LogisticRegression_elastic_net_objective|elastic_net_coeffs|logreg_l1).*": PENALTIES,
+    r"test_(LogisticRegression_elastic_net_objective|elastic_net_coeffs).*": PENALTIES,
     r"test_logistic_cv\[42-True\]|test_n_iter\[True-.*|test_multinomial_cv_iris.*": LAYOUT,
     r"test_LogisticRegressionCV_(no_refit|on_folds).*": LAYOUT,
     r"test_(lr_cv_scores_differ_when_sample_weight|passing_params_without_enabling_metadata).*": ROUTING,
