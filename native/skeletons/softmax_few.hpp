@@ -42,14 +42,25 @@ struct Group {
     V on_weight, at_class;
 };
 
+// Calls body(k) for k in [begin, end), unrolled altogether where the number of classes C is known.
+template <int C, class Body>
+KULLBACK_INLINE void each_class(int begin, int end, Body body) {
+    if constexpr (C > 0) {
+#pragma GCC unroll 16
+        for (int k = begin; k < end; ++k) body(k);
+    } else {
+#pragma GCC unroll 4
+        for (int k = begin; k < end; ++k) body(k);
+    }
+}
+
 // Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
 template <class T, int C, bool Plain, bool Scaled>
 KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, Vector<T>* e, Group<T>& group) {
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
     V top = e[0];
-#pragma GCC unroll 4
-    for (int k = 1; k < classes; ++k) top = larger<V>(e[k], top);
+    each_class<C>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
     top = larger<V>(splat<V>(-infinity<T>), top);
     const V center = select<V>(top > -infinity<T>, top, V{});
     const auto target = group.target;
@@ -59,8 +70,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
         // sums of sums: rounding grows with 16 + C/16 terms and not with C
         const int end = begin + 16 < classes ? begin + 16 : classes;
         V misses_here = V{}, weighted_here = V{};
-#pragma GCC unroll 4
-        for (int k = begin; k < end; ++k) {
+        each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
             const V above = e[k] - center, d = Plain && !Scaled ? above : above * factor;
             const V exp_d = exp_lifted<V>(d);
             e[k] = exp_d;
@@ -75,7 +85,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
                 weighted_here += keep<V>(w != T(0), w * d);
                 weight_sum += w;
             }
-        }
+        });
         misses += misses_here;
         weighted += weighted_here;
     }
@@ -136,13 +146,12 @@ KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Gr
     }
     const auto target = group.target;
     auto class_here = target ^ target;
-#pragma GCC unroll 4
-    for (int k = 0; k < classes; ++k) {
+    each_class<C>(0, classes, [&](int k) KULLBACK_LAMBDA {
         V g = e[k] * factor;
         if constexpr (!Plain) g += group.on_weight * (weight ? weight[k] : T(1));
         e[k] = select<V>(target == class_here, group.at_class, g);
         class_here += 1;
-    }
+    });
 }
 
 // The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
@@ -237,8 +246,13 @@ void few_class_block(const Job& job, const Loss& loss, const Rows<T>& logits, co
     };
     if constexpr (Plain && Loss::linear) {
         // the loops over so few classes are worth unrolling
-        if (job.classes == 2) return run(std::integral_constant<int, 2>{});
-        if (job.classes == 3) return run(std::integral_constant<int, 3>{});
+        switch (job.classes) {
+            case 2: return run(std::integral_constant<int, 2>{});
+            case 3: return run(std::integral_constant<int, 3>{});
+            case 4: return run(std::integral_constant<int, 4>{});
+            case 5: return run(std::integral_constant<int, 5>{});
+            case 10: return run(std::integral_constant<int, 10>{});
+        }
     }
     run(std::integral_constant<int, 0>{});
 }
