@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 LINEAR = HERE.parent / "docs" / "linear.md"
+TORCH = HERE.parent / "docs" / "torch.md"
 
 FITS = {
     "letter": "letter, CSV, 20000 × 16, 26 classes",
@@ -135,6 +136,49 @@ def scaling() -> str:
     return f"One thread, processor time (`benchmarks/scaling.py`; {where(content)}):\n\n{table(head, rows)}"
 
 
+def torch_cpu() -> str:
+    results = load("torch_cpu")["results"]
+    whole = [row for row in results.values() if row["what"] == "cross_entropy"]
+    rows = []
+    for row in whole:
+        times, faster = row["milliseconds"], row["times_faster_than"]
+        rows.append(
+            [
+                f"{row['dtype']}, {row['shape'][0]} × {row['shape'][1]}",
+                *(f"{times[name]:.1f}" for name in ("kullback", "eager", "compiled")),
+                *(f"{faster[name]:.1f}×" for name in ("eager", "compiled")),
+                f"{row['bar']:g}×{'' if row['met'] else ', missed'}",
+            ]
+        )
+    head = ["logits", "Kullback, ms", "eager, ms", "`torch.compile`, ms", "faster than eager", "than compiled", "aim"]
+    layers = []
+    for row in results.values():
+        if row["what"] == "cross_entropy":
+            continue
+        memory = "bytes_beyond_weight_gradient" in row
+        unit, divisor = ("MiB", 2**20) if memory else ("ms", 1)
+        figures = row["bytes_beyond_weight_gradient" if memory else "milliseconds"]
+        chunked = f"{figures['torch_chunked'] / divisor:.0f}" if "torch_chunked" in figures else "–"
+        layers.append(
+            [
+                f"{row['dtype']}, {' × '.join(map(str, row['shape']))}, {unit}",
+                *(f"{figures[name] / divisor:.0f}" for name in ("kullback", "eager")),
+                chunked,
+                f"{row['share_of']['eager']:.3f}",
+                f"{row['bars']['eager']:g}{'' if row['met'] else ', missed'}",
+            ]
+        )
+    layer_head = ["rows × features × classes", "Kullback", "eager", "PyTorch's chunked", "share of eager's", "aim"]
+    return (
+        "`cross_entropy`, forward and backward pass in a training loop's manner, medians, contenders in turns in one "
+        f"process, {whole[0]['threads']} threads each (`benchmarks/torch_cpu.py`; {where(whole[0])}):\n\n"
+        f"{table(head, rows)}\n"
+        "`linear_cross_entropy`, forward and backward pass; memory at its peak beyond what was there before and the "
+        "weight's own gradient. The processor has no bfloat16 products, which makes PyTorch slow at them:\n\n"
+        f"{table(layer_head, layers)}"
+    )
+
+
 def between(path: Path, name: str, inside: str) -> tuple[str, str]:
     """The file as it is, and as it should be."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
@@ -152,6 +196,7 @@ def main() -> int:
         (README, "results", f"{losses()}\n{fits()}"),
         (LINEAR, "linear", linear()),
         (LINEAR, "scaling", scaling()),
+        (TORCH, "results", torch_cpu()),
     ):
         text, new = between(path, name, inside)
         differs |= text != new

@@ -31,11 +31,14 @@ from kullback.torch.parallel import vocab_parallel_cross_entropy, vocab_parallel
 from kullback.torch.rows import Mixture
 from kullback.torch.statistics import Statistics
 
+LinearCrossEntropyLoss = LinearCrossEntropy  # what PyTorch calls it
+
 __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "KLDivLoss",
     "LinearCrossEntropy",
+    "LinearCrossEntropyLoss",
     "Loss",
     "Mixture",
     "NLLLoss",

@@ -188,6 +188,7 @@ class LinearCrossEntropy(nn.Module):
     Args:
         in_features: D.
         num_classes: C.
+        out_features: (d1, …) for one loss per d1, … from a (C, d1, …, D) weight; the layer keeps it as (C·d1·…, D).
         bias: whether the layer has a bias.
         device: of the weight.
         dtype: of the weight.
@@ -218,6 +219,7 @@ class LinearCrossEntropy(nn.Module):
         in_features: int,
         num_classes: int,
         *,
+        out_features: tuple[int, ...] = (),
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -235,7 +237,8 @@ class LinearCrossEntropy(nn.Module):
         super().__init__()
         if weight is not None and weight.shape != (num_classes,):
             raise TensorShapeError(f"expected weight shape to be {(num_classes,)}, got {tuple(weight.shape)}")
-        self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.classes = (num_classes, *out_features)
+        self.linear = nn.Linear(in_features, math.prod(self.classes), bias=bias, device=device, dtype=dtype)
         self.register_buffer("weight", weight)
         self.reduction = reduction
         self.ignore_index = ignore_index
@@ -249,11 +252,16 @@ class LinearCrossEntropy(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of a batch of features, in nats."""
+        linear_weight: Tensor = self.linear.weight
+        linear_bias: Tensor | None = self.linear.bias
+        if len(self.classes) > 1:
+            linear_weight = linear_weight.reshape(*self.classes, self.linear.in_features)
+            linear_bias = None if linear_bias is None else linear_bias.reshape(self.classes)
         return linear_cross_entropy(
             input,
-            self.linear.weight,
+            linear_weight,
             target,
-            linear_bias=self.linear.bias,
+            linear_bias=linear_bias,
             weight=self.weight,
             reduction=self.reduction,
             ignore_index=self.ignore_index,
@@ -395,6 +403,11 @@ def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int,
         return target.reshape(rows)
     if isinstance(target, Tensor) and tuple(target.shape) == (*shape, n_classes):
         return target.reshape(rows, n_classes)
+    if isinstance(target, Tensor):
+        raise TensorShapeError(
+            f"target has shape {tuple(target.shape)}; for {math.prod(shape)} examples of shape {shape} class indices "
+            f"have that shape, and soft rows {(*shape, n_classes)}"
+        )
     return target
 
 

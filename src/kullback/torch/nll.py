@@ -59,6 +59,15 @@ def nll_loss(
     check_choice("denominator", denominator, DENOMINATORS)
     check_choice("empty", empty, EMPTY)
     _check(input, target)
+    if weight is not None:
+        n_classes = input.shape[min(1, input.dim() - 1)] if input.dim() else 1
+        if weight.dtype != input.dtype or weight.device != input.device:
+            raise TensorTypeError(
+                f"weight is {weight.dtype} on {weight.device}, the input {input.dtype} on {input.device}; pass "
+                "weight.to(input)"
+            )
+        if tuple(weight.shape) != (n_classes,):
+            raise TensorShapeError(f"weight has shape {tuple(weight.shape)}, but there are {n_classes} classes")
     target = target.long()
     if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
         return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
