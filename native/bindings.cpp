@@ -332,6 +332,42 @@ int64_t run_csr_transposed(const In& indptr, const In& indices, const In& data, 
     return kernel(job, 0, rows);
 }
 
+int64_t run_descent(const In& block_start, const In& matrix_start, const In& block_of, const In& matrix, const In& left,
+                    const In& right, const In& group_start, const In& member, const In& threshold, const Out& slope,
+                    const Out& x, const Out& moved, double tolerance, int64_t sweeps) {
+    DescentJob job;
+    job.variables = int64_t(x.shape(0));
+    job.blocks = int64_t(matrix_start.shape(0));
+    job.groups = int64_t(threshold.shape(0));
+    job.rank = int64_t(moved.shape(0));
+    job.matrix_size = int64_t(matrix.shape(0));
+    const size_t variables = x.shape(0), low = size_t(job.variables * job.rank);
+    need_rows(block_start, size_t(job.blocks) + 1);
+    need_rows(group_start, size_t(job.groups) + 1);
+    for (const In* a : {&block_of, &member}) need_rows(*a, variables);
+    for (const In* a : {&left, &right}) need_rows(*a, low);
+    if (slope.shape(0) != variables) throw nb::value_error("array lengths differ");
+    const auto integers = [](const In& a) { return static_cast<const int64_t*>(a.data()); };
+    const auto numbers = [](const In& a) { return static_cast<const double*>(a.data()); };
+    job.block_start = integers(block_start);
+    job.matrix_start = integers(matrix_start);
+    job.block_of = integers(block_of);
+    job.matrix = numbers(matrix);
+    job.left = numbers(left);
+    job.right = numbers(right);
+    job.group_start = integers(group_start);
+    job.member = integers(member);
+    job.threshold = numbers(threshold);
+    job.slope = static_cast<double*>(slope.data());
+    job.x = static_cast<double*>(x.data());
+    job.moved = static_cast<double*>(moved.data());
+    job.tolerance = tolerance;
+    job.sweeps = sweeps;
+    std::vector<double> scratch(2 * variables + 1);
+    nb::gil_scoped_release unlocked;
+    return level().descent(job, scratch.data());
+}
+
 void run_elementary(int which, const In& x, const Out& y) {
     level().elementary[type_of_array(x) == Type::float64](which, x.data(), y.data(), int64_t(x.shape(0)));
 }
@@ -355,6 +391,10 @@ NB_MODULE(_native, m) {
           nb::arg("out"));
     m.def("csr_transposed", &run_csr_transposed, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"),
           nb::arg("dense"), nb::arg("out"));
+    m.def("descent", &run_descent, nb::arg("block_start"), nb::arg("matrix_start"), nb::arg("block_of"),
+          nb::arg("matrix"), nb::arg("left"), nb::arg("right"), nb::arg("group_start"), nb::arg("member"),
+          nb::arg("threshold"), nb::arg("slope"), nb::arg("x"), nb::arg("moved"), nb::arg("tolerance"),
+          nb::arg("sweeps"));
     m.def("elementary", &run_elementary, nb::arg("which"), nb::arg("x"), nb::arg("y"));
     m.def("set_num_threads", [](int n) { thread_count = n < 1 ? 1 : n; }, nb::arg("n"));
     m.def("get_num_threads", [] { return thread_count; });

@@ -93,6 +93,20 @@ struct CsrJob {
 // Returns the first row whose indices are out of range, or -1; never reads outside the arrays.
 using CsrKernel = int64_t (*)(const CsrJob&, int64_t begin, int64_t end);
 
+// A penalised quadratic model and a point of it; see linear/descent.hpp.
+struct DescentJob {
+    int64_t variables, blocks, groups, rank, matrix_size;
+    const int64_t *block_start, *matrix_start, *block_of;  // (blocks + 1,), (blocks,), (variables,)
+    const double* matrix;                                  // the blocks, each row by row
+    const double *left, *right;                            // (variables, rank)
+    const int64_t *group_start, *member;                   // (groups + 1,), (variables,)
+    const double* threshold;                               // (groups,)
+    double *slope, *x, *moved;                             // (variables,) twice, and R'(x - x0) (rank,)
+    double tolerance;
+    int64_t sweeps;
+};
+using DescentKernel = int64_t (*)(const DescentJob&, double* scratch);
+
 // Everything one instruction level offers.
 struct Level {
     const char* name;
@@ -103,6 +117,7 @@ struct Level {
     RowKernel softmax_targets, sigmoid_targets;
     RowKernel softmax_probabilities[2], sigmoid_probabilities[2];  // float32, float64
     CsrKernel csr_product[2], csr_transposed[2];
+    DescentKernel descent;
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);
     void (*widen_bfloat16)(const uint16_t* from, int64_t stride, int64_t n, float* to);
     void (*narrow_bfloat16)(const float* from, int64_t n, uint16_t* to);

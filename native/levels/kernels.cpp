@@ -4,6 +4,7 @@
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
 #include "half/bfloat16.hpp"
+#include "linear/descent.hpp"
 #include "losses/asymmetric.hpp"
 #include "losses/binary_cross_entropy.hpp"
 #include "losses/focal.hpp"
@@ -81,6 +82,7 @@ const Level level = {
     {&sigmoid_probabilities<float>, &sigmoid_probabilities<double>},
     {&csr_product<float>, &csr_product<double>},
     {&csr_transposed<float>, &csr_transposed<double>},
+    &descent,
     {&elementary<float>, &elementary<double>},
     &widen_bfloat16,
     &narrow_bfloat16,

@@ -94,8 +94,29 @@ def duality_gap(objective: LinearObjective, parameters: Vector, point: Point) ->
     reason = why_no_gap(objective)
     if reason:
         return Gap(math.inf, reason)
+    balanced = balance(objective, parameters, point)
+    if balanced.reason:
+        return Gap(math.inf, balanced.reason)
+    return Gap(balanced.fenchel + weight_gap(objective, balanced.gradient))
+
+
+class Balanced(NamedTuple):
+    """A dual point whose rows sum to zero, as the intercept demands.
+
+    gradient: (P,) of the objective, had the subgradients of the losses been those of the dual point.
+    fenchel: at most how much the losses and their conjugates then differ from Fenchel's equality.
+    reason: why there is none; otherwise an empty string.
+    """
+
+    gradient: Vector
+    fenchel: float
+    reason: str = ""
+
+
+def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Balanced:
+    """Move the subgradients at a point along their curvature until they sum to zero; see the module."""
     if not objective.fit_intercept:
-        return Gap(weight_gap(objective, point.gradient))
+        return Balanced(point.gradient, 0.0)
     _, pull = objective.split(point.gradient)
     loss = objective.loss
     summed = objective.over_logits(
@@ -105,14 +126,15 @@ def duality_gap(objective: LinearObjective, parameters: Vector, point: Point) ->
     shift = _solve(curvature, -pull)
     left = pull + curvature @ shift
     if not np.abs(left).max() <= 1e-11 + 1e-9 * np.abs(pull).max():
-        return Gap(math.inf, "some class has no probability left in any row, so its intercept cannot be balanced")
+        why = "some class has no probability left in any row, so its intercept cannot be balanced"
+        return Balanced(point.gradient, math.inf, why)
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
     if not reach <= loss.temperature:  # type: ignore[attr-defined]
-        return Gap(math.inf, "the intercepts are still far from their optimum")
+        return Balanced(point.gradient, math.inf, "the intercepts are still far from their optimum")
     direction = objective.join(np.zeros((objective.design.shape[1], objective.n_outputs)), shift)
     moved = objective.hessian_product(parameters, direction)
     fenchel = max(0.0, float(shift @ curvature @ shift))
-    return Gap(fenchel + weight_gap(objective, point.gradient + moved))
+    return Balanced(point.gradient + moved, fenchel)
 
 
 def _solve(curvature: Vector, target: Vector) -> Vector:

@@ -88,7 +88,7 @@ def choose(
             run,
         )
 
-    exact, fast = _precisions(design, scaling)
+    exact, fast = precisions(design, scaling)
     exact_objective = objective(exact)
     fast_objective = None if fast is None else objective(fast)
     curvature = None
@@ -114,7 +114,7 @@ def choose(
     return Choice(problem, solver, reason)
 
 
-def _precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> tuple[Design, Design | None]:
+def precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> tuple[Design, Design | None]:
     """The design in float64, and the same in float32 where that is faster."""
     single = design.dtype == np.float32
     if isinstance(design, SparseDesign):

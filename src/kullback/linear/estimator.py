@@ -25,6 +25,7 @@ from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_f
 from kullback.linear.design import as_design
 from kullback.linear.inputs import as_numpy, check_number, dense, start_from, where_not_finite
 from kullback.linear.interruption import Stopped, ctrl_c_stops
+from kullback.linear.penalties import resolve_penalty
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask, Follow
 from kullback.losses import CATALOGUE, Loss, parse_loss
@@ -45,6 +46,8 @@ class LinearEstimator(BaseEstimator):
 
     # Set by the subclasses' constructors, as scikit-learn requires.
     C: float
+    penalty: str = "l2"
+    l1_ratio: float | None = None
     loss: str | Loss
     class_weight: Any
     fit_intercept: bool
@@ -136,8 +139,14 @@ class LinearEstimator(BaseEstimator):
     def _check_effort(self) -> None:
         check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
         check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
+        penalty = resolve_penalty(self.penalty, self.l1_ratio)
         if self.solver != "auto":
             find_solver(self.solver)
+            if penalty.lasso:
+                raise InputError(
+                    f"solver={self.solver!r} needs a smooth penalty, and penalty={self.penalty!r} has a kink at zero; "
+                    "leave solver='auto'"
+                )
 
     def _resolved_loss(self, target_form: str) -> Loss:
         loss = parse_loss(self.loss)
@@ -199,6 +208,7 @@ class LinearEstimator(BaseEstimator):
             fit_intercept=self.fit_intercept,
             penalty_factor=penalty_factor,
             shift_free=shift_free,
+            penalty=resolve_penalty(self.penalty, self.l1_ratio),
         )
         start = self._start(task.shape, init)
         checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)

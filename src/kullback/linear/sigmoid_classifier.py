@@ -17,6 +17,7 @@ from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector
 from kullback.linear.inputs import as_numpy, checked_weight
+from kullback.linear.penalties import PenaltyName
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import BinaryCrossEntropy, Loss
 from kullback.targets import LabelRows
@@ -25,17 +26,22 @@ LabelWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
 
 
 class SigmoidClassifier(ClassifierMixin, LinearEstimator):
-    """A linear model of independent labels with an L2 penalty: several labels, or none, may hold at once.
+    """A linear model of independent labels: several, or none, may hold at once.
 
-    It minimises C·Σ_i w_i·loss_i + ½‖W‖² over weights W and an unpenalised intercept. With the default loss, the sum
-    of each label's binary cross-entropy, that is one scikit-learn `LogisticRegression` per label, in one pass over
-    the data for all of them.
+    It minimises C·Σ_i w_i·loss_i + ½‖W‖² (or another `penalty`) over weights W and an unpenalised intercept. With the
+    default loss, the sum of each label's binary cross-entropy, that is one scikit-learn `LogisticRegression` per
+    label, in one pass over the data for all of them.
 
     `predict` follows the trained loss. `predict_proba` reports probabilities of the data as it is, with what positive
     weights or label smoothing did to them undone (``recover=False`` leaves them as the loss made them).
 
     Args:
         C: inverse strength of the penalty, above 0; ``inf`` for none.
+        penalty: ``"l2"``; ``"none"``, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not pay;
+            ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
+            together. See `kullback.linear.penalties` for the formulas.
+        l1_ratio: the share of the norm in ``"elasticnet"`` (½ by default) and ``"group"`` (1 by default); the rest is
+            the L2 penalty's.
         loss: a loss over labels, or its spelling.
         class_weight: None; a mapping from label column (0 … L−1) to the weight of its positives (1 where absent); or
             ``"balanced"``, which gives the positives and the negatives of each label the same total weight.
@@ -45,7 +51,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             and per column standardised, exceeds it.
         max_iter: most iterations of the solver; 0 leaves the start as it is.
         solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
-            ``"lbfgs"`` without.
+            ``"lbfgs"`` without. The penalties with a norm have a solver of their own.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
         callback: called after every iteration with its `IterationRecord`, the start (0) included. If it raises
@@ -60,7 +66,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
 
     Attributes:
         classes_: (L,) the label columns 0 … L−1.
-        coef_: (L, d) weights.
+        coef_: (L, d) weights; under a penalty with a norm many are exactly zero.
         intercept_: (L,) intercepts.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
@@ -83,6 +89,8 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         self,
         C: float = 1.0,
         *,
+        penalty: PenaltyName = "l2",
+        l1_ratio: float | None = None,
         loss: str | Loss = "binary_cross_entropy(label_reduction='sum')",
         class_weight: LabelWeight = None,
         fit_intercept: bool = True,
@@ -96,6 +104,8 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.C = C
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.loss = loss
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept

@@ -16,6 +16,7 @@ from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector
 from kullback.linear.inputs import checked_weight
+from kullback.linear.penalties import PenaltyName
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
@@ -24,7 +25,7 @@ ClassWeight: TypeAlias = Literal["balanced"] | Mapping[Any, float] | None
 
 
 class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
-    """A linear softmax classifier with an L2 penalty.
+    """A linear softmax classifier, with an L2 penalty unless another is chosen.
 
     It minimises C·Σ_i w_i·loss_i + ½‖W‖² over weights W and an unpenalised intercept, as scikit-learn's
     `LogisticRegression` does. With two classes the penalty is on the one vector that matters, the difference of the
@@ -37,6 +38,11 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     Args:
         C: inverse strength of the penalty, above 0; ``inf`` for none.
+        penalty: ``"l2"``; ``"none"``, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not pay;
+            ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
+            together. See `kullback.linear.penalties` for the formulas.
+        l1_ratio: the share of the norm in ``"elasticnet"`` (½ by default) and ``"group"`` (1 by default); the rest is
+            the L2 penalty's.
         loss: a loss over classes, or its spelling.
         class_weight: None, a mapping from class label to weight (1 where absent), or ``"balanced"`` for
             Σw/(K·Σw of the class).
@@ -46,7 +52,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             and per column standardised, exceeds it.
         max_iter: most iterations of the solver; 0 leaves the start as it is.
         solver: ``"auto"`` weighs the costs; ``"preconditioned"`` is quasi-Newton on top of a Hessian of sampled rows,
-            ``"lbfgs"`` without.
+            ``"lbfgs"`` without. The penalties with a norm have a solver of their own.
         warm_start: start from the previous fit's parameters.
         recover: whether probabilities are those of the data rather than of the trained loss.
         callback: called after every iteration with its `IterationRecord`, the start (0) included. If it raises
@@ -61,7 +67,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     Attributes:
         classes_: (C,) labels in sorted order.
-        coef_: (C, d) weights, mean zero over classes; (1, d) for two classes, second minus first.
+        coef_: (C, d) weights, mean zero over classes under a smooth penalty, with exact zeros under the others;
+            (1, d) for two classes, second minus first.
         intercept_: (C,) intercepts, mean zero; (1,) for two classes.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
@@ -86,6 +93,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         self,
         C: float = 1.0,
         *,
+        penalty: PenaltyName = "l2",
+        l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
         fit_intercept: bool = True,
@@ -99,6 +108,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.C = C
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.loss = loss
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept

@@ -18,8 +18,10 @@ from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, choose
 from kullback.linear.design import as_design, used_columns
 from kullback.linear.interruption import Stopped
-from kullback.linear.scaling import column_scaling
+from kullback.linear.penalties import Penalty
+from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
+from kullback.linear.sparse_fit import fit_sparse
 from kullback.losses import Loss
 from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
@@ -28,6 +30,8 @@ Vector: TypeAlias = NDArray[np.float64]
 Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
+
+_RIDGE = Penalty(0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,7 @@ class FitTask:
         sample_weight: validated (N,) or None.
         fit_intercept: whether there is one.
         penalty_factor: multiplies ½‖W‖².
+        penalty: with λ = 1; the L2 penalty by default.
         shift_free: whether adding one number to every logit of a row changes nothing, so that weights and intercepts
             are reported with mean zero over the classes.
     """
@@ -77,6 +82,7 @@ class FitTask:
         fit_intercept: bool,
         penalty_factor: float,
         shift_free: bool,
+        penalty: Penalty = _RIDGE,
     ) -> None:
         self.shape = (X.shape[1], n_outputs)
         # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
@@ -88,6 +94,7 @@ class FitTask:
         self._fit_intercept = fit_intercept
         self._penalty_factor = penalty_factor
         self._shift_free = shift_free
+        self._penalty = penalty
         self._curvature = _curvature_at_start(loss, n_outputs)
         self._moments: _Moments | None = None
 
@@ -122,7 +129,8 @@ class FitTask:
             run: runs several calls at once and keeps their order.
         """
         batch, n_outputs = self._batch, self.shape[1]
-        penalty = self._penalty_factor / (float(C) * batch.divisor)
+        parts = self._penalty.scaled(1.0 / (float(C) * batch.divisor))
+        penalty = self._penalty_factor * parts.ridge
         terms = Terms(
             self._loss, batch.targets, self._sample_weight, n_outputs, batch.divisor, penalty, self._fit_intercept
         )
@@ -131,10 +139,12 @@ class FitTask:
         scaling = column_scaling(
             self._moments,  # type: ignore[arg-type]
             self._sample_weight,
-            penalty=penalty,
+            penalty=penalty + self._penalty_factor * parts.lasso,
             curvature=self._curvature,
             fit_intercept=self._fit_intercept,
         )
+        if parts.lasso > 0:
+            return self._solve_sparse(terms, scaling, parts, start, tol, max_iter, follow, announce, run)
         choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
@@ -164,6 +174,34 @@ class FitTask:
         weights, intercept = parameters_of(result.parameters)
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
 
+    def _solve_sparse(
+        self,
+        terms: Terms,
+        scaling: ColumnScaling,
+        parts: Penalty,
+        start: Parameters | None,
+        tol: float,
+        max_iter: int,
+        follow: Follow | None,
+        announce: Callable[[str], object] | None,
+        run: Run,
+    ) -> Solution:
+        why = "the penalty has a kink at zero"
+        if announce is not None:
+            announce(f"solver prox_newton: {why}")
+        if start is not None and self._kept is not None:
+            start = start[0][self._kept], start[1]
+
+        def step(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+            if follow is not None:
+                follow(record, lambda: self._reported(*parameters()))
+
+        found = fit_sparse(
+            self.design, terms, scaling, parts, start=start, tol=tol, max_iter=max_iter, follow=step, run=run
+        )
+        weights, intercept = self._reported(found.weights, found.intercept)
+        return Solution(weights, intercept, found.result, found.certificate, "prox_newton", why)
+
     def _reported(self, weights: Vector, intercept: Vector) -> Parameters:
         """Raw weights of all columns, in the gauge that is reported."""
         if self._kept is not None:
@@ -173,7 +211,9 @@ class FitTask:
         if not self._fit_intercept:
             intercept = np.zeros(self.shape[1])
         if self._shift_free:
-            weights = weights - weights.mean(axis=1, keepdims=True)
+            # The norms are not free of shifts: of all that give the same logits, they have chosen one with zeros.
+            if self._penalty.lasso == 0:
+                weights = weights - weights.mean(axis=1, keepdims=True)
             intercept = intercept - intercept.mean()
         return weights, intercept
 
