@@ -392,7 +392,7 @@ class _Rows(NamedTuple):
             if sample_weight is not None and tuple(sample_weight.shape) == shape:
                 sample_weight = sample_weight.reshape(rows)
         batch = class_batch(stand_in, target, class_weight, sample_weight, settings)
-        return _Rows(Batch(*batch[:-1], shape))  # PyTorch 2.4 does not compile _replace
+        return _Rows(batch._replace(shape=shape))
 
 
 def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int, rows: int) -> Tensor | Mixture:
