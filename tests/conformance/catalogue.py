@@ -10,6 +10,7 @@ import numpy as np
 from kullback.losses import (
     Asymmetric,
     BalancedSoftmax,
+    BinaryCrossEntropy,
     Brier,
     CrammerSinger,
     CrossEntropy,
@@ -17,7 +18,11 @@ from kullback.losses import (
     Focal,
     GeneralisedCrossEntropy,
     JensenShannon,
+    KullbackLeibler,
     Ldam,
+    LogitL1,
+    LogitL2,
+    NegativeEntropy,
     OneVsRest,
     Poly,
     SigmoidBrier,
@@ -32,39 +37,57 @@ _spec.loader.exec_module(exact)
 mp = exact.mp
 
 
+ALL = slice(None)
+
+
 def counts(n_classes):
-    return np.arange(1.0, n_classes + 1) ** 2
+    """Class weights or counts of a few sizes, in turn."""
+    return (np.arange(n_classes) % 5 + 1.0) ** 2
+
+
+# Each definition gives the exact value of a row as a function of its logits, from the loss and the effective targets s
+# of all classes. With `index` the logits are those of these classes alone, each standing for `copies` that are alike.
 
 
 def _softmax(on, off=exact.zero):
-    return lambda loss, s: exact.softmax_row(on(loss), off, s=s, temperature=loss.temperature)
+    return lambda loss, s, index=ALL, copies=None: exact.softmax_row(
+        on(loss), off, s=s[index], temperature=loss.temperature, copies=copies
+    )
 
 
-def _cross_entropy(loss, s):
+def _cross_entropy(loss, s, index=ALL, copies=None):
     shares = None if loss.priors is None else np.array(loss.priors)
-    offset = None if shares is None else loss.adjustment * np.log(shares / shares.sum())
+    offset = None if shares is None else (loss.adjustment * np.log(shares / shares.sum()))[index]
     return exact.softmax_row(
         exact.log_loss,
-        s=s,
+        s=s[index],
         temperature=loss.temperature,
         offset=offset,
         softcap=loss.softcap,
         z_loss=loss.z_loss,
+        copies=copies,
     )
 
 
-def _balanced(loss, s):
+def _balanced(loss, s, index=ALL, copies=None):
     shares = np.array(loss.class_counts)
-    return exact.softmax_row(exact.log_loss, s=s, temperature=loss.temperature, offset=np.log(shares / shares.sum()))
+    offset = np.log(shares / shares.sum())[index]
+    return exact.softmax_row(exact.log_loss, s=s[index], temperature=loss.temperature, offset=offset, copies=copies)
 
 
-def _ldam(loss, s):
-    margins = loss.margins(len(s)) / loss.temperature
-    return exact.softmax_row([exact.shifted(mp.mpf(float(d))) for d in margins], s=s, temperature=loss.temperature)
+def _ldam(loss, s, index=ALL, copies=None):
+    margins = (loss.margins(len(s)) / loss.temperature)[index]
+    ons = [exact.shifted(mp.mpf(float(d))) for d in margins]
+    return exact.softmax_row(ons, s=s[index], temperature=loss.temperature, copies=copies)
 
 
-# name: (C -> loss, (loss, effective targets) -> exact value of a row)
+# name: (C -> loss, its definition)
 SOFTMAX = {
+    "cross_entropy": (lambda c: CrossEntropy(), _cross_entropy),
+    "cross_entropy, weighted": (
+        lambda c: CrossEntropy(class_weight=counts(c), label_smoothing=0.1, temperature=0.7),
+        _cross_entropy,
+    ),
     "softcap": (lambda c: CrossEntropy(softcap=30.0), _cross_entropy),
     "z_loss": (lambda c: CrossEntropy(z_loss=0.01), _cross_entropy),
     "priors": (lambda c: CrossEntropy(priors=counts(c), adjustment=1.5), _cross_entropy),
@@ -123,7 +146,7 @@ def effective(loss, mass):
 
 
 def _sigmoid(on, off):
-    def row(loss, labels):
+    def row(loss, labels, index=ALL, copies=None):
         on_factor, off_factor = loss._balance()
         smoothed = (1 - loss.label_smoothing) * labels + loss.label_smoothing / 2
         weight = np.ones(len(labels)) if loss.class_weight is None else np.array(loss.class_weight)
@@ -131,16 +154,26 @@ def _sigmoid(on, off):
         return exact.sigmoid_row(
             on(loss),
             off(loss),
-            on_mass=on_factor * weight * positive * smoothed,
-            off_mass=off_factor * weight * (1 - smoothed),
+            on_mass=(on_factor * weight * positive * smoothed)[index],
+            off_mass=(off_factor * weight * (1 - smoothed))[index],
             temperature=loss.temperature,
+            copies=copies,
         )
 
     return row
 
 
-# name: (C -> loss, (loss, labels) -> exact value of a row)
 SIGMOID = {
+    "binary_cross_entropy": (
+        lambda c: BinaryCrossEntropy(label_reduction="sum"),
+        _sigmoid(lambda loss: exact.log_loss, lambda loss: exact.mirrored(exact.log_loss)),
+    ),
+    "binary_cross_entropy, weighted": (
+        lambda c: BinaryCrossEntropy(
+            label_reduction="sum", positive_weight=counts(c), class_weight=counts(c)[::-1], label_smoothing=0.1
+        ),
+        _sigmoid(lambda loss: exact.log_loss, lambda loss: exact.mirrored(exact.log_loss)),
+    ),
     "sigmoid_brier": (
         lambda c: SigmoidBrier(label_reduction="sum", positive_weight=counts(c), label_smoothing=0.1),
         _sigmoid(lambda loss: exact.brier, lambda loss: exact.mirrored(exact.brier)),
@@ -172,16 +205,23 @@ SIGMOID = {
 }
 
 
-def _margin(loss, s):
+def _margin(loss, s, index=ALL, copies=None):
     power = 2 if loss.squared else 1
-    s = [mp.mpf(float(x)) for x in s]
+    s = [mp.mpf(float(x)) for x in s[index]]
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
 
     def value(z):
         total = mp.mpf(0)
         for y, mass in enumerate(s):
-            hinges = [max(mp.mpf(0), loss.margin + z[k] - z[y]) ** power for k in range(len(z)) if k != y]
-            if mass and hinges:
-                total += mass * (mp.fsum(hinges) if loss.name == "weston_watkins" else max(hinges))
+            if not mass:
+                continue
+            # z_k = −∞ is a class that is not there
+            rivals = [(k, copies[k] - (k == y)) for k in range(len(z)) if copies[k] > (k == y) and z[k] != -mp.inf]
+            hinges = [(n, max(mp.mpf(0), loss.margin + z[k] - z[y]) ** power) for k, n in rivals]
+            if hinges and loss.name == "weston_watkins":
+                total += copies[y] * mass * mp.fsum(n * hinge for n, hinge in hinges)
+            elif hinges:
+                total += copies[y] * mass * max(hinge for _, hinge in hinges)
         return total
 
     return value
@@ -192,4 +232,42 @@ MARGIN = {
     "weston_watkins, squared": (lambda c: WestonWatkins(squared=True, margin=0.3, class_weight=counts(c)), _margin),
     "crammer_singer": (lambda c: CrammerSinger(margin=2, class_weight=counts(c)), _margin),
     "crammer_singer, squared": (lambda c: CrammerSinger(squared=True), _margin),
+}
+
+
+def _divergence(loss, s, index=ALL, copies=None):
+    """Cross-entropy less what the targets' own entropy makes of it; `s` may not be weighted here."""
+    least = mp.fsum(mp.mpf(float(x)) * mp.log(mp.mpf(float(x))) for x in s if x)
+    cross = exact.softmax_row(exact.log_loss, s=s[index], copies=copies)
+    return lambda z: cross(z) + least
+
+
+def _many(one):
+    """The sum of one(z_k) over the classes that are not masked, times the row's mass."""
+
+    def row(loss, s, index=ALL, copies=None):
+        copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+        total = mp.fsum(mp.mpf(float(x)) for x in s)
+        return lambda z: total * mp.fsum(n * one(x) for x, n in zip(z, copies, strict=True) if x != -mp.inf)
+
+    return row
+
+
+def _negative_entropy(loss, s, index=ALL, copies=None):
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+    total = mp.fsum(mp.mpf(float(x)) for x in s)
+
+    def value(z):
+        rows = exact.odds(z, copies)
+        return total * mp.fsum(n * p * log_p for (p, _, log_p, _), n in zip(rows, copies, strict=True) if p != 0)
+
+    return value
+
+
+# the losses that run in NumPy; labels count as one row of mass 1 here
+OTHERS = {
+    "kullback_leibler": (lambda c: KullbackLeibler(), _divergence),
+    "logit_l1": (lambda c: LogitL1(), _many(abs)),
+    "logit_l2": (lambda c: LogitL2(), _many(lambda x: x**2 / 2)),
+    "negative_entropy": (lambda c: NegativeEntropy(), _negative_entropy),
 }

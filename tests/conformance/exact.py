@@ -74,18 +74,26 @@ def floats(values) -> np.ndarray:
 # ---------------------------------------------------------------- any loss: derivatives from values
 
 
-def odds(u):
-    """p, 1 − p and their logarithms of one row of scores, each to full precision however close to 0."""
+def odds(u, copies=None):
+    """p, 1 − p and their logarithms of one row of scores, each to full precision however close to 0.
+
+    With `copies`, entry k stands for that many classes with the same score.
+    """
     finite = [v for v in u if v != -mp.inf]
     if not finite:
         return [(mp.mpf(0), mp.mpf(1), -mp.inf, mp.mpf(0))] * len(u)
     top = max(finite)
+    copies = [1] * len(u) if copies is None else copies
     e = [mp.exp(v - top) if v != -mp.inf else mp.mpf(0) for v in u]
-    total = mp.fsum(e)
+    many = [a * n for a, n in zip(e, copies, strict=True)]
+    total = mp.fsum(many)
+    log_total = mp.log(total)
     rows = []
     for k in range(len(u)):
-        rest = mp.fsum(e[:k] + e[k + 1 :])
-        rows.append((e[k] / total, rest / total, _log(e[k] / total), _log(rest / total)))
+        # what is subtracted from loses nothing: it is added up again without the k-th
+        rest = mp.fsum(many[:k] + many[k + 1 :]) + (copies[k] - 1) * e[k]
+        log_p = u[k] - top - log_total if e[k] != 0 else -mp.inf
+        rows.append((e[k] / total, rest / total, log_p, _log(rest / total)))
     return rows
 
 
@@ -155,10 +163,14 @@ def asymmetric_off(gamma, clip):
     return off
 
 
-def softmax_row(on, off=zero, *, s, temperature=1.0, offset=None, softcap=None, z_loss=0.0):
-    """The loss of one row as a function of its logits; `on` may be a list, one function a class."""
+def softmax_row(on, off=zero, *, s, temperature=1.0, offset=None, softcap=None, z_loss=0.0, copies=None):
+    """The loss of one row as a function of its logits; `on` may be a list, one function a class.
+
+    With `copies`, entry k stands for that many classes that are alike.
+    """
     s = [_number(x) for x in s]
-    total = mp.fsum(s)
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+    total = mp.fsum(x * n for x, n in zip(s, copies, strict=True))
     ons = on if isinstance(on, list) else [on] * len(s)
 
     def value(z):
@@ -167,22 +179,25 @@ def softmax_row(on, off=zero, *, s, temperature=1.0, offset=None, softcap=None, 
         shift = [mp.mpf(0)] * len(z) if offset is None else [mp.mpf(float(x)) for x in offset]
         u = [v / _number(temperature) + b if v != -mp.inf else v for v, b in zip(z, shift, strict=True)]
         terms = []
-        for k, row in enumerate(odds(u)):
+        for k, row in enumerate(odds(u, copies)):
             if s[k] != 0:
-                terms.append(s[k] * ons[k](*row))
-            if total - s[k] != 0:
-                terms.append((total - s[k]) * off(*row))
+                terms.append(copies[k] * s[k] * ons[k](*row))
+            if off is not zero and total - s[k] != 0:
+                terms.append(copies[k] * (total - s[k]) * off(*row))
         if z_loss and total != 0:
             top = max(u)
-            terms.append(total * _number(z_loss) * (top + mp.log(mp.fsum(mp.exp(v - top) for v in u))) ** 2)
+            weight = mp.fsum(n * mp.exp(v - top) for v, n in zip(u, copies, strict=True))
+            terms.append(total * _number(z_loss) * (top + mp.log(weight)) ** 2)
         return mp.fsum(terms)
 
     return value
 
 
-def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0):
-    """The loss of one row of labels, summed, as a function of its logits."""
-    on_mass, off_mass = [_number(x) for x in on_mass], [_number(x) for x in off_mass]
+def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0, copies=None):
+    """The loss of one row of labels, summed, as a function of its logits; entry k counts `copies[k]` times."""
+    copies = [1] * len(on_mass) if copies is None else [int(n) for n in copies]
+    on_mass = [n * _number(x) for x, n in zip(on_mass, copies, strict=True)]
+    off_mass = [n * _number(x) for x, n in zip(off_mass, copies, strict=True)]
 
     def value(z):
         total = mp.mpf(0)
@@ -196,26 +211,31 @@ def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0):
     return value
 
 
-def derivatives(value, z, direction):
-    """Value, gradient, Hessian·direction and Hessian diagonal at the logits z, by differences in 150 digits."""
+def derivatives(value, z, direction, *, along=None, second=True):
+    """Value, gradient, Hessian·direction and Hessian diagonal at the logits z, by differences in 150 digits.
+
+    The last three for the entries `along`, or for all; the last two are None without `second`.
+    """
     z = [_number(v) for v in z]
     v = [_number(x) for x in direction]
     n = len(z)
-    with mp.workdps(150):
-        h = mp.mpf(10) ** -40
+    with mp.workdps(150 if second else 100):
+        h = mp.mpf(10) ** (-40 if second else -30)
 
         def at(steps):
             return value([a + b * h if a != -mp.inf else a for a, b in zip(z, steps, strict=True)])
 
-        unit = [[mp.mpf(int(i == j)) for i in range(n)] for j in range(n)]
+        unit = [[mp.mpf(int(i == j)) for i in range(n)] for j in (range(n) if along is None else along)]
         middle = at([0] * n)
         up, down = [at(e) for e in unit], [at([-x for x in e]) for e in unit]
         gradient = [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)]
+        if not second:
+            return middle, gradient, None, None
         diagonal = [(a - 2 * middle + b) / h**2 for a, b in zip(up, down, strict=True)]
         product = []
-        for j in range(n):
+        for one in unit:
             both = [
-                at([sign * x + other * e for x, e in zip(v, unit[j], strict=True)])
+                at([sign * x + other * e for x, e in zip(v, one, strict=True)])
                 for sign, other in ((1, 1), (1, -1), (-1, 1), (-1, -1))
             ]
             product.append((both[0] - both[1] - both[2] + both[3]) / (4 * h**2))

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +14,8 @@ from kullback.errors import InputError
 from kullback.kernels import cpu
 from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
 from kullback.kernels.threads import get_num_threads, set_num_threads
-from kullback.targets import ClassIndices, LabelRows
+from kullback.losses import CATALOGUE, Brier, CrossEntropy
+from kullback.targets import ClassIndices, ClassRows, LabelRows
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +44,95 @@ def test_results_are_bit_identical_for_any_number_of_threads(rng, n, c, dtype):
     y = rng.integers(0, c, n)
     weight = rng.uniform(size=n)
     results = set()
-    for threads in (1, 2, 3, 7):
+    for threads in (1, 2, 3, 8):
         set_num_threads(threads)
         results.add(evaluate(z, y, weight))
     assert len(results) == 1
+
+
+LOSSES = {
+    **CATALOGUE,
+    "smoothed, weighted": lambda: CrossEntropy(label_smoothing=0.1, temperature=2, z_loss=0.1, softcap=20.0),
+    "sum": lambda: 0.7 * CrossEntropy() + 0.3 * Brier(),
+}
+
+
+@pytest.mark.parametrize("shape", [(7001, 5), (25, 1500)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_gives_the_same_bits_with_any_number_of_threads(rng, name, shape):
+    loss = LOSSES[name]()
+    z = rng.normal(size=shape)
+    if loss.link in ("identity", "log"):
+        z = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        z = np.log(z) if loss.link == "log" else z
+    z = z.astype(np.float32)
+    labels = loss.target_form == "labels"
+    forms = [rng.integers(0, 2, shape)] if labels else [rng.integers(0, shape[1], shape[0])]
+    if not labels and shape[1] < 100:
+        forms.append(ClassRows(rng.dirichlet(np.ones(shape[1]), shape[0])))
+    v, weight = rng.normal(size=shape).astype(np.float32), rng.uniform(size=shape[0])
+    for targets in forms:
+        results = set()
+        for threads in (1, 2, 3, 8):
+            set_num_threads(threads)
+            value, gradient = loss.value_and_gradient(z, targets, sample_weight=weight)
+            parts = [gradient, loss.per_example(z, targets), loss.hessian_diagonal(z, targets)]
+            parts.append(loss.hessian_product(z, targets, v))
+            results.add((value, *(part.tobytes() for part in parts)))
+        assert len(results) == 1
+
+
+def test_other_python_threads_run_meanwhile(rng):
+    """The GIL is released: another thread runs in the middle of one long call."""
+    set_num_threads(1)
+    z = np.broadcast_to(rng.normal(size=20).astype(np.float32), (3_000_000, 20))
+    targets = ClassIndices(np.zeros(len(z), int))
+    stamps, stop = [], threading.Event()
+
+    def stamp():
+        while not stop.wait(0.001):
+            stamps.append(time.perf_counter())
+
+    other = threading.Thread(target=stamp)
+    other.start()
+    start = time.perf_counter()
+    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets)
+    end = time.perf_counter()
+    stop.set()
+    other.join()
+    third = (end - start) / 3
+    assert any(start + third < moment < end - third for moment in stamps)
+
+
+def test_beside_the_pools_of_blas_and_torch(rng):
+    """Callers in several Python threads, products in BLAS and losses in torch at the same time: the same bits."""
+    torch = pytest.importorskip("torch")
+    set_num_threads(3)
+    z = rng.normal(size=(20_000, 10)).astype(np.float32)
+    y = rng.integers(0, 10, len(z))
+    square = rng.normal(size=(200, 200))
+    expected = evaluate(z, y), (square @ square).tobytes()
+    logits = torch.from_numpy(z)
+
+    def work(index):
+        if index % 3 == 0:
+            torch.nn.functional.cross_entropy(logits.clone().requires_grad_(), torch.from_numpy(y)).backward()
+        return evaluate(z, y), (square @ square).tobytes()
+
+    with ThreadPoolExecutor(4) as callers:
+        for found in callers.map(work, range(12)):
+            assert found == expected
+
+
+def test_the_number_may_change_while_others_compute(rng):
+    z = rng.normal(size=(30_000, 10)).astype(np.float32)
+    y = rng.integers(0, 10, len(z))
+    expected = evaluate(z, y)
+    with ThreadPoolExecutor(3) as callers:
+        runs = [callers.submit(evaluate, z, y) for _ in range(30)]
+        for n in range(60):
+            set_num_threads(1 + n % 8)
+        assert all(run.result() == expected for run in runs)
 
 
 def test_several_callers_at_once(rng):
