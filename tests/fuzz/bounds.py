@@ -49,6 +49,8 @@ class Bounds:
                 setattr(self, name, sum(getattr(part, name) for part in parts))
             return
         mass = mass_of(loss, targets, n_classes) * row_weight
+        if loss.name == "kullback_leibler":  # a difference of two entropies, each up to log C
+            size = size + mass * np.log(n_classes)
         temperature = getattr(loss, "temperature", 1.0)
         steep = steepness(loss)
         if loss.link == "none":
