@@ -12,7 +12,7 @@ def steepness(loss):
     """How much larger than cross-entropy's the slopes and values of a loss may be."""
     steep = 1 + abs(getattr(loss, "epsilon", 0)) + max(getattr(loss, "gamma", 0), getattr(loss, "gamma_negative", 0))
     return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * (
-        2 if loss.name in ("asymmetric", "sigmoid_brier") else 1
+        2 if loss.name in ("asymmetric", "sigmoid_brier", "jensen_shannon") else 1
     )
 
 

@@ -41,6 +41,7 @@ SETTINGS = {
     "gamma_negative": lambda rng, c: rng.choice([0.0, 0.5, 1.0, 4.0]),
     "clip": lambda rng, c: rng.choice([0.0, 0.05, 0.2]),
     "alpha": lambda rng, c: None if rng.integers(2) else rng.uniform(0.05, 0.95),
+    "share": lambda rng, c: rng.choice([0.1, 0.5, 0.9]),
     "q": lambda rng, c: rng.choice([0.1, 0.7, 1.0]),
     "epsilon": lambda rng, c: rng.choice([-1.0, -0.5, 0.0, 1.0, 3.0]),
     "margin": lambda rng, c: rng.choice([0.3, 1.0, 2.0]),

@@ -180,7 +180,7 @@ def run(scene, call, *, backend, operation=None):
         if second in wanted:
             runner = backend
             if backend is cpu:
-                runner = dispatch.runner(recipe, call.targets, second=True)
+                runner = dispatch.runner(recipe, call.targets)
             out = call.gradient if operation else np.empty_like(call.logits)
             along = (call.direction,) if second == "hessian_product" else ()
             getattr(runner, f"{name}_{second}")(
