@@ -97,6 +97,8 @@ struct MarginRows {
         const double pull = push - self_push;
         if (out) {
             out[y] = T((Output == MarginOutput::diagonal ? pull : -pull) * f);
+            // a class of weight 0 pulls nothing, even from -inf, where its hinges are infinite
+            for (int64_t k = 0; f == 0 && k < job.classes; ++k) out[k] = 0;
             if (!(broken == 0)) {
                 for (int64_t k = 0; k < job.classes; ++k) out[k] = T(broken - broken);
             }
@@ -142,7 +144,7 @@ struct MarginRows {
         double push = squared ? 2 * excess : 1;
         if (Output != MarginOutput::gradient) push = squared ? 2 : 0;
         if (Output == MarginOutput::product) push *= double(v[rival]) - double(v[y]);
-        if (out) {
+        if (out && f != 0) {  // a class of weight 0 pulls nothing, even from -inf, where its hinge is infinite
             out[rival] = T(push * f);
             out[y] = T((Output == MarginOutput::diagonal ? push : -push) * f);
         }

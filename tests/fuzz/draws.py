@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from kullback.errors import InputError
 from kullback.losses import CATALOGUE
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
@@ -63,7 +64,10 @@ def random_loss(rng, n_classes, *, plain=False):
         return loss
     if getattr(other, "ignore_index", None) != getattr(loss, "ignore_index", None):
         return loss
-    return 0.7 * loss + 0.3 * other
+    try:
+        return 0.7 * loss + 0.3 * other
+    except InputError:  # they do not add up to one loss: other priors, say, or another temperature
+        return loss
 
 
 def _one(rng, name, n_classes):
@@ -111,7 +115,9 @@ def random_targets(rng, n, n_classes, dtype, loss):
             rows[rng.uniform(size=rows.shape) < 0.3] = rng.integers(2)
         else:
             rows = rng.integers(0, 2, (n, n_classes)).astype(rng.choice([np.uint8, np.bool_, np.int64, np.int8]))
-        if ignore is not None and rows.dtype.kind in "if":
+        if ignore is not None and (
+            rows.dtype.kind == "f" or (rows.dtype.kind == "i" and ignore <= np.iinfo(rows.dtype).max)
+        ):
             rows[rng.uniform(size=rows.shape) < 0.2] = ignore
         return LabelRows(rows)
     form = rng.integers(4)

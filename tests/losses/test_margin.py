@@ -124,3 +124,12 @@ def test_edges(dtype):
         assert (gradient[[1, 3]] == 0).all()
     with pytest.raises(InputError, match="squared=1 is not True or False"):
         WestonWatkins(squared=1)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("kind", [WestonWatkins, CrammerSinger])
+def test_a_class_of_weight_zero_pulls_nothing_even_where_it_is_masked(backend, kind, squared):
+    loss = kind(squared=squared, class_weight=[0, 1, 1])
+    value, gradient = loss.value_and_gradient([[-np.inf, 1.0, 2.0]], [0], reduction="sum")
+    assert value == 0
+    assert (gradient == 0).all()
