@@ -195,8 +195,8 @@ Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows*
 
 const Family& find_family(bool sigmoid, const std::string& name) {
     const Level& kernels = level();
-    for (int i = 0; i < (sigmoid ? kernels.sigmoid_count : kernels.softmax_count); ++i) {
-        const Family& family = sigmoid ? kernels.sigmoid[i] : *kernels.softmax[i];
+    for (int i = 0; i < (sigmoid ? kernels.labels->count : kernels.softmax_count); ++i) {
+        const Family& family = sigmoid ? kernels.labels->families[i] : *kernels.softmax[i];
         if (name == family.name) return family;
     }
     throw nb::value_error("unknown family");
@@ -275,7 +275,7 @@ Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& 
     job.logits.type = Type::float64;
     job.targets = targets_of(size_t(n), first, second, share, rows, row_weight, ignore_index);
     if (class_weight) job.class_weight = class_weight->data();
-    return run_rows(sigmoid ? level().sigmoid_targets : level().softmax_targets, job, n);
+    return run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n);
 }
 
 void run_probabilities(bool sigmoid, const In& logits, double inverse_temperature, bool logarithm, const Out& out) {
@@ -286,7 +286,7 @@ void run_probabilities(bool sigmoid, const In& logits, double inverse_temperatur
     job.logarithm = logarithm;
     set_out(job, out);
     const int precision = job.logits.type == Type::float64;
-    run_rows(sigmoid ? level().sigmoid_probabilities[precision] : level().softmax_probabilities[precision], job,
+    run_rows(sigmoid ? level().labels->probabilities[precision] : level().softmax_probabilities[precision], job,
              int64_t(logits.shape(0)));
 }
 
@@ -405,8 +405,8 @@ NB_MODULE(_native, m) {
     m.def("families", [](bool sigmoid) {
         const Level& kernels = level();
         std::vector<std::string> names;
-        for (int i = 0; i < (sigmoid ? kernels.sigmoid_count : kernels.softmax_count); ++i) {
-            names.emplace_back(sigmoid ? kernels.sigmoid[i].name : kernels.softmax[i]->name);
+        for (int i = 0; i < (sigmoid ? kernels.labels->count : kernels.softmax_count); ++i) {
+            names.emplace_back(sigmoid ? kernels.labels->families[i].name : kernels.softmax[i]->name);
         }
         return names;
     }, nb::arg("sigmoid"));

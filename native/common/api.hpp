@@ -107,15 +107,22 @@ struct DescentJob {
 };
 using DescentKernel = int64_t (*)(const DescentJob&, double* scratch);
 
+// What one instruction level offers for independent labels.
+struct LabelKernels {
+    const Family* families;
+    int count;
+    RowKernel targets;
+    RowKernel probabilities[2];  // float32, float64
+};
+
 // Everything one instruction level offers.
 struct Level {
     const char* name;
     const Family* const* softmax;  // row-coupled losses, the hinges among them
     int softmax_count;
-    const Family* sigmoid;
-    int sigmoid_count;
-    RowKernel softmax_targets, sigmoid_targets;
-    RowKernel softmax_probabilities[2], sigmoid_probabilities[2];  // float32, float64
+    RowKernel softmax_targets;
+    RowKernel softmax_probabilities[2];  // float32, float64
+    const LabelKernels* labels;
     CsrKernel csr_product[2], csr_transposed[2];
     DescentKernel descent;
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);

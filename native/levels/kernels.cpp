@@ -1,17 +1,12 @@
-// All kernels but those of the softmax losses, which have a file each in losses/softmax/, and the list of all. For one
-// instruction level: this file is compiled once per level (see CMakeLists.txt).
+// All kernels but those of the softmax losses, which have a file each in losses/softmax/, and those of labels.cpp; and
+// the list of all. For one instruction level: this file is compiled once per level (see CMakeLists.txt).
 //
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
 #include "half/bfloat16.hpp"
 #include "linear/descent.hpp"
-#include "losses/asymmetric.hpp"
-#include "losses/binary_cross_entropy.hpp"
-#include "losses/focal.hpp"
 #include "losses/hinges.hpp"
-#include "losses/sigmoid_brier.hpp"
 #include "skeletons/margin.hpp"
-#include "skeletons/sigmoid.hpp"
 #include "skeletons/softmax.hpp"
 #include "sparse/csr.hpp"
 
@@ -32,25 +27,15 @@ template <class Loss>
 constexpr Family margin_family() {
     return {Loss::name, kernels_of<MarginRows, float, Loss>(), kernels_of<MarginRows, double, Loss>()};
 }
-template <class Loss>
-constexpr Family sigmoid_family() {
-    return {Loss::name, kernels_of<SigmoidRows, float, Loss>(), kernels_of<SigmoidRows, double, Loss>()};
-}
 
 constexpr Family margin_families[] = {margin_family<WestonWatkins>(), margin_family<CrammerSinger>()};
-// A new softmax loss is a file in losses/softmax/, a new loss of another kind one header in losses/ and one line here.
+// A new softmax loss is a file in losses/softmax/; a new hinge is one header in losses/ and one line here.
 constexpr const Family* row_families[] = {
 #define KULLBACK_FAMILY(name) &softmax_##name,
 #include "softmax_losses.inc"
 #undef KULLBACK_FAMILY
     &margin_families[0],
     &margin_families[1],
-};
-constexpr Family sigmoid_families[] = {
-    sigmoid_family<BinaryCrossEntropy>(),
-    sigmoid_family<SigmoidFocal>(),
-    sigmoid_family<Asymmetric>(),
-    sigmoid_family<SigmoidBrier>(),
 };
 
 // For the tests of simd/elementary.hpp.
@@ -59,8 +44,12 @@ void elementary(int which, const void* in, void* out, int64_t n) {
     const T* x = static_cast<const T*>(in);
     T* y = static_cast<T*>(out);
     along<T>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-        const auto v = load<Vector<T>>(x + k, part, T(0));
-        store<Vector<T>>(y + k, part, which == 0 ? exp_nonpositive<Vector<T>>(v) : log1p_nonnegative<Vector<T>>(v));
+        const auto v = load<Vector<T>>(x + k, part, T(1));
+        using V = Vector<T>;
+        store<V>(y + k, part, which == 0   ? exp_nonpositive<V>(v)
+                              : which == 1 ? log1p_nonnegative<V>(v)
+                              : which == 2 ? log1p_to_one<V>(v)
+                                           : log_to_one<V>(v));
     });
 }
 
@@ -69,17 +58,15 @@ void elementary(int which, const void* in, void* out, int64_t n) {
 
 }  // namespace
 
+extern const LabelKernels label_kernels;  // labels.cpp
 extern const Level level;
 const Level level = {
     KULLBACK_NAME(KULLBACK_LEVEL),
     row_families,
     int(sizeof row_families / sizeof *row_families),
-    sigmoid_families,
-    int(sizeof sigmoid_families / sizeof *sigmoid_families),
     &softmax_targets,
-    &sigmoid_targets,
     {&softmax_probabilities<float>, &softmax_probabilities<double>},
-    {&sigmoid_probabilities<float>, &sigmoid_probabilities<double>},
+    &label_kernels,
     {&csr_product<float>, &csr_product<double>},
     {&csr_transposed<float>, &csr_transposed<double>},
     &descent,

@@ -1,38 +1,57 @@
 // Asymmetric: focal for labels that hold; for those that do not, -x^g log(1 - x) with x = max(p - clip, 0).
 #pragma once
 
-#include "losses/focal.hpp"
+#include "losses/sigmoid_focal.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+template <class Power>
+struct ClippedSide {
+    Power power;
+    double clip;
+
+    template <bool curved, class V>
+    KULLBACK_INLINE LabelTerm<V> at(Present held, const Odds<V>& odds) const {
+        return FocalSide<Power>{power}.template at<curved, V>(held, odds);
+    }
+    template <bool curved, class V, class Held>
+    KULLBACK_INLINE LabelTerm<V> at(Held held, const Odds<V>& odds) const {
+        using T = Scalar<V>;
+        const V one = splat<V>(T(1)), c = pick(held, V{}, splat<V>(T(clip)));
+        const V difference = odds.wrong - c;
+        const Mask<V> outside = difference <= T(0);  // false for NaN, which then shows in the result
+        const V x = select<V>(outside, one, difference), y = odds.right + c;  // y is 1 - x
+        const V inverse = T(1) / pick(held, one, x * y);
+        const V steep = pick(held, one, odds.wrong * (y * inverse));
+        const V share = pick(held, one, odds.right * (x * inverse));
+        V log_y = log_to_one<V>(y);
+        V log_x = log_y;
+        if constexpr (!Power::whole) {
+            // with a power below 1 a tiny x counts for much: give the logarithm what y has lost of it
+            log_y += keep<V>(y > T(0.5), ((one - y) - x) * (x * inverse));
+            log_x = log_to_one<V>(x);
+        }
+        const V cost = pick(held, odds.cost, -log_y), x_cost = pick(held, odds.wrong_cost, -log_x);
+        const V raised = power.template of<V>(held, x, x_cost);
+        const V weight = select<V>(outside, V{}, raised);
+        return focused<curved, V>(odds, weight, power.template gamma<V>(held), cost, steep, share);
+    }
+};
+
 struct Asymmetric {
     static constexpr const char* name = "asymmetric";
 
-    double gamma_on, gamma_off, clip;
-
-    explicit Asymmetric(const Job& job)
-        : gamma_on(job.parameters[0]), gamma_off(job.parameters[1]), clip(job.parameters[2]) {}
-
-    template <class V>
-    KULLBACK_INLINE LabelTerm<V> at(const Odds<V>& odds, V on, V off) const {
-        using T = Scalar<V>;
-        const T g = T(gamma_off), c = T(clip);
-        const V p = odds.p, m = odds.miss, one = splat<V>(T(1));
-        const Mask<V> inside = p > c;
-        const V x = select<V>(inside, p - c, one), y = m + c;  // 1 - x
-        const V cost = clip == 0 ? odds.cost_off : log1p_nonnegative<V>(x / y);
-        const V weight = keep<V>(inside, power_of_miss<V>(y, x, g));
-        const V share = select<V>(y > T(0), m / select<V>(y > T(0), y, one), one);
-        const V m_ratio = keep<V>(m != T(0), m * cost) / x, steep = p / x;
-        const V first = p * weight * (share + g * m_ratio);
-        const V bent = T(2) * g * steep * m * share + g * (g - 1) * steep * m * m_ratio + p * share * share;
-        LabelTerm<V> absent;
-        absent.value = keep<V>(weight != T(0), weight * cost);
-        absent.first = -first;  // both_sides changes it back
-        absent.second = weight * p * bent + first * (m - p);
-        // a NaN logit is put back by the skeleton, whatever comes out here
-        return both_sides<V>(focal_label<V>(p, m, odds.cost_on, T(gamma_on)), on, absent, off);
+    template <class Body>
+    static void with(const Job& job, Body body) {
+        const double clip = job.parameters[2];
+        with_powers(job.parameters[0], job.parameters[1], [&](auto power) {
+            if (clip == 0) {
+                body(FocalSide<decltype(power)>{power});
+            } else {
+                body(ClippedSide<decltype(power)>{power, clip});
+            }
+        });
     }
 };
 

@@ -1,7 +1,7 @@
-// The Brier score of a label: (1 - p)^2 if it holds, p^2 if not.
+// The Brier score of a label: the squared probability of what is not the case.
 #pragma once
 
-#include "losses/focal.hpp"
+#include "skeletons/sigmoid.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -9,18 +9,17 @@ namespace KULLBACK_LEVEL {
 struct SigmoidBrier {
     static constexpr const char* name = "sigmoid_brier";
 
-    explicit SigmoidBrier(const Job&) {}
-
-    template <class V>
-    static KULLBACK_INLINE LabelTerm<V> squared(V p, V m) {
-        using T = Scalar<V>;
-        const V pull = T(-2) * p * m * m;
-        return {m * m, pull, pull * (m - T(2) * p)};
+    template <class Body>
+    static void with(const Job&, Body body) {
+        body(SigmoidBrier{});
     }
 
-    template <class V>
-    KULLBACK_INLINE LabelTerm<V> at(const Odds<V>& odds, V on, V off) const {
-        return both_sides<V>(squared<V>(odds.p, odds.miss), on, squared<V>(odds.miss, odds.p), off);
+    template <bool curved, class V, class Held>
+    KULLBACK_INLINE LabelTerm<V> at(Held, const Odds<V>& odds) const {
+        using T = Scalar<V>;
+        const V square = odds.wrong * odds.wrong;
+        const V pull = T(2) * odds.right * square;
+        return {square, pull, pull * (T(2) * odds.right - odds.wrong)};
     }
 };
 

@@ -7,6 +7,22 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+template <class Body>
+KULLBACK_INLINE void with_type(Type type, Body body) {
+    switch (type) {
+        case Type::boolean: case Type::uint8: return body(uint8_t{});
+        case Type::int8: return body(int8_t{});
+        case Type::int16: return body(int16_t{});
+        case Type::int32: return body(int32_t{});
+        case Type::int64: return body(int64_t{});
+        case Type::uint16: return body(uint16_t{});
+        case Type::uint32: return body(uint32_t{});
+        case Type::uint64: return body(uint64_t{});
+        case Type::float32: return body(float{});
+        case Type::float64: return body(double{});
+    }
+}
+
 // Hands out consecutive, 64-byte aligned pieces of the scratch memory.
 class Scratch {
   public:
@@ -34,6 +50,10 @@ struct Rows {
     int64_t stride;
     const T* row(int64_t i) const { return data + i * stride; }
 };
+
+// Converts part of a matrix into consecutive numbers.
+template <class T>
+void copy_rows(const Matrix& m, int64_t row, int64_t rows, int64_t column, int64_t columns, T* to);
 
 template <class T>
 Rows<T> rows_of(const Matrix& m, int64_t begin, int64_t end, int64_t columns, Scratch& scratch);

@@ -1,4 +1,4 @@
-// exp for arguments <= 0 and logarithms, within 2 ulp over the whole range, subnormal results included.
+// exp for arguments <= 0 and logarithms, within 2 ulp over the whole range, subnormal numbers included.
 //
 // The softmax and the sigmoid only ever need exp of something non-positive (a logit minus its row's largest, or
 // -|z|), which spares the overflow half of the range. Polynomials interpolate at Chebyshev nodes; coefficients were
@@ -148,6 +148,72 @@ KULLBACK_INLINE V log1p_nonnegative(V x, V inverse) {
 template <class V>
 KULLBACK_INLINE V log1p_nonnegative(V x) {
     return log1p_nonnegative<V>(x, Scalar<V>(1) / (x + Scalar<V>(1)));
+}
+
+// log(1 + x) as x + x^2 q(x), q of degree 8, for float; by halves again.
+template <class V>
+KULLBACK_INLINE V log1p_polynomial(V x, const float (&c)[9]) {
+    const V x2 = x * x, x4 = x2 * x2;
+    const V q01 = x * c[1] + c[0], q23 = x * c[3] + c[2], q45 = x * c[5] + c[4], q67 = x * c[7] + c[6];
+    const V low = q23 * x2 + q01, high = x4 * c[8] + (q67 * x2 + q45);
+    return (high * x4 + low) * x2 + x;
+}
+// on [0, 1]; relative to log(1 + x) the error is 3e-8 before rounding
+constexpr float log1p_to_one_q[9] = {-0x1.fffffep-2f, 0x1.55540cp-2f,  -0x1.ffb95cp-3f, 0x1.969cb2p-3f, -0x1.448ee2p-3f,
+                                     0x1.d992bcp-4f,  -0x1.11708cp-4f, 0x1.9d455ap-6f,  -0x1.24b298p-8f};
+// on [sqrt(1/2) - 1, sqrt(2) - 1]; error 1.4e-8
+constexpr float log1p_near_zero_q[9] = {-0x1.fffffep-2f, 0x1.555554p-2f,  -0x1.00020cp-2f, 0x1.99a012p-3f, -0x1.548382p-3f,
+                                        0x1.22ea5ap-3f,  -0x1.0cda32p-3f, 0x1.048f72p-3f,  -0x1.3a4ff6p-4f};
+
+// log(1 + f) + k log 2 for f in [sqrt(1/2) - 1, sqrt(2) - 1], in double: by the series in f / (2 + f).
+template <class V>
+KULLBACK_INLINE V log_reduced(V f, V k) {
+    using T = Scalar<V>;
+    using K = Constants<T>;
+    const V s = f / (f + T(2));
+    const V z = s * s;
+    const V half_square = f * f * T(0.5);
+    const V tail = s * (half_square + z * log_tail<V>(z)) + k * K::ln2_low;
+    return k * K::ln2_high - ((half_square - tail) - f);
+}
+
+// log1p(x) for 0 <= x <= 1, NaN included: what a softplus needs. In float a polynomial spares the division, which
+// would be the slowest step.
+template <class V>
+KULLBACK_INLINE V log1p_to_one(V x) {
+    using T = Scalar<V>;
+    if constexpr (sizeof(T) == 4) {
+        return log1p_polynomial<V>(x, log1p_to_one_q);
+    } else {
+        const Mask<V> upper = x > T(0x1.a827999fcef32p-2);  // sqrt(2) - 1
+        return log_reduced<V>(select<V>(upper, (x - T(1)) * T(0.5), x), keep<V>(upper, splat<V>(T(1))));
+    }
+}
+
+// log(x) for 0 < x <= 1, subnormal numbers and NaN included; finite (and of no use) at 0.
+template <class V>
+KULLBACK_INLINE V log_to_one(V x) {
+    using T = Scalar<V>;
+    using K = Constants<T>;
+    using I = typename traits<V>::integer;
+    using Int = typename K::Int;
+    const V u = x * (1 / K::unlift);  // no number is subnormal any more
+    const I raised = bits_as<I>(u) + (Int(K::bias << K::mantissa_bits) - K::sqrt_half);
+    const I exponent = (raised >> K::mantissa_bits) - (K::bias + K::lift);
+    const V f = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half) - T(1);
+    V k;
+    if constexpr (traits<V>::width == 1) {
+        k = T(exponent);
+    } else {
+        k = bits_as<V>(exponent + bits_as<Int>(K::round_magic)) - K::round_magic;
+    }
+    V result;
+    if constexpr (sizeof(T) == 4) {
+        result = k * K::ln2_high + (log1p_polynomial<V>(f, log1p_near_zero_q) + k * K::ln2_low);
+    } else {
+        result = log_reduced<V>(f, k);
+    }
+    return select<V>(x == x, result, x);
 }
 
 }  // namespace KULLBACK_LEVEL

@@ -130,6 +130,19 @@ KULLBACK_INLINE V larger(V a, V b) {
     return a > b ? a : b;
 }
 
+// a < b ? a : b, likewise.
+template <class V>
+KULLBACK_INLINE V smaller(V a, V b) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_min_ps(__m256(a), __m256(b)));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_min_pd(__m256d(a), __m256d(b)));
+#elif KULLBACK_HAS_VECTORS && defined(__SSE2__)
+    if constexpr (std::is_same_v<V, VectorF>) return V(_mm_min_ps(__m128(a), __m128(b)));
+    if constexpr (std::is_same_v<V, VectorD>) return V(_mm_min_pd(__m128d(a), __m128d(b)));
+#endif
+    return a < b ? a : b;
+}
+
 template <class V>
 KULLBACK_INLINE V absolute(V a) {
     using I = typename traits<V>::integer;
@@ -138,6 +151,17 @@ KULLBACK_INLINE V absolute(V a) {
         return bits_as<V>(bits_as<I>(a) & int32_t(top_bit));
     } else {
         return bits_as<V>(bits_as<I>(a) & top_bit);
+    }
+}
+
+// -|a| in one step.
+template <class V>
+KULLBACK_INLINE V negative_size(V a) {
+    using I = typename traits<V>::integer;
+    if constexpr (sizeof(Scalar<V>) == 4) {
+        return bits_as<V>(bits_as<I>(a) | INT32_MIN);
+    } else {
+        return bits_as<V>(bits_as<I>(a) | INT64_MIN);
     }
 }
 

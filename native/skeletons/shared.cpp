@@ -8,20 +8,23 @@ namespace KULLBACK_LEVEL {
 
 // ---------------------------------------------------------------- reading
 
-template <class Body>
-KULLBACK_INLINE void with_type(Type type, Body body) {
-    switch (type) {
-        case Type::boolean: case Type::uint8: return body(uint8_t{});
-        case Type::int8: return body(int8_t{});
-        case Type::int16: return body(int16_t{});
-        case Type::int32: return body(int32_t{});
-        case Type::int64: return body(int64_t{});
-        case Type::uint16: return body(uint16_t{});
-        case Type::uint32: return body(uint32_t{});
-        case Type::uint64: return body(uint64_t{});
-        case Type::float32: return body(float{});
-        case Type::float64: return body(double{});
-    }
+template <class T>
+void copy_rows(const Matrix& m, int64_t row, int64_t rows, int64_t column, int64_t columns, T* to) {
+    with_type(m.type, [&](auto sample) {
+        using S = decltype(sample);
+        const S* from = static_cast<const S*>(m.data) + row * m.row_stride + column * m.column_stride;
+        if (m.column_stride == 1 && m.row_stride == columns) {
+            for (int64_t k = 0; k < rows * columns; ++k) to[k] = T(from[k]);
+            return;
+        }
+        for (int64_t i = 0; i < rows; ++i, from += m.row_stride, to += columns) {
+            if (m.column_stride == 1) {
+                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k]);
+            } else {
+                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k * m.column_stride]);
+            }
+        }
+    });
 }
 
 template <class T>
@@ -30,18 +33,7 @@ Rows<T> rows_of(const Matrix& m, int64_t begin, int64_t end, int64_t columns, Sc
         return {static_cast<const T*>(m.data) + begin * m.row_stride, m.row_stride};
     }
     T* copy = scratch.take<T>((end - begin) * columns);
-    with_type(m.type, [&](auto sample) {
-        using S = decltype(sample);
-        for (int64_t i = begin; i < end; ++i) {
-            const S* from = static_cast<const S*>(m.data) + i * m.row_stride;
-            T* to = copy + (i - begin) * columns;
-            if (m.column_stride == 1) {
-                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k]);
-            } else {
-                for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k * m.column_stride]);
-            }
-        }
-    });
+    copy_rows<T>(m, begin, end - begin, 0, columns, copy);
     return {copy, columns};
 }
 
@@ -390,6 +382,7 @@ void ExactRow::write_diagonal(double f, T* out) {
 // ---------------------------------------------------------------- for both types
 
 #define KULLBACK_SHARED(T)                                                                                   \
+    template void copy_rows<T>(const Matrix&, int64_t, int64_t, int64_t, int64_t, T*);                        \
     template Rows<T> rows_of<T>(const Matrix&, int64_t, int64_t, int64_t, Scratch&);                          \
     template RowSum<T> sum_row<T>(const T*, int64_t, double, Kept<T>);                                        \
     template void put_losses<T>(const Job&, int64_t, int64_t, const T*, const BlockTargets&, Report&);        \

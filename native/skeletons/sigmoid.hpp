@@ -1,174 +1,427 @@
 // The element-by-element skeleton: losses on sigmoid(z / T), summed over a row's labels.
 //
-// A loss is a struct built from the Job with a `name` and at(log-odds, on, off): value, derivative and second
-// derivative in z / T, where on and off are the masses that pull the label up and down. `Odds` carries p, 1 - p
-// and the two softplus values, each to full relative precision.
+// Rows are worked on in tiles: a few rows, or a piece of a long one, that stay in the nearest cache and are swept as
+// one run of numbers, so that the number of labels need not fit the vectors. Labels of any type are converted a tile
+// at a time. Values go to the tile and are summed by row afterwards.
+//
+// A label is either soft, and pulled by two masses, or hard, 0 or 1. Which of the two a tile holds is looked at
+// first, together with the check that every label is valid. A hard label turns its logit around if it does not hold,
+// and then the loss is needed on one side only; that halves the work of the losses that are not cross-entropy.
+//
+// A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
+// at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
+// right; `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no mass
+// asks for them, so that no mass times an infinite cost is nothing.
 #pragma once
 
 #include "simd/convert.hpp"
 #include "simd/elementary.hpp"
-#include "skeletons/softmax.hpp"
+#include "skeletons/softmax_row.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+struct Present {};
+struct Absent {};
+
+template <class V>
+KULLBACK_INLINE V pick(Present, V on, V) {
+    return on;
+}
+template <class V>
+KULLBACK_INLINE V pick(Absent, V, V off) {
+    return off;
+}
+template <class V>
+KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
+    return select<V>(held, on, off);
+}
+
+// The probability of what is the case and of what is not, each to full relative precision, and -log of both.
 template <class V>
 struct Odds {
-    V p, miss;          // sigmoid(z), sigmoid(-z)
-    V cost_on, cost_off;  // -log p, -log(1 - p)
+    V right, wrong;
+    V cost, wrong_cost;
+};
+
+// What both orientations of a log-odds share.
+template <class V>
+struct Softplus {
+    V small, large;  // sigmoid(-|z|) and sigmoid(|z|)
+    V least;         // log(1 + exp(-|z|))
+    Mask<V> is_up;
+
+    KULLBACK_INLINE explicit Softplus(V z) {
+        using T = Scalar<V>;
+        const V e = exp_nonpositive<V>(negative_size<V>(z));
+        large = T(1) / (e + T(1));
+        small = e * large;
+        least = log1p_to_one<V>(e);
+        is_up = z >= T(0);
+    }
+    KULLBACK_INLINE V p() const { return select<V>(is_up, large, small); }
+    KULLBACK_INLINE V miss() const { return select<V>(is_up, small, large); }
 };
 
 template <class V>
-KULLBACK_INLINE Odds<V> odds_of(V z) {
-    using T = Scalar<V>;
-    const V e = exp_nonpositive<V>(-absolute<V>(z));
-    const V large = T(1) / (e + T(1)), small = e / (e + T(1));
-    const V log_large = log1p_nonnegative<V>(e);
-    const Mask<V> up = z >= T(0);
-    Odds<V> odds;
-    odds.p = select<V>(up, large, small);
-    odds.miss = select<V>(up, small, large);
-    odds.cost_on = select<V>(up, log_large, log_large - z);
-    odds.cost_off = select<V>(up, log_large + z, log_large);
-    return odds;
+KULLBACK_INLINE V positive_part(V z) {
+    return larger<V>(z, V{});
 }
 
 template <class V>
 struct LabelTerm {
-    V value, first, second;
+    V value, pull, bend;  // pull is how fast the value falls with the log-odds of being right, bend its second derivative
 };
+
+enum class LabelOutput { value, gradient, diagonal };
+
+// One tile: `labels` are 0 or 1 for a hard sweep. The weights belong to the elements period by period, and are padded
+// by a vector's length.
+template <class T>
+struct LabelRun {
+    int64_t count = 0;
+    const T *logits = nullptr, *labels = nullptr;
+    const T *on = nullptr, *off = nullptr;  // label weight with and without the positive weight
+    int64_t period = 0;
+    const T* factor = nullptr;  // of the output: by element, or else one number, repeated
+    bool own_factors = false;
+    T inverse_temperature = 1, hard = 1, even = 0;  // a label t counts as t * hard + even
+    T *values = nullptr, *out = nullptr;
+};
+
+template <class T, LabelOutput Output, bool Hard, class Side>
+void sweep_labels(const LabelRun<T>& run, const Side& given) {
+    using V = Vector<T>;
+    constexpr bool curved = Output == LabelOutput::diagonal;
+    // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
+    const Side side = given;
+    const T *const logits = run.logits, *const labels = run.labels, *const weights_on = run.on;
+    const T *const weights_off = run.off, *const factors = run.factor;
+    T *const values = run.values, *const out = run.out;
+    const int64_t period = run.period;
+    const bool own_factors = run.own_factors;
+    const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even;
+    const auto factor_at = [=](int64_t j, auto part) KULLBACK_LAMBDA {
+        return load<V>(own_factors ? factors + j : factors, part, T(0));
+    };
+    int64_t k = 0;
+    along<T>(0, run.count, [&](int64_t j, auto part) KULLBACK_LAMBDA {
+        const V z = load<V>(logits + j, part, T(0)), t = load<V>(labels + j, part, T(0));
+        const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
+        k += lanes<T>;
+        k = k >= period ? k - period : k;
+        V value, slope, bend;
+        if constexpr (Hard) {
+            const Mask<V> held = t != T(0);
+            const V away = inverse_temperature - t * (2 * inverse_temperature);
+            const V mass = select<V>(held, weight_on, weight_off);
+            const V x = z * away;  // the log-odds of being wrong
+            const Softplus<V> s(x);
+            const V cost = s.least + keep<V>(mass != T(0), positive_part<V>(x));
+            const Odds<V> odds{s.miss(), s.p(), cost, s.least + positive_part<V>(-x)};
+            const LabelTerm<V> term = side.template at<curved>(held, odds);
+            value = mass * term.value;
+            slope = term.pull * (mass * away);
+            if (curved) bend = mass * term.bend;
+        } else {
+            const V y = t * hard + even;
+            const V on = y * weight_on, off = weight_off - y * weight_off;
+            const V x = z * inverse_temperature, up = positive_part<V>(x), down = positive_part<V>(-x);
+            const Softplus<V> s(x);
+            const V p = s.p(), miss = s.miss();
+            const V cost_on = s.least + keep<V>(on != T(0), down), cost_off = s.least + keep<V>(off != T(0), up);
+            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, s.least + up});
+            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, s.least + down});
+            value = on * a.value + off * b.value;
+            slope = (off * b.pull - on * a.pull) * inverse_temperature;
+            if (curved) bend = on * a.bend + off * b.bend;
+        }
+        if constexpr (Output == LabelOutput::diagonal) {
+            store<V>(out + j, part, bend * factor_at(j, part));
+        } else {
+            store<V>(values + j, part, value);
+        }
+        if constexpr (Output == LabelOutput::gradient) {
+            store<V>(out + j, part, slope * factor_at(j, part));
+        }
+    });
+}
 
 template <class T, class Loss>
 struct SigmoidRows {
     using V = Vector<T>;
+    static constexpr int64_t size = 4096 / sizeof(T);  // of a tile, in elements
+
+    struct Tile {
+        alignas(64) T logits[size], labels[size], values[size], out[size], factor[size];
+        alignas(64) T on[size + 2 * lanes<T>], off[size + 2 * lanes<T>];
+        alignas(64) T on_each[size + lanes<T>], off_each[size + lanes<T>];
+    };
+
+    // Where a tile lies: some whole rows, or a piece of one.
+    struct Place {
+        int64_t row, rows, column, columns;
+        int64_t count() const { return rows * columns; }
+    };
 
     const Job& job;
-    const Loss loss;
     const T *weight, *positive;
-    const T factor, hard, even;
-    const T ignored;
+    const bool even_weights;  // whether all labels weigh the same
+    Tile& tile;
+    LabelRun<T> run;
 
-    explicit SigmoidRows(const Job& j)
+    SigmoidRows(const Job& j, Tile& t)
         : job(j),
-          loss(j),
           weight(static_cast<const T*>(j.class_weight)),
           positive(static_cast<const T*>(j.positive_weight)),
-          factor(T(j.inverse_temperature)),
-          hard(T(1 - j.smoothing)),
-          even(T(j.smoothing / 2)),
-          ignored(j.targets.has_ignore ? T(j.targets.ignore_index) : T(__builtin_nan(""))) {}
-
-    // One vector of a row; lanes of ignored labels are exactly 0, whatever their logit.
-    template <class Part>
-    KULLBACK_INLINE LabelTerm<V> term(const T* z, const T* t, int64_t k, Part part) const {
-        const V raw = load<V>(t + k, part, T(0));
-        const V y = raw * hard + even;
-        const V w = weight ? load<V>(weight + k, part, T(0)) : splat<V>(T(1));
-        V on = y * w;
-        if (positive) on *= load<V>(positive + k, part, T(0));
-        const V logit = load<V>(z + k, part, T(0)) * factor;
-        const Mask<V> skip = raw == ignored;
-        LabelTerm<V> x = loss.at(odds_of<V>(logit), on, w - y * w);
-        const Mask<V> sound = logit == logit;
-        x.value = select<V>(sound, x.value, logit);
-        x.value = select<V>(skip, V{}, x.value);
-        x.first = select<V>(skip, V{}, x.first);
-        x.second = select<V>(skip, V{}, x.second);
-        return x;
+          even_weights(all_same(weight, j.classes) && all_same(positive, j.classes)),
+          tile(t) {
+        run.inverse_temperature = T(job.inverse_temperature);
+        run.hard = T(1 - job.smoothing);
+        run.even = T(job.smoothing / 2);
     }
 
-    bool check(const T* t, int64_t& column) const {
-        V good_everywhere = splat<V>(T(1));
-        along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V label = load<V>(t + k, part, T(0));
-            const V inside = keep<V>(label >= T(0), keep<V>(label <= T(1), splat<V>(T(1))));
-            good_everywhere = keep<V>(inside != T(0), good_everywhere) +
-                              keep<V>(label == ignored, good_everywhere);
+    static bool all_same(const T* x, int64_t n) {
+        bool same = true;
+        for (int64_t k = 1; x && same && k < n; ++k) same = x[k] == x[0];
+        return same;
+    }
+
+    T off_weight(int64_t k) const { return weight ? weight[k] : T(1); }
+    T on_weight(int64_t k) const { return positive ? off_weight(k) * positive[k] : off_weight(k); }
+
+    // Weights of the columns [column, column + columns), repeated over a whole vector or more.
+    void lay_weights(int64_t column, int64_t columns) {
+        const int64_t width = even_weights ? 1 : columns;
+        run.period = (lanes<T> + width - 1) / width * width;
+        for (int64_t j = 0; j < width; ++j) {
+            tile.on[j] = on_weight(column + j);
+            tile.off[j] = off_weight(column + j);
+        }
+        for (int64_t j = width; j < run.period + lanes<T>; ++j) {
+            tile.on[j] = tile.on[j - width];
+            tile.off[j] = tile.off[j - width];
+        }
+        run.on = tile.on;
+        run.off = tile.off;
+    }
+
+    static bool packed(const Matrix& m, const Place& at) {
+        return m.type == type_of<T> && (m.column_stride == 1 || at.columns == 1) &&
+               (m.row_stride == at.columns || at.rows == 1);
+    }
+    static const T* address(const Matrix& m, const Place& at) {
+        return static_cast<const T*>(m.data) + at.row * m.row_stride + at.column * m.column_stride;
+    }
+    // The elements of a tile as consecutive numbers: where they are if they already are that, else copied.
+    static const T* read(const Matrix& m, const Place& at, T* copy) {
+        if (packed(m, at)) return address(m, at);
+        copy_rows<T>(m, at.row, at.rows, at.column, at.columns, copy);
+        return copy;
+    }
+
+    // Before some elements of a tile are struck out, the tile needs a copy of its own.
+    void own(const Place& at) {
+        if (run.logits != tile.logits) std::memcpy(tile.logits, run.logits, size_t(at.count()) * sizeof(T));
+        if (run.labels != tile.labels) std::memcpy(tile.labels, run.labels, size_t(at.count()) * sizeof(T));
+        run.logits = tile.logits;
+        run.labels = tile.labels;
+    }
+
+    // Rows of weight 0 get logits and labels of 0, and with their factor of 0 a result of 0.
+    void apply_row_weights(const Place& at, double scale, bool wants_factor) {
+        const double* weights = job.targets.row_weight + at.row;
+        for (int64_t r = 0; r < at.rows; ++r) {
+            T* factor = tile.factor + r * at.columns;
+            const T f = T(weights[r] * scale);
+            if (wants_factor) {
+                for (int64_t k = 0; k < at.columns; ++k) factor[k] = f;
+            }
+            if (weights[r] != 0) continue;
+            own(at);
+            for (int64_t k = r * at.columns; k < (r + 1) * at.columns; ++k) tile.logits[k] = tile.labels[k] = 0;
+        }
+    }
+
+    // Ignored labels weigh nothing, whatever their logit.
+    void strike_ignored(const Place& at) {
+        const T ignored = T(job.targets.ignore_index);
+        const int64_t n = at.count();
+        int32_t some = 0;
+        for (int64_t k = 0; k < n; ++k) some |= int32_t(run.labels[k] == ignored);
+        if (!some) return;
+        own(at);
+        for (int64_t j = 0; j < n; j += run.period) {
+            const int64_t stop = n - j < run.period ? n - j : run.period;
+            for (int64_t k = 0; k < stop; ++k) {
+                const bool skip = tile.labels[j + k] == ignored;
+                tile.on_each[j + k] = skip ? T(0) : run.on[k];
+                tile.off_each[j + k] = skip ? T(0) : run.off[k];
+                tile.logits[j + k] = skip ? T(0) : tile.logits[j + k];
+                tile.labels[j + k] = skip ? T(0) : tile.labels[j + k];
+            }
+        }
+        run.on = tile.on_each;
+        run.off = tile.off_each;
+        run.period = size + lanes<T>;
+    }
+
+    // Whether all labels are 0 or 1.
+    bool all_hard(const Place& at) const {
+        const Matrix& m = job.targets.rows;
+        const bool bytes = m.type == Type::uint8 || m.type == Type::boolean;
+        if (!bytes || run.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight || job.targets.has_ignore)
+            return all_hard(at.count());
+        unsigned char any = 0;
+        for (int64_t r = 0; r < at.rows; ++r) {
+            const auto* t = static_cast<const unsigned char*>(m.data) + (at.row + r) * m.row_stride + at.column;
+            for (int64_t k = 0; k < at.columns; ++k) any |= t[k];
+        }
+        return any <= 1;
+    }
+    // The same for numbers of T: only then t * t - t is 0.
+    bool all_hard(int64_t n) const {
+        using I = typename traits<V>::integer;
+        I odd = bits_as<I>(V{});
+        along<T>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            const V t = load<V>(run.labels + k, part, T(0));
+            odd |= bits_as<I>(t * t - t);
         });
-        bool good = true;
-        for (int i = 0; i < traits<V>::width; ++i) good &= get(good_everywhere, i) != 0;
-        for (column = 0; !good && column < job.classes; ++column) {
-            if (!(t[column] >= 0 && t[column] <= 1) && t[column] != ignored) break;
-        }
-        return good;
+        int64_t parts[sizeof(V) / 8 + 1] = {};
+        std::memcpy(parts, &odd, sizeof odd);
+        int64_t any = 0;
+        for (int64_t part : parts) any |= part;
+        return any == 0;
     }
 
-    T* out_row(int64_t i) const { return static_cast<T*>(job.out) + i * job.out_stride; }
+    // The first label outside [0, 1], or -1.
+    int64_t first_bad(int64_t n) const {
+        int32_t bad = 0;
+        for (int64_t k = 0; k < n; ++k) bad |= int32_t(!(run.labels[k] >= 0)) | int32_t(!(run.labels[k] <= 1));
+        for (int64_t k = 0; bad && k < n; ++k) {
+            if (!(run.labels[k] >= 0 && run.labels[k] <= 1)) return k;
+        }
+        return -1;
+    }
 
-    // Runs body(run, z, t, row weight, i) on every row that counts and skipped(run, i) on the others.
-    template <class Body, class Skipped>
-    static void each_row(const Job& job, int64_t begin, int64_t end, Scratch& scratch, Report& report, Body body,
-                         Skipped skipped) {
-        const SigmoidRows run(job);
-        const double* weights = copy_weights(job.targets, begin, end, scratch.take<double>(end - begin));
-        const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
-        const Rows<T> labels = rows_of<T>(job.targets.rows, begin, end, job.classes, scratch);
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t r = i - begin;
-            if (weights[r] == 0) {
-                if (job.out) {
-                    for (int64_t k = 0; k < job.classes; ++k) run.out_row(i)[k] = 0;
+    // In a tile each lane of four accumulators adds few enough terms for a float.
+    static double sum(const T* x, int64_t n) {
+        V a = V{}, b = V{}, c = V{}, d = V{};
+        int64_t k = 0;
+        for (; k + 4 * lanes<T> <= n; k += 4 * lanes<T>) {
+            a += load<V>(x + k);
+            b += load<V>(x + k + lanes<T>);
+            c += load<V>(x + k + 2 * lanes<T>);
+            d += load<V>(x + k + 3 * lanes<T>);
+        }
+        for (; k + lanes<T> <= n; k += lanes<T>) a += load<V>(x + k);
+        double total = k ? sum_lanes((a + b) + (c + d)) : 0.0;
+        for (; k < n; ++k) total += double(x[k]);
+        return total;
+    }
+
+    static void evaluate(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+        if (job.out) {
+            Loss::with(job, [&](const auto& side) { tiles<LabelOutput::gradient>(job, side, begin, end, report); });
+        } else {
+            Loss::with(job, [&](const auto& side) { tiles<LabelOutput::value>(job, side, begin, end, report); });
+        }
+    }
+    // The Hessian is diagonal: a product is the diagonal times a direction.
+    static void hessian_diagonal(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+        Loss::with(job, [&](const auto& side) { tiles<LabelOutput::diagonal>(job, side, begin, end, report); });
+    }
+    static void hessian_product(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+        Loss::with(job, [&](const auto& side) { tiles<LabelOutput::diagonal>(job, side, begin, end, report); });
+    }
+
+    template <LabelOutput Output, class Side>
+    static void tiles(const Job& job, const Side& side, int64_t begin, int64_t end, Report& report) {
+        Tile tile;
+        SigmoidRows rows(job, tile);
+        const int64_t classes = job.classes;
+        if (classes <= size) {
+            const int64_t step = classes > 0 ? size / classes : 1;
+            rows.lay_weights(0, classes);
+            for (int64_t i = begin; i < end; i += step) {
+                const Place at{i, end - i < step ? end - i : step, 0, classes};
+                if (!rows.template one_tile<Output>(side, at, report)) return;
+                if constexpr (Output == LabelOutput::diagonal) continue;
+                // single rows matter only if someone asks for them, or to find out which is infinite
+                const bool by_row = job.per_example || job.targets.row_weight;
+                const double total = by_row ? 0.0 : sum(tile.values, at.count());
+                if (!by_row && total < infinity<double>) {
+                    report.total += total;
+                    continue;
                 }
-                skipped(i);
-                continue;
+                for (int64_t r = 0; r < at.rows; ++r) rows.put(i + r, sum(tile.values + r * classes, classes), report);
             }
-            if (!run.check(labels.row(r), report.bad_column)) {
-                report.bad_row = i;
-                return;
+            return;
+        }
+        if (rows.even_weights) rows.lay_weights(0, classes);
+        for (int64_t i = begin; i < end; ++i) {
+            double value = 0;
+            for (int64_t column = 0; column < classes; column += size) {
+                const Place at{i, 1, column, classes - column < size ? classes - column : size};
+                if (!rows.even_weights) rows.lay_weights(column, at.columns);
+                if (!rows.template one_tile<Output>(side, at, report)) return;
+                if constexpr (Output != LabelOutput::diagonal) value += sum(tile.values, at.columns);
             }
-            body(run, logits.row(r), labels.row(r), weights[r], i);
+            if constexpr (Output != LabelOutput::diagonal) rows.put(i, value, report);
         }
     }
 
-    static void evaluate(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-        Scratch scratch(memory);
-        each_row(job, begin, end, scratch, report,
-                 [&](const SigmoidRows& run, const T* z, const T* t, double row_weight, int64_t i) {
-            double value;
-            if (job.out) {
-                T* g = run.out_row(i);
-                const T f = T(row_weight * job.scale * job.inverse_temperature);
-                value = sum_along<T>(job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    const LabelTerm<V> x = run.term(z, t, k, part);
-                    store<V>(g + k, part, x.first * f);
-                    return inside(x.value, part);
-                });
-            } else {
-                value = sum_along<T>(job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    return inside(run.term(z, t, k, part).value, part);
-                });
+    void put(int64_t i, double value, Report& report) const {
+        put_loss<T>(job, i, job.targets.row_weight ? job.targets.row_weight[i] * value : value, report);
+    }
+
+    // Sweeps one tile; false, and the report says where, if one of its labels is not valid.
+    template <LabelOutput Output, class Side>
+    bool one_tile(const Side& side, const Place& at, Report& report) {
+        const int64_t n = at.count();
+        const LabelRun<T> kept = run;
+        run.count = n;
+        run.logits = read(job.logits, at, tile.logits);
+        run.labels = read(job.targets.rows, at, tile.labels);
+        constexpr bool second = Output == LabelOutput::diagonal;
+        const double scale = second ? job.scale * job.inverse_temperature * job.inverse_temperature : job.scale;
+        run.factor = tile.factor;
+        run.own_factors = job.targets.row_weight != nullptr;
+        if (job.targets.row_weight) {
+            apply_row_weights(at, scale, Output != LabelOutput::value);
+        } else {
+            for (int j = 0; j < lanes<T>; ++j) tile.factor[j] = T(scale);
+        }
+        if (job.targets.has_ignore) strike_ignored(at);
+        const bool hard = all_hard(at);
+        if (!hard) {
+            const int64_t bad = first_bad(n);
+            if (bad >= 0) {
+                report.bad_row = at.row + bad / at.columns;
+                report.bad_column = at.column + bad % at.columns;
+                return false;
             }
-            put_loss<T>(job, i, row_weight * value, report);
-        }, [&](int64_t i) { put_loss<T>(job, i, 0.0, report); });
-    }
-
-    static KULLBACK_INLINE V inside(V v, Whole) { return v; }
-    static KULLBACK_INLINE V inside(V v, Part part) {
-        for (int i = part.count; i < traits<V>::width; ++i) lane(v, i) = 0;
-        return v;
-    }
-
-    static void hessian_diagonal(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-        hessian(job, begin, end, memory, report, false);
-    }
-    static void hessian_product(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-        hessian(job, begin, end, memory, report, true);
-    }
-
-    static void hessian(const Job& job, int64_t begin, int64_t end, void* memory, Report& report, bool product) {
-        Scratch scratch(memory);
-        const Rows<T> direction = product ? rows_of<T>(job.direction, begin, end, job.classes, scratch) : Rows<T>{};
-        const double scale = job.scale * job.inverse_temperature * job.inverse_temperature;
-        each_row(job, begin, end, scratch, report,
-                 [&](const SigmoidRows& run, const T* z, const T* t, double row_weight, int64_t i) {
-            T* out = run.out_row(i);
-            const T f = T(row_weight * scale);
-            along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                V h = run.term(z, t, k, part).second * f;
-                if (product) h *= load<V>(direction.row(i - begin) + k, part, T(0));
-                store<V>(out + k, part, h);
-            });
-        }, [](int64_t) {});
+        }
+        run.values = tile.values;
+        const bool direct = job.out && (job.out_stride == at.columns || at.rows == 1);
+        T* target = job.out ? static_cast<T*>(job.out) + at.row * job.out_stride + at.column : nullptr;
+        run.out = direct ? target : tile.out;
+        if (hard && job.smoothing == 0) {
+            sweep_labels<T, Output, true>(run, side);
+        } else {
+            sweep_labels<T, Output, false>(run, side);
+        }
+        if (second && job.direction.data) {
+            const T* direction = read(job.direction, at, tile.values);
+            for (int64_t k = 0; k < n; ++k) run.out[k] *= direction[k];
+        }
+        if (job.out && !direct) {
+            for (int64_t r = 0; r < at.rows; ++r) {
+                std::memcpy(target + r * job.out_stride, tile.out + r * at.columns, size_t(at.columns) * sizeof(T));
+            }
+        }
+        run = kept;
+        return true;
     }
 };
 
@@ -182,29 +435,30 @@ void sigmoid_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
         const T* z = logits.row(i - begin);
         T* out = static_cast<T*>(job.out) + i * job.out_stride;
         along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const Odds<V> odds = odds_of<V>(load<V>(z + k, part, T(0)) * factor);
-            store<V>(out + k, part, job.logarithm ? -odds.cost_on : odds.p);
+            const V z_k = load<V>(z + k, part, T(0)) * factor;
+            const Softplus<V> s(z_k);
+            store<V>(out + k, part, job.logarithm ? -(s.least + positive_part<V>(-z_k)) : s.p());
         });
     }
 }
 
 // Counts rows of which at least one label is not ignored, and sums their weights.
-inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-    Scratch scratch(memory);
-    double* weights = copy_weights(job.targets, begin, end, scratch.take<double>(end - begin));
-    if (job.targets.has_ignore) {
-        const Rows<double> labels = rows_of<double>(job.targets.rows, begin, end, job.classes, scratch);
-        const double ignored = double(job.targets.ignore_index);
-        for (int64_t r = 0; r < end - begin; ++r) {
-            const double* t = labels.row(r);
+inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+    const Matrix& labels = job.targets.rows;
+    for (int64_t i = begin; i < end; ++i) {
+        double weight = job.targets.row_weight ? job.targets.row_weight[i] : 1.0;
+        if (job.targets.has_ignore && weight != 0) {
             bool any = false;
-            for (int64_t k = 0; k < job.classes && !any; ++k) any = t[k] != ignored;
-            if (!any) weights[r] = 0;
+            with_type(labels.type, [&](auto sample) {
+                using S = decltype(sample);
+                const S* t = static_cast<const S*>(labels.data) + i * labels.row_stride;
+                const double ignored = double(job.targets.ignore_index);
+                for (int64_t k = 0; k < job.classes && !any; ++k) any = double(t[k * labels.column_stride]) != ignored;
+            });
+            if (!any) weight = 0;
         }
-    }
-    for (int64_t r = 0; r < end - begin; ++r) {
-        report.counted += weights[r] != 0;
-        report.total += weights[r];
+        report.counted += weight != 0;
+        report.total += weight;
     }
 }
 

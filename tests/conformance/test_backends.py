@@ -12,7 +12,7 @@ import pytest
 import kullback.kernels as kernels
 from kullback import ClassMixture, ClassRows, CrossEntropy
 from kullback.kernels import dispatch
-from kullback.losses import Focal, SigmoidFocal, WestonWatkins
+from kullback.losses import Asymmetric, Focal, SigmoidFocal, WestonWatkins
 
 _spec = importlib.util.spec_from_file_location("catalogue", pathlib.Path(__file__).with_name("catalogue.py"))
 catalogue = importlib.util.module_from_spec(_spec)
@@ -135,6 +135,8 @@ def test_mass_on_a_masked_class(backend, name):
 def test_what_runs_where():
     assert CrossEntropy(softcap=30, z_loss=0.1).backend == "cpu"
     assert Focal(gamma=0.1, label_smoothing=0.1).backend == SigmoidFocal().backend == WestonWatkins().backend == "cpu"
+    assert SigmoidFocal(gamma=0.1).backend == "cpu"
+    assert Asymmetric(clip=1e-31).backend == "reference"
     with kernels.using("reference"):
         assert CrossEntropy().backend == "reference"
     soft = ClassRows(np.ones((1, 3)))

@@ -1,4 +1,4 @@
-"""exp and log1p of the native kernels: within 2 ulp of 50-digit arithmetic over their whole range."""
+"""exp and logarithms of the native kernels: within 2 ulp of 50-digit arithmetic over their whole range."""
 
 import mpmath
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from kullback.kernels import _native
 
-EXP, LOG1P = 0, 1
+EXP, LOG1P, LOG1P_TO_ONE, LOG_TO_ONE = range(4)
 mpmath.mp.dps = 50
 
 
@@ -54,6 +54,38 @@ def test_log1p_is_within_two_ulp(dtype, rng):
     assert errors_in_ulp(run(LOG1P, x), exact(mpmath.log1p, x)).max() <= 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log1p_up_to_one_is_within_two_ulp(dtype, rng):
+    least = np.finfo(dtype).smallest_subnormal
+    x = np.concatenate(
+        [np.geomspace(1e-37, 1, 1500), rng.uniform(0, 1, 1500), [0.41421354, 0.41421357, 1.0, least, 3 * least]]
+    ).astype(dtype)
+    assert errors_in_ulp(run(LOG1P_TO_ONE, x), exact(mpmath.log1p, x)).max() <= 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_up_to_one_is_within_two_ulp(dtype, rng):
+    least = np.finfo(dtype).smallest_subnormal
+    x = np.concatenate(
+        [
+            np.geomspace(1e-37, 1, 1500),
+            rng.uniform(0, 1, 1500),
+            1 - np.geomspace(np.finfo(dtype).eps / 2, 0.3, 500),
+            [0.70710677, 0.70710683, 0.35355338, 0.35355341, 1.0, least, 5 * least, np.finfo(dtype).tiny],
+        ]
+    ).astype(dtype)
+    assert errors_in_ulp(run(LOG_TO_ONE, x), exact(mpmath.log, x)).max() <= 2
+
+
+def test_logarithms_of_every_hundredth_float32_are_within_two_ulp():
+    bits = np.arange(1, 0x3F800001, 97, dtype=np.uint64).astype(np.uint32)
+    x = bits.view(np.float32)
+    for which, function in ((LOG1P_TO_ONE, np.log1p), (LOG_TO_ONE, np.log)):
+        true = function(x.astype(np.float64))
+        ulp = np.spacing(np.maximum(abs(true), 2.0**-149).astype(np.float32)).astype(np.float64)
+        assert (np.abs(run(which, x) - true) / ulp).max() <= 2
+
+
 def test_exp_of_every_hundredth_float32_is_within_two_ulp():
     bits = np.arange(0x80000000, 0xC2D00000, 97, dtype=np.uint64).astype(np.uint32)
     x = bits.view(np.float32)
@@ -69,3 +101,6 @@ def test_edges(dtype):
     np.testing.assert_array_equal(run(EXP, x), np.array([1, 1, 0, np.nan, np.nan, 0], dtype))
     x = np.array([0.0, np.inf, np.nan, np.finfo(dtype).smallest_subnormal], dtype)
     np.testing.assert_array_equal(run(LOG1P, x), x)
+    x = np.array([0.0, np.nan, np.finfo(dtype).smallest_subnormal], dtype)
+    np.testing.assert_array_equal(run(LOG1P_TO_ONE, x), x)
+    np.testing.assert_array_equal(run(LOG_TO_ONE, np.array([1, np.nan], dtype)), np.array([0, np.nan], dtype))

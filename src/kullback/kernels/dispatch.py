@@ -1,7 +1,8 @@
 """Which backend runs a recipe: the active one or, for what it lacks, the reference.
 
-The C++ kernels run every loss of the softmax and sigmoid families, and hinges on class indices. What they lack runs on
-the NumPy reference, which is right but slow; ``loss.backend`` says where a loss runs, so nobody has to guess.
+The C++ kernels run every loss of the softmax and sigmoid families, but for an asymmetric one whose clip is next to 0,
+and hinges on class indices. What they lack runs on the NumPy reference, which is right but slow; ``loss.backend`` says
+where a loss runs, so nobody has to guess.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from kullback.targets import ClassIndices, Targets
 
 Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe
 
-# with a power this small, what float32 cannot tell from 0 is raised to something that is not small
-_LEAST_FOCUS = 0.2
+# 1 over a smaller one is near the largest float32
+_LEAST_CLIP = 1e-30
 
 
 def backend_of(recipe: Recipe) -> str:
@@ -47,5 +48,5 @@ def _native_runs(recipe: Recipe, targets: Targets | None) -> bool:
     if recipe.family not in _native.families(isinstance(recipe, SigmoidRecipe)):
         return False
     if isinstance(recipe, SigmoidRecipe):
-        return not ("focal" in recipe.family and 0 < recipe.parameters[0] < _LEAST_FOCUS)
+        return recipe.family != "asymmetric" or recipe.parameters[2] == 0 or recipe.parameters[2] >= _LEAST_CLIP
     return not isinstance(recipe, MarginRecipe) or targets is None or isinstance(targets, ClassIndices)

@@ -1,0 +1,166 @@
+"""The kernels for independent labels: tiles of every shape, hard and soft labels of every type, struck out and not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kullback.errors import TargetError
+from kullback.kernels import cpu, reference
+from kullback.kernels.recipe import SigmoidRecipe
+from kullback.targets import LabelRows
+
+# a tile holds 1024 numbers of float32, 512 of float64
+COLUMNS = [1, 2, 3, 7, 8, 9, 100, 511, 513, 1024, 1025, 2500]
+FAMILIES = {
+    "binary_cross_entropy": (),
+    "sigmoid_focal": (2.0,),
+    "asymmetric": (0.0, 4.0, 0.05),
+    "sigmoid_brier": (),
+}
+VARIANTS = [
+    ("sigmoid_focal", (0.0,)),
+    ("sigmoid_focal", (0.1,)),
+    ("sigmoid_focal", (1.0,)),
+    ("sigmoid_focal", (7.0,)),
+    ("sigmoid_focal", (8.0,)),
+    ("asymmetric", (1.0, 3.0, 0.0)),
+    ("asymmetric", (0.5, 0.0, 0.0)),
+    ("asymmetric", (2.0, 0.0, 0.3)),
+    ("asymmetric", (0.3, 0.7, 0.05)),
+    ("asymmetric", (0.0, 1.0, 1e-6)),
+]
+
+
+def run(kernels, recipe, z, labels, v, **options):
+    losses, gradient, diagonal, product = np.empty(len(z)), np.empty_like(z), np.empty_like(z), np.empty_like(z)
+    with np.errstate(all="ignore"):
+        kernels.sigmoid_evaluate(recipe, z, labels, per_example=losses, gradient=gradient, scale=0.5, **options)
+        kernels.sigmoid_hessian_diagonal(recipe, z, labels, out=diagonal, **options)
+        kernels.sigmoid_hessian_product(recipe, z, labels, v, out=product, **options)
+        values = np.empty(len(z))
+        total = kernels.sigmoid_evaluate(recipe, z, labels, per_example=values, **options).total
+        alone = kernels.sigmoid_evaluate(recipe, z, labels, **options).total
+    np.testing.assert_array_equal(values, losses)
+    assert total == pytest.approx(alone, rel=1e-5, nan_ok=True)
+    return losses, gradient, diagonal, product
+
+
+def assert_near(ours, truth, u, sizes):
+    for a, b, size in zip(ours, truth, sizes, strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        np.testing.assert_array_equal(np.isinf(a), np.isinf(b))
+        finite = np.isfinite(b)
+        assert (np.abs(a - b)[finite] <= 16 * u * (size + np.abs(b))[finite]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("c", COLUMNS)
+def test_any_number_of_labels(rng, c, family, dtype):
+    n = 2 if c > 1000 else 2100 // c + 2
+    z = (rng.normal(size=(n, c)) * rng.choice([1, 5, 30], size=(n, 1))).astype(dtype)
+    held = rng.random((n, c)) < 0.3
+    soft = np.where(rng.random((n, c)) < 0.5, held, rng.random((n, c)))
+    v = rng.normal(size=z.shape).astype(dtype)
+    weight = rng.integers(0, 3, n).astype(float)
+    weight[0] = 1.5
+    z[-1, -1], z[0, c // 2] = -np.inf, np.inf
+    z[weight == 0] = np.nan
+    if n > 2:
+        z[1, 0] = np.nan
+        weight[1] = 1
+    per_label, positive = rng.uniform(0, 2, c), rng.uniform(0.1, 3, c)
+    positive[rng.random(c) < 0.1] = 1
+    per_label[rng.random(c) < 0.1] = 0
+    u = np.finfo(dtype).eps / 2
+    unknown = np.where(rng.random((n, c)) < 0.2, -1, held)
+    for recipe in (
+        SigmoidRecipe(family=family, parameters=FAMILIES[family]),
+        SigmoidRecipe(family, FAMILIES[family], 0.1, 1.5, positive, per_label),
+        SigmoidRecipe(family, FAMILIES[family], 0.0, 0.7, positive, per_label),
+    ):
+        for labels, ignore in (
+            (held, None),
+            (held.astype(np.uint8), None),
+            (held.astype(dtype), None),
+            (soft.astype(dtype), None),
+            (unknown, -1),
+            (unknown.astype(dtype), -1),
+            (held.astype(np.int16), 0),
+        ):
+            options = {"row_weight": weight, "ignore_index": ignore}
+            ours = run(cpu, recipe, z, LabelRows(labels), v, **options)
+            truth = run(reference, recipe, z, LabelRows(labels), v, **options)
+            mass = 10 * 9 / recipe.temperature
+            assert_near(ours, truth, u, [c * mass, mass, 4 * mass / recipe.temperature, 12 * mass / recipe.temperature])
+            assert not ours[0][weight == 0].any()
+            assert not ours[1][weight == 0].any()
+            if ignore is not None:
+                counts = weight != 0
+                assert not ours[1][counts][labels[counts] == ignore].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("family", "parameters"), VARIANTS)
+def test_every_variant_of_a_loss(rng, family, parameters, dtype):
+    z = np.concatenate([rng.normal(size=400) * 8, np.linspace(-110, 110, 100), [0, np.inf, -np.inf]]).astype(dtype)
+    z = np.tile(z, (3, 1))
+    labels = np.stack([np.ones(z.shape[1]), np.zeros(z.shape[1]), rng.random(z.shape[1])]).astype(dtype)
+    recipe, v = SigmoidRecipe(family=family, parameters=parameters), rng.normal(size=z.shape).astype(dtype)
+    u = np.finfo(dtype).eps / 2
+    for rows in (slice(0, 2), slice(0, 3)):  # hard labels alone, and mixed with soft ones
+        ours = run(cpu, recipe, z[rows], LabelRows(labels[rows]), v[rows])
+        truth = run(reference, recipe, z[rows], LabelRows(labels[rows]), v[rows])
+        steep = (1 + max(parameters)) * 2
+        assert_near(ours[:2], truth[:2], u, [z.shape[1] * steep, steep])
+        if parameters[0] < 1 and family == "asymmetric" and parameters[2]:
+            continue  # the curvature has no bound where the clip ends
+        assert_near(ours[2:], truth[2:], u, [4 * steep**2, 12 * steep**2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layouts_and_aliasing(rng, family):
+    recipe = SigmoidRecipe(family=family, parameters=FAMILIES[family])
+    z, v = rng.normal(size=(2, 37, 90)).astype(np.float32)
+    held = rng.random(z.shape) < 0.3
+    expected = run(cpu, recipe, z, LabelRows(held.astype(np.float32)), v)
+    wide = np.full((37, 200), 7, np.float32)
+    wide[:, 5:95] = z
+    for logits, labels, direction in (
+        (np.asfortranarray(z), held.astype(np.int8), np.asfortranarray(v)),
+        (wide[:, 5:95], np.repeat(held, 2, axis=1)[:, ::2], v[::-1].copy()[::-1]),
+        (np.repeat(z, 2, axis=0)[::2], np.asfortranarray(held.astype(np.float64)), np.repeat(v, 2, axis=1)[:, ::2]),
+    ):
+        for a, b in zip(run(cpu, recipe, logits, LabelRows(labels), direction), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    inside = wide[:, 5:95]
+    cpu.sigmoid_evaluate(recipe, inside, LabelRows(held), gradient=inside, scale=0.5)
+    np.testing.assert_array_equal(inside, expected[1])
+    assert (wide[:, :5] == 7).all()
+    assert (wide[:, 95:] == 7).all()
+
+
+def test_the_first_bad_label_is_named(rng):
+    z = rng.normal(size=(400, 70)).astype(np.float32)
+    for kind, bad in ((np.uint8, 2), (np.int64, -100), (np.float32, 1.5), (np.float64, np.nan), (np.float32, -1e-30)):
+        labels = rng.integers(0, 2, z.shape).astype(kind)
+        labels[321, 45:] = labels[399] = bad
+        with pytest.raises(TargetError, match=f"row 321, column 45: label target {kind(bad)} is not valid"):
+            cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels))
+        weight = np.ones(400)
+        weight[[321, 399]] = 0
+        cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), row_weight=weight)
+    labels = np.zeros(z.shape)
+    labels[5, 5] = -0.0
+    cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels))
+
+
+def test_the_first_infinite_row_is_named_even_beside_nan(rng):
+    z = rng.normal(size=(400, 5)).astype(np.float32)
+    labels = np.ones(z.shape, np.uint8)
+    z[10, 1], z[20, 2], z[21, 0] = np.nan, -np.inf, -np.inf
+    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels)).infinite_row == 20
+    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), per_example=np.empty(400)).infinite_row == 20
+    labels[20, 2] = 0
+    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), gradient=z).infinite_row == 21
