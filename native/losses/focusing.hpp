@@ -9,6 +9,16 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+template <class V>
+KULLBACK_INLINE Mask<V> mask_of(Mask<V> condition, Mask<V> yes, Mask<V> no) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {mask_of<H>(condition.a, yes.a, no.a), mask_of<H>(condition.b, yes.b, no.b)};
+    } else {
+        return condition ? yes : no;
+    }
+}
+
 // The power of labels that hold and of those that do not: one for both, or two.
 template <class Number>
 struct Both {
@@ -40,7 +50,7 @@ struct Each {
     }
     template <class V>
     KULLBACK_INLINE Mask<V> has(Mask<V> held, int bit) const {
-        return held ? has<V>(Present{}, bit) : has<V>(Absent{}, bit);
+        return mask_of<V>(held, has<V>(Present{}, bit), has<V>(Absent{}, bit));
     }
 };
 

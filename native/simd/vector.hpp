@@ -28,6 +28,8 @@ namespace KULLBACK_LEVEL {
 
 template <class V>
 struct traits;
+template <class V>
+struct is_pair : std::false_type {};  // of two vectors: see pair.hpp
 
 template <>
 struct traits<float> {
@@ -91,9 +93,14 @@ constexpr int lanes = traits<Vector<T>>::width;
 template <class To, class From>
 KULLBACK_INLINE To bits_as(From from) {
     static_assert(sizeof(To) == sizeof(From), "same size");
-    To to;
-    std::memcpy(&to, &from, sizeof to);
-    return to;
+    if constexpr (is_pair<To>::value) {
+        using H = decltype(To::a);
+        return {bits_as<H>(from.a), bits_as<H>(from.b)};
+    } else {
+        To to;
+        std::memcpy(&to, &from, sizeof to);
+        return to;
+    }
 }
 
 template <class V>
@@ -107,19 +114,28 @@ KULLBACK_INLINE V splat(Scalar<V> s) {
 
 template <class V>
 KULLBACK_INLINE V select(Mask<V> condition, V yes, V no) {
-    return condition ? yes : no;
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {select<H>(condition.a, yes.a, no.a), select<H>(condition.b, yes.b, no.b)};
+    } else {
+        return condition ? yes : no;
+    }
 }
 
 // All bits of `value` where the condition holds, +0 elsewhere.
 template <class V>
 KULLBACK_INLINE V keep(Mask<V> condition, V value) {
-    return condition ? value : V{};
+    return select<V>(condition, value, V{});
 }
 
 // a > b ? a : b, so a NaN in `a` is passed over and one in `b` is kept. That is what the x86 instruction does, but
 // compilers do not always find it.
 template <class V>
 KULLBACK_INLINE V larger(V a, V b) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {larger<H>(a.a, b.a), larger<H>(a.b, b.b)};
+    } else {
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
     if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_max_ps(__m256(a), __m256(b)));
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_max_pd(__m256d(a), __m256d(b)));
@@ -128,11 +144,16 @@ KULLBACK_INLINE V larger(V a, V b) {
     if constexpr (std::is_same_v<V, VectorD>) return V(_mm_max_pd(__m128d(a), __m128d(b)));
 #endif
     return a > b ? a : b;
+    }
 }
 
 // a < b ? a : b, likewise.
 template <class V>
 KULLBACK_INLINE V smaller(V a, V b) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {smaller<H>(a.a, b.a), smaller<H>(a.b, b.b)};
+    } else {
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
     if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_min_ps(__m256(a), __m256(b)));
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_min_pd(__m256d(a), __m256d(b)));
@@ -141,6 +162,7 @@ KULLBACK_INLINE V smaller(V a, V b) {
     if constexpr (std::is_same_v<V, VectorD>) return V(_mm_min_pd(__m128d(a), __m128d(b)));
 #endif
     return a < b ? a : b;
+    }
 }
 
 template <class V>
@@ -180,13 +202,23 @@ KULLBACK_INLINE Scalar<V> get(const V& v, int i) {
 
 template <class V>
 KULLBACK_INLINE V load(const Scalar<V>* p) {
-    V v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {load<H>(p), load<H>(p + traits<H>::width)};
+    } else {
+        V v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
 }
 template <class V>
 KULLBACK_INLINE void store(Scalar<V>* p, V v) {
-    std::memcpy(p, &v, sizeof v);
+    if constexpr (is_pair<V>::value) {
+        store(p, v.a);
+        store(p + traits<V>::width / 2, v.b);
+    } else {
+        std::memcpy(p, &v, sizeof v);
+    }
 }
 
 // The last, incomplete vector of a row.

@@ -16,6 +16,7 @@
 
 #include "simd/convert.hpp"
 #include "simd/elementary.hpp"
+#include "simd/pair.hpp"
 #include "skeletons/softmax_row.hpp"
 
 namespace kullback {
@@ -76,7 +77,7 @@ struct LabelTerm {
 enum class LabelOutput { value, gradient, diagonal };
 
 // One tile: `labels` are 0 or 1 for a hard sweep. The weights belong to the elements period by period, and are padded
-// by a vector's length.
+// by two vectors' length.
 template <class T>
 struct LabelRun {
     int64_t count = 0;
@@ -91,7 +92,6 @@ struct LabelRun {
 
 template <class T, LabelOutput Output, bool Hard, class Side>
 void sweep_labels(const LabelRun<T>& run, const Side& given) {
-    using V = Vector<T>;
     constexpr bool curved = Output == LabelOutput::diagonal;
     // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
     const Side side = given;
@@ -101,14 +101,15 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
     const int64_t period = run.period;
     const bool own_factors = run.own_factors;
     const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even;
-    const auto factor_at = [=](int64_t j, auto part) KULLBACK_LAMBDA {
-        return load<V>(own_factors ? factors + j : factors, part, T(0));
-    };
     int64_t k = 0;
-    along<T>(0, run.count, [&](int64_t j, auto part) KULLBACK_LAMBDA {
+    const auto some = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+        using V = decltype(kind);
+        const auto factor_at = [=](int64_t at, auto piece) KULLBACK_LAMBDA {
+            return load<V>(own_factors ? factors + at : factors, piece, T(0));
+        };
         const V z = load<V>(logits + j, part, T(0)), t = load<V>(labels + j, part, T(0));
         const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
-        k += lanes<T>;
+        k += traits<V>::width;
         k = k >= period ? k - period : k;
         V value, slope, bend;
         if constexpr (Hard) {
@@ -144,7 +145,14 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
         if constexpr (Output == LabelOutput::gradient) {
             store<V>(out + j, part, slope * factor_at(j, part));
         }
-    });
+    };
+    using One = Vector<T>;
+    using Two = Pair<One>;
+    constexpr int both = traits<Two>::width;
+    const int64_t count = run.count;
+    int64_t j = 0;
+    for (; j + both <= count; j += both) some(Two{}, j, Whole{});
+    along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { some(One{}, i, part); });
 }
 
 template <class T, class Loss>
@@ -154,8 +162,8 @@ struct SigmoidRows {
 
     struct Tile {
         alignas(64) T logits[size], labels[size], values[size], out[size], factor[size];
-        alignas(64) T on[size + 2 * lanes<T>], off[size + 2 * lanes<T>];
-        alignas(64) T on_each[size + lanes<T>], off_each[size + lanes<T>];
+        alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
+        alignas(64) T on_each[size + 2 * lanes<T>], off_each[size + 2 * lanes<T>];
     };
 
     // Where a tile lies: some whole rows, or a piece of one.
@@ -193,12 +201,12 @@ struct SigmoidRows {
     // Weights of the columns [column, column + columns), repeated over a whole vector or more.
     void lay_weights(int64_t column, int64_t columns) {
         const int64_t width = even_weights ? 1 : columns;
-        run.period = (lanes<T> + width - 1) / width * width;
+        run.period = (2 * lanes<T> + width - 1) / width * width;
         for (int64_t j = 0; j < width; ++j) {
             tile.on[j] = on_weight(column + j);
             tile.off[j] = off_weight(column + j);
         }
-        for (int64_t j = width; j < run.period + lanes<T>; ++j) {
+        for (int64_t j = width; j < run.period + 2 * lanes<T>; ++j) {
             tile.on[j] = tile.on[j - width];
             tile.off[j] = tile.off[j - width];
         }
@@ -263,7 +271,7 @@ struct SigmoidRows {
         }
         run.on = tile.on_each;
         run.off = tile.off_each;
-        run.period = size + lanes<T>;
+        run.period = size + 2 * lanes<T>;
     }
 
     // Whether all labels are 0 or 1.
@@ -390,7 +398,7 @@ struct SigmoidRows {
         if (job.targets.row_weight) {
             apply_row_weights(at, scale, Output != LabelOutput::value);
         } else {
-            for (int j = 0; j < lanes<T>; ++j) tile.factor[j] = T(scale);
+            for (int j = 0; j < 2 * lanes<T>; ++j) tile.factor[j] = T(scale);
         }
         if (job.targets.has_ignore) strike_ignored(at);
         const bool hard = all_hard(at);
