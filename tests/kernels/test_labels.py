@@ -51,7 +51,7 @@ def assert_near(ours, truth, u, sizes):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
         np.testing.assert_array_equal(np.isinf(a), np.isinf(b))
         finite = np.isfinite(b)
-        assert (np.abs(a - b)[finite] <= 16 * u * (size + np.abs(b))[finite]).all()
+        assert (np.abs(a[finite] - b[finite]) <= 16 * u * (size + np.abs(b[finite]))).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

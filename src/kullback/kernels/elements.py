@@ -143,7 +143,8 @@ def clipped_focal(odds: Odds, parameters: Sequence[float], shift: Float | None) 
     x = np.maximum(p - clip, 0.0)
     inside = x > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_y = odds.log_miss if clip == 0 else np.log1p(-x)
+        # 1 − x is m + c: near 1 the one tells more, near 0 the other
+        log_y = odds.log_miss if clip == 0 else np.where(x < 0.5, np.log1p(-np.minimum(x, 0.5)), np.log(m + clip))
         share = np.where(m + clip > 0, m / (m + clip), 1.0)  # m / (1 − x)
         ratio = np.where(inside, log_y / x, -1.0)
         weight, steep = np.where(inside, x**gamma, 0.0), np.where(inside, p / x, 0.0)
