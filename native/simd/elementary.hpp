@@ -125,8 +125,9 @@ KULLBACK_INLINE V log1p_nonnegative(V x, V inverse) {
     using Int = typename K::Int;
     const V u = x + T(1);
     // u = 2^k m with m in [sqrt(1/2), sqrt(2)); `lost` is what the addition rounded away, relative to u.
-    const I raised = bits_as<I>(u) + (Int(K::bias << K::mantissa_bits) - K::sqrt_half);
-    const I exponent = (raised >> K::mantissa_bits) - K::bias;
+    // One power of two less than would be natural: the bits of a NaN must not run over the largest integer.
+    const I raised = bits_as<I>(u) + (Int((K::bias - 1) << K::mantissa_bits) - K::sqrt_half);
+    const I exponent = (raised >> K::mantissa_bits) - (K::bias - 1);
     const V m = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half);
     V k;
     if constexpr (traits<V>::width == 1) {
