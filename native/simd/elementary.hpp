@@ -199,8 +199,9 @@ KULLBACK_INLINE V log_to_one(V x) {
     using I = typename traits<V>::integer;
     using Int = typename K::Int;
     const V u = x * (1 / K::unlift);  // no number is subnormal any more
-    const I raised = bits_as<I>(u) + (Int(K::bias << K::mantissa_bits) - K::sqrt_half);
-    const I exponent = (raised >> K::mantissa_bits) - (K::bias + K::lift);
+    // as above: the bits of a NaN must not run over
+    const I raised = bits_as<I>(u) + (Int((K::bias - 1) << K::mantissa_bits) - K::sqrt_half);
+    const I exponent = (raised >> K::mantissa_bits) - (K::bias - 1 + K::lift);
     const V f = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half) - T(1);
     V k;
     if constexpr (traits<V>::width == 1) {
