@@ -1,8 +1,7 @@
-"""Every loss' value and gradient against plain cross-entropy, or against torch where torch has the loss.
+"""Value and gradient of every softmax loss against plain cross-entropy on class indices of the same logits.
 
-Softmax losses stand beside plain cross-entropy on class indices of the same logits; losses on labels beside torch's
-``binary_cross_entropy_with_logits``, hinges beside its ``multi_margin_loss``, forward and backward. Float32 and two
-threads for all, in one process. Turns and medians are those of losses.py. Writes ``results/catalogue.json``.
+Float32 and two threads for all, in one process. Turns and medians are those of losses.py. Losses over labels and hinges
+are in labels_and_margins.py. Writes ``results/catalogue.json``.
 
     python benchmarks/catalogue.py [--rounds 5] [--threads 2] [--no-store]
 """
@@ -19,17 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from machine import machine
 
 import kullback
 from kullback.kernels import _native
 from kullback.losses import (
-    Asymmetric,
     BalancedSoftmax,
-    BinaryCrossEntropy,
     Brier,
-    CrammerSinger,
     CrossEntropy,
     Deviance,
     Focal,
@@ -39,20 +34,15 @@ from kullback.losses import (
     Loss,
     OneVsRest,
     Poly,
-    SigmoidBrier,
-    SigmoidFocal,
     SmoothedZeroOne,
-    WestonWatkins,
 )
 from kullback.targets import ClassRows
 from losses import turn
 
-SOFTMAX_SHAPES = ((1_000_000, 10), (65_536, 100), (4096, 10_000))
-SIGMOID_SHAPES = ((65_536, 100),)
-MARGIN_SHAPES = ((65_536, 100), (4096, 10_000))
+SHAPES = ((1_000_000, 10), (65_536, 100), (4096, 10_000))
 
-# the most that a loss may take, in times of plain cross-entropy on indices; the least that torch must take, in ours
-MOST_ON_INDICES, MOST_ON_ROWS, LEAST_FOR_TORCH = 1.3, 1.7, 6.0
+# the most that a loss may take, in times of plain cross-entropy on indices
+MOST_ON_INDICES, MOST_ON_ROWS = 1.3, 1.7
 SLOW = 0.5  # seconds: a call that takes longer is measured once
 
 Work = Callable[[], object]
@@ -99,18 +89,6 @@ def ours(loss: Loss, logits: Any, targets: Any, gradient: Any) -> Work:
     return lambda: loss.value_and_gradient(logits, targets, out=gradient)
 
 
-def theirs(function: Callable[[Any], Any], logits: Any) -> Work:
-    tensor = torch.from_numpy(logits).requires_grad_()
-
-    def work() -> float:
-        tensor.grad = None
-        value = function(tensor)
-        value.backward()
-        return float(value.item())
-
-    return work
-
-
 def softmax(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((n, c), dtype=np.float32) * 3
@@ -129,80 +107,21 @@ def softmax(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
     results = []
     for (form, name), milliseconds in times.items():
         most = MOST_ON_INDICES if form == "indices" else MOST_ON_ROWS
-        loss = on_rows[name]
         results.append(
-            entry("softmax", n, c, name, loss, milliseconds, form=form, baseline=base, ratio=milliseconds / base)
-            | {"bar": most, "met": milliseconds <= most * base}
+            {
+                "rows": n,
+                "classes": c,
+                "targets": form,
+                "loss": name,
+                "backend": on_rows[name].backend,
+                "milliseconds": round(milliseconds, 3),
+                "baseline_milliseconds": round(base, 3),
+                "ratio": round(milliseconds / base, 2),
+                "bar": most,
+                "met": milliseconds <= most * base,
+            }
         )
     return results
-
-
-def against_torch(
-    family: str, n: int, c: int, losses: dict[str, Loss], logits: Any, targets: Any, torch_work: Work, rounds: int
-) -> list[dict[str, Any]]:
-    gradient = np.zeros_like(logits)
-    works = {"torch": torch_work} | {name: ours(loss, logits, targets, gradient) for name, loss in losses.items()}
-    times = compared(works, rounds)
-    results = []
-    for name, loss in losses.items():
-        speedup = times["torch"] / times[name]
-        results.append(
-            entry(family, n, c, name, loss, times[name], form="indices", baseline=times["torch"], ratio=speedup)
-            | {"bar": LEAST_FOR_TORCH, "met": speedup >= LEAST_FOR_TORCH}
-        )
-    return results
-
-
-def sigmoid(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    logits = rng.standard_normal((n, c), dtype=np.float32) * 3
-    labels = (rng.random((n, c)) < 0.1).astype(np.float32)
-    tensor = torch.from_numpy(labels)
-    work = theirs(lambda z: F.binary_cross_entropy_with_logits(z, tensor), logits)
-    losses: dict[str, Loss] = {
-        "binary cross-entropy": BinaryCrossEntropy(),
-        "positive weights": BinaryCrossEntropy(positive_weight=tuple(float(k % 5 + 1) for k in range(c))),
-        "sigmoid focal": SigmoidFocal(),
-        "asymmetric": Asymmetric(),
-        "Brier, per label": SigmoidBrier(),
-    }
-    assert abs(BinaryCrossEntropy()(logits, labels) - float(work())) < 1e-5, "the two losses differ"  # type: ignore[arg-type]
-    return against_torch("sigmoid", n, c, losses, logits, labels, work, rounds)
-
-
-def margin(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    logits = rng.standard_normal((n, c), dtype=np.float32) * 3
-    indices = rng.integers(0, c, n)
-    tensor = torch.from_numpy(indices)
-    results = []
-    for power in (1, 2):
-        work = theirs(lambda z, p=power: F.multi_margin_loss(z, tensor, p=p), logits)  # type: ignore[misc]
-        losses: dict[str, Loss] = {
-            "Weston–Watkins": WestonWatkins(squared=power == 2),
-            "Crammer–Singer": CrammerSinger(squared=power == 2),
-        }
-        value = losses["Weston–Watkins"](logits, indices) / c
-        assert abs(value - float(work())) < 1e-4 * value, "the two losses differ"  # type: ignore[arg-type]
-        named = {name + (", squared" if power == 2 else ""): loss for name, loss in losses.items()}
-        results += against_torch("margin", n, c, named, logits, indices, work, rounds)
-    return results
-
-
-def entry(
-    family: str, n: int, c: int, name: str, loss: Loss, milliseconds: float, *, form: str, baseline: float, ratio: float
-) -> dict[str, Any]:
-    return {
-        "family": family,
-        "rows": n,
-        "classes": c,
-        "targets": "labels" if family == "sigmoid" else form,
-        "loss": name,
-        "backend": loss.backend,
-        "milliseconds": round(milliseconds, 3),
-        "baseline_milliseconds": round(baseline, 3),
-        "ratio": round(ratio, 2),
-    }
 
 
 def main() -> int:
@@ -214,20 +133,17 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     kullback.set_num_threads(options.threads)
     results = []
-    for measure, shapes in ((softmax, SOFTMAX_SHAPES), (sigmoid, SIGMOID_SHAPES), (margin, MARGIN_SHAPES)):
-        for n, c in shapes:
-            for row in measure(n, c, options.rounds):
-                results.append(row)
-                sign = "<=" if row["family"] == "softmax" else ">="
-                print(
-                    f"{f'({n}, {c})':>16} {row['targets']:>8} {row['loss']:<28}{row['milliseconds']:10.2f} ms"
-                    f"{row['ratio']:8.2f}x {sign} {row['bar']}{'' if row['met'] else '  missed'}",
-                    flush=True,
-                )
+    for n, c in SHAPES:
+        for row in softmax(n, c, options.rounds):
+            results.append(row)
+            print(
+                f"{f'({n}, {c})':>16} {row['targets']:>8} {row['loss']:<28}{row['milliseconds']:10.2f} ms"
+                f"{row['ratio']:8.2f}x <= {row['bar']}{'' if row['met'] else '  missed'}",
+                flush=True,
+            )
     if not options.no_store:
         content = {
-            "what": "value and gradient in one call, float32: softmax losses in times of plain cross-entropy on class "
-            "indices, the others how many times as long torch's loss takes",
+            "what": "value and gradient in one call, float32, in times of plain cross-entropy on class indices",
             "threads": options.threads,
             "instruction_level": _native.level(),
             "machine": machine("torch"),

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    for name in ("losses.py", "catalogue.py", "torch_cpu.py", "fit.py", "tables.py"):
+    for name in ("losses.py", "catalogue.py", "labels_and_margins.py", "torch_cpu.py", "fit.py", "tables.py"):
         print(f"\n=== {name}", flush=True)
         code = subprocess.run([sys.executable, str(HERE / name)], check=False).returncode
         if code:

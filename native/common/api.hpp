@@ -8,15 +8,6 @@ namespace kullback {
 
 enum class Type { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64 };
 
-inline int size_of(Type type) {
-    switch (type) {
-        case Type::boolean: case Type::int8: case Type::uint8: return 1;
-        case Type::int16: case Type::uint16: return 2;
-        case Type::int32: case Type::uint32: case Type::float32: return 4;
-        default: return 8;
-    }
-}
-
 // Strides are in elements. 64 bits everywhere: N * C may exceed 2^32.
 struct Matrix {
     const void* data = nullptr;

@@ -38,6 +38,21 @@ class Terms:
     penalty: float
     fit_intercept: bool
 
+    def objective(self, design: Design, scaling: ColumnScaling, run: Callable[..., Iterator[Any]]) -> LinearObjective:
+        """The whole objective, on a design; `run` runs several calls at once and keeps their order."""
+        return LinearObjective(
+            design,
+            self.loss,
+            self.targets,
+            self.sample_weight,
+            self.n_outputs,
+            self.total_weight,
+            self.penalty,
+            self.fit_intercept,
+            scaling,
+            run,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -73,24 +88,9 @@ def choose(
         tol: the relative gap that ends the fit.
         run: runs several calls at once and keeps their order.
     """
-
-    def objective(of: Design) -> LinearObjective:
-        return LinearObjective(
-            of,
-            terms.loss,
-            terms.targets,
-            terms.sample_weight,
-            terms.n_outputs,
-            terms.total_weight,
-            terms.penalty,
-            terms.fit_intercept,
-            scaling,
-            run,
-        )
-
     exact, fast = precisions(design, scaling)
-    exact_objective = objective(exact)
-    fast_objective = None if fast is None else objective(fast)
+    exact_objective = terms.objective(exact, scaling, run)
+    fast_objective = None if fast is None else terms.objective(fast, scaling, run)
     curvature = None
     if solver == "lbfgs":
         reason = "asked for"

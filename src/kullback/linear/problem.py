@@ -57,11 +57,6 @@ class LinearProblem:
         """Relative rounding of a value."""
         return self._active.rounding
 
-    @property
-    def can_precondition(self) -> bool:
-        """Whether `precondition` has anything to offer."""
-        return self._curvature is not None
-
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters."""
         return self._active.evaluate(parameters)

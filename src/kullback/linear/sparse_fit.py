@@ -23,7 +23,6 @@ from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
-from kullback.linear.objective import LinearObjective
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap
 from kullback.linear.row_curvature import has_dual
@@ -93,20 +92,10 @@ class SparseLinearProblem:
         tol: float,
         run: Run = map,
     ) -> None:
+        smooth = replace(terms, penalty=0.0)  # what is not smooth, and its ridge, are the SparseObjective's business
+
         def objective(of: Design) -> SparseObjective:
-            smooth = LinearObjective(
-                of,
-                terms.loss,
-                terms.targets,
-                terms.sample_weight,
-                terms.n_outputs,
-                terms.total_weight,
-                0.0,
-                terms.fit_intercept,
-                scaling,
-                run,
-            )
-            return SparseObjective(smooth, penalty)
+            return SparseObjective(smooth.objective(of, scaling, run), penalty)
 
         exact, fast = precisions(design, scaling)
         self.objective = objective(exact)

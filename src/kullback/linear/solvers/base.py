@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -95,6 +96,28 @@ class SolverResult:
 
 
 Callback = Callable[[IterationRecord], object]
+
+
+class History:
+    """The records of accepted steps, each told to `callback` as it comes; `began` is the time they count from."""
+
+    def __init__(self, callback: Callback, began: float) -> None:
+        self._callback, self._began = callback, began
+        self._records: list[IterationRecord] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, point: Point, gradient_norm: float, distance: float) -> None:
+        """Record a step."""
+        seconds = time.perf_counter() - self._began
+        record = IterationRecord(len(self), point.objective, point.loss, gradient_norm, distance, seconds)
+        self._records.append(record)
+        self._callback(record)
+
+    def result(self, parameters: Vector, reason: str = "") -> SolverResult:
+        """Where the solver stopped: converged, unless there is a reason why not."""
+        return SolverResult(parameters, not reason, reason, tuple(self._records))
 
 
 class Solver(Protocol):

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from kullback.linear.solvers.base import Apply, Callback, IterationRecord, Point, Problem, SolverResult, Vector
+from kullback.linear.solvers.base import Apply, Callback, History, Point, Problem, SolverResult, Vector
 from kullback.linear.solvers.line_search import search
 
 # Pairs of steps and gradient changes kept. On tables of 5 to 64 columns and 2 to 26 classes, 20 needed up to a fifth
@@ -130,14 +130,11 @@ def preconditioned_lbfgs(
 def _minimise(
     problem: Problem, start: Vector, tol: float, max_iter: int, callback: Callback, renewed: frozenset[int]
 ) -> SolverResult:
-    began = time.perf_counter()
-    history: list[IterationRecord] = []
+    history = History(callback, time.perf_counter())
 
     def record(point: Point, distance: float) -> float:
         norm = float(np.abs(point.gradient).max(initial=0.0))
-        seconds = time.perf_counter() - began
-        history.append(IterationRecord(len(history), point.objective, point.loss, norm, distance, seconds))
-        callback(history[-1])
+        history.add(point, norm, distance)
         return norm
 
     at = start
@@ -147,7 +144,7 @@ def _minimise(
     least, stalled = point.objective, 0
     while distance > tol:
         if len(history) > max_iter:
-            return SolverResult(at, False, f"it used all {max_iter} iterations", tuple(history))
+            return history.result(at, f"it used all {max_iter} iterations")
         direction = curvature.direction(point.gradient)
         rounding = problem.rounding * abs(point.objective)
         step = search(
@@ -164,7 +161,7 @@ def _minimise(
             elif step is None and not curvature.empty:
                 curvature.forget()
             else:
-                return SolverResult(at, False, BEYOND_ROUNDING, tuple(history))
+                return history.result(at, BEYOND_ROUNDING)
             continue
         curvature.learn(at, step.parameters, point.gradient, step.point.gradient)
         at = step.parameters
@@ -175,7 +172,7 @@ def _minimise(
         least, best_norm = min(least, point.objective), min(norm, best_norm)
         if len(history) - 1 in renewed and distance > tol:
             curvature.renew(problem.precondition(at))
-    return SolverResult(at, True, "", tuple(history))
+    return history.result(at)
 
 
 BEYOND_ROUNDING = "no step along the search direction lowered the objective beyond rounding"

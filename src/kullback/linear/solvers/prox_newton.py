@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.solvers.base import Callback, IterationRecord, Point, SolverResult, Vector
+from kullback.linear.solvers.base import Callback, History, Point, SolverResult, Vector
 from kullback.linear.solvers.quadratic_model import QuadraticModel
 from kullback.linear.sparse_problem import SparseObjective
 from kullback.linear.support_curvature import Blocks, SupportCurvature
@@ -215,15 +215,12 @@ def prox_newton(
         callback: called with the record of every accepted step, the start included.
         began: the time that records count from; now, by default.
     """
-    began = time.perf_counter() if began is None else began
     objective = problem.objective
-    history: list[IterationRecord] = []
+    history = History(callback, time.perf_counter() if began is None else began)
 
     def record(at: Vector, point: Point, distance: float) -> float:
         norm = float(objective.violations(at, point.gradient).max(initial=0.0))
-        seconds = time.perf_counter() - began
-        history.append(IterationRecord(len(history), point.objective, point.loss, norm, distance, seconds))
-        callback(history[-1])
+        history.add(point, norm, distance)
         return norm
 
     at = start
@@ -233,7 +230,7 @@ def prox_newton(
     stalled = 0
     while distance > tol:
         if len(history) > max_iter:
-            return SolverResult(at, False, f"it used all {max_iter} iterations", tuple(history))
+            return history.result(at, f"it used all {max_iter} iterations")
         wanted = model.minimiser(at, point)
         found = _search(problem, at, point, wanted)
         if found is None or stalled >= (PATIENCE if problem.finest else 2):
@@ -243,7 +240,7 @@ def prox_newton(
             elif found is None and model.forget():
                 pass
             else:
-                return SolverResult(at, False, BEYOND_ROUNDING, tuple(history))
+                return history.result(at, BEYOND_ROUNDING)
             continue
         new, new_point = found
         model.learn(new - at, new_point.gradient - point.gradient)
@@ -252,7 +249,7 @@ def prox_newton(
         norm = record(at, point, distance)
         moved = point.objective < before - problem.rounding * abs(before) or norm < 0.9 * best
         best, stalled = min(best, norm), 0 if moved else stalled + 1
-    return SolverResult(at, True, "", tuple(history))
+    return history.result(at)
 
 
 def _search(problem: SparseProblem, at: Vector, point: Point, wanted: Vector) -> tuple[Vector, Point] | None:
