@@ -7,12 +7,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from kullback import BinaryCrossEntropy, CrossEntropy, SigmoidClassifier, SoftmaxClassifier
-from kullback.linear.certificate import duality_gap
+from kullback import (
+    BalancedSoftmax,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Deviance,
+    KullbackLeibler,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
+from kullback.linear import certificate
+from kullback.linear.certificate import RowCurvatures, duality_gap
 from kullback.linear.design import as_design
 from kullback.linear.objective import LinearObjective
 from kullback.linear.problem import LinearProblem
-from kullback.linear.row_curvature import intercept_curvature
+from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.scaling import column_scaling
 from kullback.linear.solvers import lbfgs
 from kullback.targets import ClassIndices, ClassRows, LabelRows
@@ -22,6 +31,9 @@ LOSSES = [
     CrossEntropy(),
     CrossEntropy(class_weight=[1, 2, 0.5, 30], label_smoothing=0.1, temperature=2.0),
     CrossEntropy(priors=[0.1, 0.2, 0.3, 0.4], temperature=0.5),
+    BalancedSoftmax(class_counts=[1, 2, 3, 40], class_weight=[1, 2, 3, 4]),
+    KullbackLeibler(label_smoothing=0.1),
+    Deviance(temperature=3.0),
     BinaryCrossEntropy(label_reduction="sum", positive_weight=[1, 2, 3, 40], temperature=0.7),
     BinaryCrossEntropy(label_smoothing=0.05, class_weight=[1, 2, 3, 4]),
 ]
@@ -107,16 +119,35 @@ def lbfgs_result(given, objective):
     return found.parameters
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_intercept_curvature_is_the_hessian_in_the_intercepts(loss):
-    objective = problem(loss)
+def test_row_curvatures_are_the_hessian_in_the_intercepts(loss, soft, keeps, monkeypatch):
+    monkeypatch.setattr(certificate, "KEPT_BYTES", 1 << 20 if keeps else 0)
+    objective = problem(loss, soft=soft)
     at = np.random.default_rng(3).normal(size=objective.size)
-    weights, intercept = objective.scaling.to_raw(*objective.split(at))
-    logits = objective.design.matrix @ weights + intercept
-    found = intercept_curvature(loss, logits, objective.targets, objective.sample_weight) / objective.total_weight
+    rows = RowCurvatures(objective)
+    found = objective.over_logits(at, rows.curvature) / objective.total_weight
     units = [objective.join(np.zeros((D, C)), unit) for unit in np.eye(C)]
-    expected = np.stack([objective.split(objective.hessian_product(at, unit))[1] for unit in units])
+    products = [objective.hessian_product(at, unit) for unit in units]
+    expected = np.stack([objective.split(product)[1] for product in products])
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    for shift, product in zip(np.eye(C), products, strict=True):
+        np.testing.assert_allclose(rows.moved(at, shift), product, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.target_form == "classes"], ids=str)
+def test_a_coupled_loss_has_the_hessian_that_its_structure_says(loss):
+    rng = np.random.default_rng(4)
+    logits, direction = rng.normal(size=(6, C)), rng.normal(size=(6, C))
+    weight = rng.random(6)
+    assert structure_of(loss) == "coupled"
+    for targets in (ClassIndices([0, 1, 2, 3, -100, 1]), ClassRows(rng.random((6, C)))):
+        p = coupled_probabilities(loss, logits)
+        scale = row_scale(loss, targets, C, weight)[:, None]
+        expected = loss.hessian_product(logits, targets, direction, sample_weight=weight, reduction="sum")
+        found = scale * p * (direction - (p * direction).sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from kullback import CrossEntropy, SoftmaxClassifier
+from kullback import BalancedSoftmax, CrossEntropy, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
 from kullback.targets import ClassRows
 
@@ -135,7 +135,8 @@ def test_soft_targets_are_certified(data, loss):
     assert model.certificate_.primal > CrossEntropy().floor(ClassRows(rows)) - 1e-9
 
 
-SMOOTH = ["weston_watkins(squared=True)", "poly", "deviance", "balanced_softmax"]
+SMOOTH = ["weston_watkins(squared=True)", "poly"]
+SHIFTED = ["deviance", "kullback_leibler", "balanced_softmax"]
 
 
 @pytest.mark.parametrize("loss", SMOOTH)
@@ -147,6 +148,15 @@ def test_other_convex_losses_are_certified_or_say_why_not(data, loss):
     assert free.converged_
     assert free.certificate_.gradient_norm <= free.tol
     assert "no dual point is known" in free.certificate_.reason
+
+
+@pytest.mark.parametrize("loss", SHIFTED)
+def test_losses_that_differ_from_cross_entropy_by_a_shift_are_as_quick_as_it(data, loss):
+    X, y = data
+    plain = fit(X, y)
+    shifted = fit(X, y, loss=BalancedSoftmax(class_counts=[1, 2, 3, 4, 5]) if "balanced" in loss else loss)
+    assert shifted.certificate_.relative_gap <= 1e-6
+    assert shifted.n_iter_[0] <= plain.n_iter_[0] + 3
 
 
 @pytest.mark.parametrize("loss", ["focal", "generalised_cross_entropy", "smoothed_zero_one", "brier", "one_vs_rest"])

@@ -27,9 +27,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kullback.linear.objective import LinearObjective, Vector
-from kullback.linear.row_curvature import has_dual, intercept_curvature
+from kullback.linear.objective import Block, LinearObjective, Vector
+from kullback.linear.row_curvature import (
+    coupled_probabilities,
+    has_dual,
+    intercept_curvature,
+    row_scale,
+    structure_of,
+)
 from kullback.linear.solvers.base import Point
+
+# Probabilities up to this size are kept between the two passes of a certificate.
+KEPT_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,8 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
         return Balanced(point.gradient, 0.0)
     _, pull = objective.split(point.gradient)
     loss = objective.loss
-    summed = objective.over_logits(
-        parameters, lambda logits, block: intercept_curvature(loss, logits, block.targets, block.sample_weight)
-    )
-    curvature = summed / objective.total_weight
+    rows = RowCurvatures(objective)
+    curvature = objective.over_logits(parameters, rows.curvature) / objective.total_weight
     shift = _solve(curvature, -pull)
     left = pull + curvature @ shift
     if not np.abs(left).max() <= 1e-11 + 1e-9 * np.abs(pull).max():
@@ -131,10 +138,51 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
     if not reach <= loss.temperature:  # type: ignore[attr-defined]
         return Balanced(point.gradient, math.inf, "the intercepts are still far from their optimum")
-    direction = objective.join(np.zeros((objective.design.shape[1], objective.n_outputs)), shift)
-    moved = objective.hessian_product(parameters, direction)
+    moved = rows.moved(parameters, shift)
     fenchel = max(0.0, float(shift @ curvature @ shift))
     return Balanced(point.gradient + moved, fenchel)
+
+
+class RowCurvatures:
+    """The curvature of every row's loss: summed over the rows, and times a shift of the intercept.
+
+    The probabilities of the first serve the second too, where they do not take too much memory.
+    """
+
+    def __init__(self, objective: LinearObjective) -> None:
+        self._objective = objective
+        self._coupled = structure_of(objective.loss) == "coupled" and objective.n_outputs > 1
+        keeps = self._coupled and 8 * objective.design.shape[0] * objective.n_outputs <= KEPT_BYTES
+        self._kept: dict[int, Vector] | None = {} if keeps else None
+
+    def curvature(self, logits: Vector, block: Block) -> Vector:
+        """Σ over the rows of a block (C, C)."""
+        loss = self._objective.loss
+        if not self._coupled:
+            return intercept_curvature(loss, logits, block.targets, block.sample_weight)
+        p = coupled_probabilities(loss, logits)
+        weighted = p * self._scale(block)
+        if self._kept is not None:
+            self._kept[block.rows.start] = p
+        return np.asarray(np.diag(weighted.sum(axis=0)) - weighted.T @ p)
+
+    def moved(self, parameters: Vector, shift: Vector) -> Vector:
+        """The Hessian of the objective times a shift (C,) of the intercepts, (P,)."""
+        objective = self._objective
+        if self._kept is None:
+            still = np.zeros((objective.design.shape[1], objective.n_outputs))
+            return objective.hessian_product(parameters, objective.join(still, shift))
+        kept = self._kept
+
+        def pull(block: Block) -> Vector:
+            p = kept[block.rows.start]
+            return np.asarray(p * (shift - (p @ shift)[:, None]) * self._scale(block))
+
+        return objective.pulled(pull)
+
+    def _scale(self, block: Block) -> Vector:
+        objective = self._objective
+        return row_scale(objective.loss, block.targets, objective.n_outputs, block.sample_weight)[:, None]
 
 
 def _solve(curvature: Vector, target: Vector) -> Vector:

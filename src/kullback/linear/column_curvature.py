@@ -24,7 +24,7 @@ from kullback.linear.curvature import (
 )
 from kullback.linear.design import Array, SparseDesign
 from kullback.linear.objective import Block, LinearObjective, Vector
-from kullback.linear.row_curvature import row_scale, structure_of
+from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.solvers.base import Apply
 
 
@@ -114,7 +114,7 @@ class ColumnCurvature:
         if not np.isfinite(logits).all():
             return None
         if self._coupled:
-            shape = loss.probabilities(logits)
+            shape = coupled_probabilities(loss, logits)
             diagonal = shape * (1 - shape) * (self._factor * self._share)[:, None]
         else:
             shape = loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
@@ -142,7 +142,7 @@ class ColumnCurvature:
                 targets = block.targets[some]
                 weight = None if block.sample_weight is None else block.sample_weight[some]
                 if self._coupled:
-                    p = loss.probabilities(logits[some])
+                    p = coupled_probabilities(loss, logits[some])
                     factor = row_scale(loss, targets, n_outputs, weight).astype(p.dtype)[:, None]
                     if self._blocks:
                         curvature = -(p[:, :, None] * (p * factor)[:, None, :]).reshape(len(some), -1)

@@ -29,7 +29,7 @@ from scipy import linalg
 
 from kullback.linear.design import Array, DenseDesign, Map, StandardisedDesign
 from kullback.linear.objective import LinearObjective, Vector
-from kullback.linear.row_curvature import row_scale, structure_of
+from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.solvers.base import Apply
 from kullback.targets import ClassIndices, Targets
 
@@ -186,7 +186,7 @@ class SubsampledCurvature:
         if not np.isfinite(logits).all():
             return None
         if self._coupled:
-            shape = self._loss.probabilities(logits)
+            shape = coupled_probabilities(self._loss, logits)
             factor = self._scale
             diagonal = shape * (1 - shape) * factor[:, None]
         else:

@@ -161,6 +161,15 @@ class LinearObjective:
             total += part
         return total
 
+    def pulled(self, pull: Callable[[Block], Array]) -> Vector:
+        """The data term's gradient (P,), had the losses the derivatives `pull` (n, C) in their logits."""
+
+        def one(block: Block) -> BlockSum:
+            return self._backward(self.design.rows(block.rows), 0.0, pull(block))
+
+        _, pull_weights, pull_intercept = self._sum(one)
+        return self._to_parameters(pull_weights, pull_intercept, np.zeros_like(pull_weights))
+
     def _sum(self, one: Callable[[Block], BlockSum]) -> BlockSum:
         self.passes += 1
         total, pull = 0.0, np.zeros((self.design.shape[1], self.n_outputs))

@@ -1,19 +1,21 @@
 """The curvature of one example's loss in its logits, for the losses whose form is known.
 
-- ``"coupled"``: c·(diag p − p·pᵀ), cross-entropy;
+- ``"coupled"``: c·(diag p − p·pᵀ), cross-entropy and all that differs from it by a shift of the logits, by weights or
+  by a constant;
 - ``"separate"``: a diagonal, one number per label or class. For a loss over classes that is not cross-entropy it is
   the diagonal alone, which suits a preconditioner and nothing else.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from kullback.targets import Targets
+from kullback.losses import BalancedSoftmax, BinaryCrossEntropy, CrossEntropy, Deviance, KullbackLeibler, Loss
+from kullback.targets import ClassIndices, Targets
 
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
@@ -22,36 +24,57 @@ Structure: TypeAlias = Literal["coupled", "separate"]
 
 def structure_of(loss: Loss) -> Structure:
     """The form of the loss's curvature; see the module."""
-    if isinstance(loss, CrossEntropy) and loss.softcap is None and loss.z_loss == 0 and loss.priors is None:
-        return "coupled"
-    return "separate"
+    if isinstance(loss, CrossEntropy):
+        return "coupled" if loss.softcap is None and loss.z_loss == 0 else "separate"
+    return "coupled" if isinstance(loss, BalancedSoftmax | Deviance | KullbackLeibler) else "separate"
 
 
 def has_dual(loss: Loss) -> bool:
-    """Whether the loss is linear in its target and a log-partition else, so that its dual points are known."""
-    if isinstance(loss, CrossEntropy):
-        return loss.softcap is None and loss.z_loss == 0
-    return isinstance(loss, BinaryCrossEntropy)
+    """Whether the loss is linear in its logits but for a log-partition, so that its dual points are known."""
+    return structure_of(loss) == "coupled" or isinstance(loss, BinaryCrossEntropy)
+
+
+def coupled_probabilities(loss: Loss, logits: Array) -> Array:
+    """The p (n, C) of a coupled loss's curvature: softmax(logits / T + shift).
+
+    That is not what the loss reports where it shifts the logits by class frequencies. It is read off the gradient of
+    rows whose target is class 0, (p − e₀)/T: that kernel takes many rows at once.
+    """
+    plain = dataclasses.replace(loss, class_weight=None, label_smoothing=0.0, ignore_index=None)  # type: ignore[type-var]
+    first = ClassIndices(np.zeros(len(logits), dtype=np.int64))
+    _, p = plain.value_and_gradient(logits, first, reduction="sum")
+    temperature: float = loss.temperature  # type: ignore[attr-defined]
+    if temperature != 1:
+        p *= temperature
+    p[:, 0] += 1
+    return p
 
 
 def row_scale(loss: Loss, targets: Targets, n_outputs: int, sample_weight: Vector | None) -> Vector:
     """(n,) factors c of c·(diag p − p·pᵀ): sample weight × the row's mass / T². For a coupled loss.
 
-    They are read off the curvature at equal logits, c·(1/C)·(1 − 1/C) per class.
+    They are read off the curvature at equal logits, c·Σ p·(1 − p).
     """
-    zero = np.zeros((len(targets), n_outputs))
-    diagonal = loss.hessian_diagonal(zero, targets, sample_weight=sample_weight, reduction="sum")
-    return np.asarray(diagonal.sum(axis=1) / (1.0 - 1.0 / n_outputs))
+    p = coupled_probabilities(loss, np.zeros((1, n_outputs)))
+    spread = float((p * (1 - p)).sum())
+    if not isinstance(targets, ClassIndices) or n_outputs > len(targets):
+        zero = np.zeros((len(targets), n_outputs))
+        diagonal = loss.hessian_diagonal(zero, targets, sample_weight=sample_weight, reduction="sum")
+        return np.asarray(diagonal.sum(axis=1) / spread)
+    # All rows of a class have the same, but for their weight.
+    counted = dataclasses.replace(loss, ignore_index=None)  # type: ignore[type-var]
+    every = ClassIndices(np.arange(n_outputs))
+    of_class = counted.hessian_diagonal(np.zeros((n_outputs, n_outputs)), every, reduction="sum").sum(axis=1) / spread
+    indices = np.asarray(targets.indices)
+    ignored = indices == loss.ignore_index  # type: ignore[attr-defined]
+    scale = of_class[np.where(ignored, 0, indices)]
+    scale[ignored] = 0.0
+    return scale if sample_weight is None else scale * sample_weight
 
 
 def intercept_curvature(loss: Loss, logits: Array, targets: Targets, sample_weight: Vector | None) -> Array:
-    """Σ over rows of the loss's Hessian in the logits (C, C)."""
+    """Σ over rows of the loss's Hessian in the logits (C, C), for a loss that is not coupled."""
     n_outputs = logits.shape[1]
-    if structure_of(loss) == "coupled" and n_outputs > 1:
-        p = loss.probabilities(logits)
-        scale = row_scale(loss, targets, n_outputs, sample_weight).astype(p.dtype)
-        weighted = p * scale[:, None]
-        return np.asarray(np.diag(weighted.sum(axis=0)) - weighted.T @ p)
     if loss.link == "sigmoid":
         diagonal = loss.hessian_diagonal(logits, targets, sample_weight=sample_weight, reduction="sum")
         return np.diag(diagonal.sum(axis=0))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kullback.linear.design import DenseDesign, SparseDesign
-from kullback.linear.row_curvature import row_scale, structure_of
+from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.sparse_problem import SparseObjective
 
 Vector: TypeAlias = NDArray[np.float64]
@@ -182,7 +182,7 @@ class SupportCurvature:
         stands = self._source.shape[0] / count / smooth.total_weight
         pieces = list(range(len(blocks.offset)))
         if coupled:
-            p = np.asarray(smooth.loss.probabilities(logits)).astype(logits.dtype)
+            p = coupled_probabilities(smooth.loss, logits)
             scale = (row_scale(smooth.loss, targets, smooth.n_outputs, weight) * stands).astype(logits.dtype)
             blocks.matrix(0)[...] = self._coupled_block(rows, column, output, p, scale)
             return every
