@@ -88,7 +88,9 @@ def choose(
         tol: the relative gap that ends the fit.
         run: runs several calls at once and keeps their order.
     """
-    exact, fast = precisions(design, scaling)
+    exact, fast = precisions(design, scaling, with_ones=terms.fit_intercept)
+    if fast is None and isinstance(design, DenseDesign):
+        exact = StandardisedDesign(design, scaling, np.float64, keep=True, with_ones=terms.fit_intercept)
     exact_objective = terms.objective(exact, scaling, run)
     fast_objective = None if fast is None else terms.objective(fast, scaling, run)
     curvature = None
@@ -114,8 +116,10 @@ def choose(
     return Choice(problem, solver, reason)
 
 
-def precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> tuple[Design, Design | None]:
-    """The design in float64, and the same in float32 where that is faster."""
+def precisions(
+    design: DenseDesign | SparseDesign, scaling: ColumnScaling, *, with_ones: bool = False
+) -> tuple[Design, Design | None]:
+    """The design in float64, and the same in float32 where that is faster, standardised copies perhaps with ones."""
     single = design.dtype == np.float32
     if isinstance(design, SparseDesign):
         if single:
@@ -136,7 +140,7 @@ def precisions(design: DenseDesign | SparseDesign, scaling: ColumnScaling) -> tu
     keep = design.shape[0] * design.shape[1] * 4 <= KEPT_BYTES
     if near and not keep:
         return exact, DenseDesign(design.matrix, np.float32)
-    return exact, StandardisedDesign(design, scaling, np.float32, keep=keep)
+    return exact, StandardisedDesign(design, scaling, np.float32, keep=keep, with_ones=with_ones)
 
 
 def _single(matrix: Any) -> Any:

@@ -49,11 +49,13 @@ class Design(Protocol):
         shape: (N, d).
         dtype: of the products.
         standardised: whether the columns that are multiplied are the standardised ones.
+        with_ones: whether its rows end with a one more, which the intercept is multiplied by.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     standardised: bool
+    with_ones: bool
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Consecutive row ranges that cover the matrix, for (N, n_outputs) logits."""
@@ -107,6 +109,7 @@ class DenseDesign:
     """
 
     standardised = False
+    with_ones = False
 
     def __init__(self, X: Array, dtype: Any = None) -> None:
         one_layout = X.flags.c_contiguous or X.flags.f_contiguous
@@ -161,22 +164,34 @@ class StandardisedDesign:
         scaling: what to subtract from each column and divide it by.
         dtype: of the standardised rows.
         keep: standardise once and keep the result.
+        with_ones: keep a column of ones behind the others; only with `keep`.
     """
 
     standardised = True
 
     def __init__(
-        self, source: DenseDesign | SparseDesign, scaling: ColumnScaling, dtype: Any, *, keep: bool = False
+        self,
+        source: DenseDesign | SparseDesign,
+        scaling: ColumnScaling,
+        dtype: Any,
+        *,
+        keep: bool = False,
+        with_ones: bool = False,
     ) -> None:
         self.shape = source.shape
         self.dtype = np.dtype(dtype)
+        self.with_ones = with_ones and keep
         self._source = source
         self._scaling = scaling
         self._inverse = 1.0 / scaling.scale
-        self._kept = np.empty(self.shape, dtype=self.dtype) if keep else None
-        if self._kept is not None:
+        self._kept: Array | None = None
+        if keep:
+            kept = np.empty((self.shape[0], self.shape[1] + self.with_ones), dtype=self.dtype)
+            if self.with_ones:
+                kept[:, -1] = 1
             for which in source.blocks(self.shape[1]):
-                self._kept[which] = self.take(which)
+                kept[which, : self.shape[1]] = self.take(which)
+            self._kept = kept
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`."""
@@ -252,6 +267,7 @@ class SparseDesign:
     """
 
     standardised = False
+    with_ones = False
 
     def __init__(self, X: Any, dtype: Any = None, like: SparseDesign | None = None) -> None:
         self.matrix = X

@@ -22,6 +22,7 @@ from kullback.linear.design import Design, Rows
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import Point
 from kullback.losses import Loss
+from kullback.losses.base import Batch
 from kullback.targets import Targets
 
 Array = NDArray[Any]
@@ -29,11 +30,12 @@ Vector = NDArray[np.float64]
 
 
 class Block(NamedTuple):
-    """Some rows with their targets and weights."""
+    """Some rows with their targets and weights, and both as the loss has checked them."""
 
     rows: slice
     targets: Targets
     sample_weight: Vector | None
+    checked: Batch
 
 
 class BlockSum(NamedTuple):
@@ -76,16 +78,22 @@ class LinearObjective:
     _blocks: list[Block] = field(init=False, repr=False)
     _buffers: SimpleQueue[Array] = field(init=False, repr=False)
     _ones: Array = field(init=False, repr=False)
+    _ridge: Vector = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         weight = self.sample_weight
         self._blocks = [
-            Block(rows, self.targets[rows], None if weight is None else weight[rows])
+            self._block(rows, self.targets[rows], None if weight is None else weight[rows])
             for rows in self.design.blocks(self.n_outputs)
         ]
+        self._ridge = (self.penalty / self.scaling.scale**2)[:, None]
         longest = max(block.rows.stop - block.rows.start for block in self._blocks)
         self._buffers = SimpleQueue()
         self._ones = np.ones(longest, dtype=self.design.dtype)
+
+    def _block(self, rows: slice, targets: Targets, weight: Vector | None) -> Block:
+        n_rows = rows.stop - rows.start
+        return Block(rows, targets, weight, Batch(self.loss, (n_rows, self.n_outputs), targets, weight, "sum"))
 
     @property
     def size(self) -> int:
@@ -116,16 +124,15 @@ class LinearObjective:
             with self._buffer(block) as logits:
                 rows = self.design.rows(block.rows)
                 self._forward(rows, multiplied, logits)
-                value, gradient = self.loss.value_and_gradient(
-                    logits, block.targets, sample_weight=block.sample_weight, reduction="sum", out=logits
-                )
-                return self._backward(rows, value, gradient)
+                value = self.loss._run(logits, block.checked, None, logits)
+                return self._backward(rows, value, logits)
 
         total, pull, pull_intercept = self._sum(one)
         loss = total / self.total_weight
-        weights, _ = self.scaling.to_raw(*self.split(parameters))
-        objective = loss + 0.5 * self.penalty * float(np.vdot(weights, weights))
-        return Point(objective, loss, self._to_parameters(pull, pull_intercept, weights))
+        weights, _ = self.split(parameters)
+        bend = self._ridge * weights
+        objective = loss + 0.5 * float(np.vdot(weights, bend))
+        return Point(objective, loss, self._to_parameters(pull, pull_intercept, bend))
 
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
@@ -142,8 +149,8 @@ class LinearObjective:
                 return self._backward(rows, 0.0, product)
 
         _, pull, pull_intercept = self._sum(one)
-        along, _ = self.scaling.to_raw(*self.split(direction))
-        return self._to_parameters(pull, pull_intercept, along)
+        along, _ = self.split(direction)
+        return self._to_parameters(pull, pull_intercept, self._ridge * along)
 
     def over_logits(self, parameters: Vector, function: Callable[[Array, Block], Array]) -> Array:
         """Σ over blocks of `function` of the block's logits (n, C), in one pass over the data."""
@@ -180,8 +187,10 @@ class LinearObjective:
             pull_intercept += part.pull_intercept
         return BlockSum(total, pull, pull_intercept)
 
-    def _multiplied(self, parameters: Vector) -> tuple[Array, Array]:
+    def _multiplied(self, parameters: Vector) -> tuple[Array, Array | None]:
         """What the design's columns are multiplied by, and what is added, in its precision."""
+        if self.design.with_ones:
+            return parameters.reshape(-1, self.n_outputs).astype(self.design.dtype), None
         weights, intercept = self.split(parameters)
         if not self.design.standardised:
             weights, intercept = self.scaling.to_raw(weights, intercept)
@@ -199,17 +208,20 @@ class LinearObjective:
         finally:
             self._buffers.put(whole)
 
-    def _forward(self, rows: Rows, multiplied: tuple[Array, Array], out: Array) -> None:
+    def _forward(self, rows: Rows, multiplied: tuple[Array, Array | None], out: Array) -> None:
         weights, intercept = multiplied
         rows.forward(weights, out)
-        out += intercept
+        if intercept is not None:
+            out += intercept
 
     def _backward(self, rows: Rows, value: float, gradient: Array) -> BlockSum:
-        return BlockSum(value, rows.backward(gradient), self._ones[: len(gradient)] @ gradient)
+        pull = rows.backward(gradient)
+        if self.design.with_ones:
+            return BlockSum(value, pull[:-1], pull[-1])
+        return BlockSum(value, pull, self._ones[: len(gradient)] @ gradient)
 
-    def _to_parameters(self, pull: Vector, pull_intercept: Vector, weights: Vector) -> Vector:
-        """Chain rule from Σ_i x_i·g_i (d, C) and Σ_i g_i (C,) to the scaled parameters, penalty added."""
+    def _to_parameters(self, pull: Vector, pull_intercept: Vector, bend: Vector) -> Vector:
+        """Chain rule from Σ_i x_i·g_i (d, C) and Σ_i g_i (C,) to the scaled parameters, the penalty's share added."""
         if not self.design.standardised:
             pull = (pull - np.outer(self.scaling.centre, pull_intercept)) / self.scaling.scale[:, None]
-        slope = pull / self.total_weight + self.penalty * weights / self.scaling.scale[:, None]
-        return self.join(slope, pull_intercept / self.total_weight)
+        return self.join(pull / self.total_weight + bend, pull_intercept / self.total_weight)

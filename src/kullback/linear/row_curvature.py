@@ -69,7 +69,7 @@ def row_scale(loss: Loss, targets: Targets, n_outputs: int, sample_weight: Vecto
     ignored = indices == loss.ignore_index  # type: ignore[attr-defined]
     scale = of_class[np.where(ignored, 0, indices)]
     scale[ignored] = 0.0
-    return scale if sample_weight is None else scale * sample_weight
+    return np.asarray(scale if sample_weight is None else scale * sample_weight)
 
 
 def intercept_curvature(loss: Loss, logits: Array, targets: Targets, sample_weight: Vector | None) -> Array:
