@@ -11,6 +11,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback
 import kullback.torch as kt
 from kullback.errors import InputError
+from kullback.torch import plain
+from kullback.torch.rows import class_batch
+from kullback.torch.settings import row_settings
 
 INF, NAN = math.inf, math.nan
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -27,7 +30,7 @@ def differentiated(logits, target, function=kt.cross_entropy, **keywords):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "z_loss": 0.1}], ids=["kernel", "plain"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "z_loss": 0.1}], ids=["plain", "z-loss"])
 def test_ignored_rows_are_never_looked_at(dtype, reduction, options):
     logits = torch.randn(4, 3).to(dtype)
     target = torch.tensor([0, -100, 2, 1])
@@ -80,7 +83,7 @@ def test_empty_batches_are_those_of_torch():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["kernel", "plain"])
+@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["plain", "z-loss"])
 def test_a_masked_class_without_mass_costs_nothing(dtype, options):
     logits = torch.tensor([[1.0, -INF, 0.0]]).to(dtype)
     for target in (torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0]])):
@@ -90,7 +93,7 @@ def test_a_masked_class_without_mass_costs_nothing(dtype, options):
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["kernel", "plain"])
+@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-6}], ids=["plain", "z-loss"])
 def test_a_masked_class_with_mass_costs_infinity_and_pulls_with_finite_force(options):
     logits = torch.tensor([[1.0, -INF, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     value, gradient = differentiated(logits, torch.tensor([1, 1]), reduction="sum", **options)
@@ -274,6 +277,98 @@ def test_rows_need_not_lie_together():
     assert torch.equal(gradient, wanted)
 
 
+# ------------------------------------------------------------ what PyTorch takes though it is odd
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"weight": torch.tensor([1.0, 2.0, 0.5])}, {"reduction": "none"}]
+)
+def test_soft_targets_below_zero_are_used_with_a_warning(options, dtype):
+    options = {name: value.to(dtype) if name == "weight" else value for name, value in options.items()}
+    logits, target = torch.randn(4, 3).to(dtype), torch.randn(4, 3).to(dtype)
+    with pytest.warns(UserWarning, match="below 0 are used as they are"):
+        value, gradient = differentiated(logits, target, **options)
+    exact = {name: value.double() if name == "weight" else value for name, value in options.items()}
+    expected, wanted = differentiated(logits.double(), target.double(), F.cross_entropy, **exact)
+    close = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(value.double(), expected, **close)
+    torch.testing.assert_close(gradient.double(), wanted, **close)
+
+
+@pytest.mark.filterwarnings("ignore:soft targets below 0")
+def test_soft_targets_below_zero_where_the_gradient_takes_the_place_of_the_logits():
+    target, logits = torch.randn(4, 3), torch.randn(4, 3)
+    value, gradient = differentiated(logits, target, F.cross_entropy)
+    leaf = logits.clone().requires_grad_()
+    loss = kt.cross_entropy(leaf * 1, target, overwrite_input=True)
+    loss.backward()
+    torch.testing.assert_close((loss.detach(), leaf.grad), (value, gradient))
+    inputs, identity = logits.clone().requires_grad_(), torch.eye(3)
+    loss = kt.linear_cross_entropy(inputs, identity, target)
+    torch.testing.assert_close((loss.detach(), torch.autograd.grad(loss, inputs)[0]), (value, gradient))
+    absent = torch.zeros(4)
+    assert (
+        kt.cross_entropy(logits, target, sample_weight=absent, empty="zero") == 0
+    )  # rows that do not count are not read
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_rows_of_no_classes_are_an_empty_batch(smoothing):
+    logits = torch.zeros(5, 0)
+    for reduction in ("mean", "sum", "none"):
+        found = kt.cross_entropy(logits, torch.zeros(5, 0), reduction=reduction, label_smoothing=smoothing)
+        wanted = F.cross_entropy(logits, torch.zeros(5, 0), reduction=reduction, label_smoothing=smoothing)
+        torch.testing.assert_close(found, wanted, equal_nan=True)
+    assert kt.cross_entropy(logits, torch.full((5,), -100)).isnan()  # as in PyTorch: nothing counts
+
+
+def test_our_function_may_stand_in_the_place_of_pytorchs(monkeypatch):
+    logits, target = torch.randn(4, 3).log_softmax(1), torch.tensor([0, 1, 2, 0])
+    arguments = {
+        "cross_entropy": (logits, target),
+        "nll_loss": (logits, target),
+        "kl_div": (logits, torch.rand(4, 3)),
+        "binary_cross_entropy_with_logits": (logits, torch.rand(4, 3)),
+    }
+    wanted = {name: getattr(F, name)(*tensors, reduction="sum") for name, tensors in arguments.items()}
+    for name in arguments:
+        monkeypatch.setattr(F, name, getattr(kt, name))
+    for name, tensors in arguments.items():
+        torch.testing.assert_close(getattr(F, name)(*tensors, reduction="sum"), wanted[name])
+
+
+# ------------------------------------------------------------ softcap and z-loss
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n_classes", [3, 70, 5000])
+@pytest.mark.parametrize("form", ["indices", "soft", "mixture"])
+def test_softcap_and_z_loss_run_in_the_kernels(form, n_classes, dtype, monkeypatch):
+    options = {"softcap": 4.0, "z_loss": 0.1, "temperature": 1.5, "label_smoothing": 0.1}
+    logits = (4 * torch.randn(6, n_classes)).to(dtype)
+    first = torch.randint(0, n_classes, (6,))
+    target = {
+        "indices": first,
+        "soft": torch.rand(6, n_classes).softmax(1),
+        "mixture": kt.Mixture(first, first.flip(0), 0.3),
+    }[form]
+    settings = row_settings(0.1, 1.5, 4.0, 0.1, -100)
+    exact = logits.double().requires_grad_()
+    batch = class_batch(exact, target, None, None, settings)
+    expected = plain.losses(settings, exact, batch.target, None, None).mean()
+    wanted = torch.autograd.grad(expected, exact)[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(plain, "PlainRows", None)  # the way of ordinary operations is closed
+        value, gradient = differentiated(logits, target, **options)
+        layer = torch.eye(n_classes, dtype=dtype)
+        if dtype in (torch.float64, torch.float32) and n_classes < 100:
+            torch.testing.assert_close(kt.linear_cross_entropy(logits, layer, target, **options), value)
+    rounding = max(torch.finfo(dtype).eps, 1e-6 if dtype != torch.float64 else 0)
+    assert abs(value - expected) <= 2 * rounding * abs(expected)
+    assert ((gradient - wanted).abs() <= 2 * rounding * wanted.abs().max() + 2.0**-24).all()
+
+
 # ------------------------------------------------------------ wrong input
 
 Z = torch.randn(3, 4)
@@ -317,7 +412,11 @@ def test_errors_are_of_the_type_that_torch_raises(case):
             IndexError,
             r"Target 5 .*target\[1, 2\].*0 to 2",
         ),
-        (lambda: kt.cross_entropy(Z, Z.softmax(1) - 1), RuntimeError, r"example\[0\].*class 0.*at least 0"),
+        (
+            lambda: kt.functional("cross_entropy")(Z, Z.softmax(1) - 1),
+            RuntimeError,
+            r"example\[0\].*class 0.*at least 0",
+        ),
         (lambda: kt.cross_entropy(Z, torch.full((3, 4), NAN)), RuntimeError, "soft target nan"),
         (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y + 2, 0.5)), IndexError, r"Target 4 .*target\[2\]"),
         (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y, 1.5)), RuntimeError, "share must be between"),

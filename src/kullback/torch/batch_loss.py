@@ -77,7 +77,7 @@ def checked_denominator(target: TargetRows, reduction: str, denominator: str | N
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("empty", empty, EMPTY)
     if denominator is None:
-        return "examples" if target.soft or target.second is not None else "weights"
+        return "examples" if target.is_soft() or target.second is not None else "weights"
     check_choice("denominator", denominator, DENOMINATORS)
     return denominator
 
@@ -89,7 +89,7 @@ def requires_grad(tensor: Tensor | None) -> bool:
 
 def value_dtype(logits: Tensor, target: TargetRows) -> torch.dtype:
     """The dtype PyTorch's own function would return: the logits', promoted with soft targets, float32 in autocast."""
-    dtype = torch.promote_types(logits.dtype, target.first.dtype) if target.soft else logits.dtype
+    dtype = torch.promote_types(logits.dtype, target.first.dtype) if target.is_soft() else logits.dtype
     narrow = dtype in (torch.float16, torch.bfloat16)
     return torch.float32 if narrow and torch.is_autocast_enabled(logits.device.type) else dtype
 

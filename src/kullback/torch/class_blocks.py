@@ -94,7 +94,7 @@ class ClassBlock:
         self.soft: Tensor | None = None
         self.points: list[tuple[Tensor, Tensor]] = []  # (column, mass) of the classes each row names
         width = x.shape[1]
-        if target.soft:
+        if target.is_soft():
             spread = self.spread if row_total is None else self.spread * row_total.to(x.dtype)[:, None]
             self.soft = (1 - settings.smoothing) * target.first.to(x.dtype) + spread
             if self.weight is not None:

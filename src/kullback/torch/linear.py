@@ -357,7 +357,7 @@ class _Layer(NamedTuple):
                 f"the loss has {offset.shape[0]} priors, but there are {self.weight.shape[0]} classes"
             )
         shift = offset.to(self.weight.device, self.weight.dtype)
-        return self._replace(bias=shift if self.bias is None else self.bias + shift)
+        return _Layer(self.input, self.weight, shift if self.bias is None else self.bias + shift, self.shape)
 
     def logits(self) -> Tensor:
         """All logits, (N, C), or (N, C, d1, …) for a weight of more dimensions; float32 or float64."""
@@ -392,7 +392,7 @@ class _Rows(NamedTuple):
             if sample_weight is not None and tuple(sample_weight.shape) == shape:
                 sample_weight = sample_weight.reshape(rows)
         batch = class_batch(stand_in, target, class_weight, sample_weight, settings)
-        return _Rows(batch._replace(shape=shape))
+        return _Rows(Batch(batch.logits, batch.target, batch.class_weight, batch.sample_weight, shape))
 
 
 def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int, rows: int) -> Tensor | Mixture:
@@ -431,7 +431,8 @@ def _linear_cross_entropy(
 def _loss(layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
     batch = rows.batch
     if batch.target.requires_grad() or requires_grad(batch.class_weight) or ops.in_transform():
-        return _from_logits(batch._replace(logits=layer.logits()), layer, settings, choices)
+        whole = Batch(layer.logits(), batch.target, batch.class_weight, batch.sample_weight, batch.shape)
+        return _from_logits(whole, layer, settings, choices)
     return _fused(layer, rows, settings, choices, "")
 
 

@@ -300,7 +300,7 @@ def _by_classes(
     x = input.float()
     width = max(256, min(n_classes, BLOCK_ELEMENTS // max(n_rows, input.shape[1], 1)))
     blocks = [(start, min(start + width, n_classes)) for start in range(0, n_classes, width)]
-    total = target.first.sum(dim=1, dtype=torch.float32) if target.soft and settings.by_mass else None
+    total = target.first.sum(dim=1, dtype=torch.float32) if target.is_soft() and settings.by_mass else None
     sums: RowSums | None = None
     best = torch.full((n_rows,), -math.inf)
     prediction = torch.zeros(n_rows, dtype=torch.int64)
@@ -308,7 +308,7 @@ def _by_classes(
     def block_of(start: int, stop: int) -> tuple[ClassBlock, Tensor, Tensor]:
         w = weight[start:stop].float()
         z = torch.mm(x, w.t()) if bias is None else torch.addmm(bias[start:stop].float(), x, w.t())
-        part = TargetRows(target.first[:, start:stop]) if target.soft else target
+        part = TargetRows(target.first[:, start:stop]) if target.is_soft() else target
         class_weight = None if row_loss.class_weight is None else row_loss.class_weight[start:stop]
         return ClassBlock(settings, z, start, n_classes, part, class_weight, total), w, z
 

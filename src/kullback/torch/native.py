@@ -1,11 +1,9 @@
-"""CPU tensors through the native kernels: NumPy views of the same memory, no copies, no compiled tie to PyTorch.
-
-What the kernels do not take (softcap, z-loss) runs in `plain`, a chunk of rows at a time.
-"""
+"""CPU tensors through the native kernels: NumPy views of the same memory, no copies, no compiled tie to PyTorch."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +57,7 @@ def array_of(tensor: Tensor) -> Array:
 def class_targets(target: TargetRows) -> ClassTargets:
     """The same targets as the kernels take them."""
     first = array_of(target.first if target.first.dtype != torch.bfloat16 else target.first.float())
-    if target.soft:
+    if target.is_soft():
         return ClassRows(first)
     if target.second is None or target.share is None:
         return ClassIndices(first)
@@ -98,7 +96,9 @@ def denominator(
     shape: Sequence[int],
 ) -> tuple[int, float]:
     """How many rows count, and what the mean divides by; index ranges are checked on the way."""
-    if target.soft and (class_weight is None or kind == "examples"):
+    if target.is_soft() and not n_classes:  # PyTorch's mean over rows without classes is that of an empty batch
+        return 0, 0.0
+    if target.is_soft() and (class_weight is None or kind == "examples"):
         counted = target.first.shape[0] if row_weight is None else int(np.count_nonzero(row_weight))
         weight = float(counted) if row_weight is None else float(row_weight.sum())
         return counted, weight if kind == "weights" else float(counted)
@@ -149,33 +149,87 @@ def evaluate(
     wide = accumulation_dtype(logits.dtype)
     losses = torch.empty(n_rows, dtype=wide) if with_losses else None
     lse = _log_sum_exp(settings, logits, target, row_weight) if with_lse else None
-    if target.soft and settings.smoothing and settings.plain and not settings.by_mass:
-        # the kernels smooth by mass
+    if not n_classes:
+        check_targets(target, n_classes, row_weight, settings, shape)
+        return Pass(0.0, None if losses is None else losses.zero_(), gradient, lse)
+    in_place = gradient is not None and gradient.data_ptr() == logits.data_ptr()
+    checked = target.is_soft() and not settings.by_mass and (in_place or settings.smoothing != 0)
+    signed = checked and check_soft(target, row_weight, settings, shape)
+    if checked and settings.smoothing:  # the kernels smooth by mass
         smoothed = target.first.to(wide) * (1 - settings.smoothing) + settings.smoothing / n_classes
-        _check_soft(target, row_weight, shape)
         target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
-    if not settings.plain:
-        total = _evaluate_plain(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
-    elif takes(logits.dtype):
-        total = _evaluate_native(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
-    else:
-        total = 0.0
-        for rows in plain.chunks(n_rows, n_classes, WIDENED_ELEMENTS):
-            z = logits[rows].float()
-            total += _evaluate_native(
-                settings,
-                z,
-                plain.part(target, rows),
-                class_weight,
-                None if row_weight is None else row_weight[rows],
-                scale,
-                None if losses is None else losses[rows],
-                None if gradient is None else z,
-                shape,
-            )
-            if gradient is not None:
-                gradient[rows] = z
+    run = _evaluate_signed if signed else _evaluate_unsigned
+    try:
+        total = run(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+    except SoftTargetError:
+        if checked or not check_soft(target, row_weight, settings, shape):
+            raise
+        total = _evaluate_signed(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
     return Pass(total, losses, gradient, lse)
+
+
+def _evaluate_unsigned(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    scale: float,
+    losses: Tensor | None,
+    gradient: Tensor | None,
+    shape: Sequence[int],
+) -> float:
+    if takes(logits.dtype):
+        return _evaluate_native(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+    total = 0.0
+    for rows in plain.chunks(logits.shape[0], logits.shape[1], WIDENED_ELEMENTS):
+        z = logits[rows].float()
+        total += _evaluate_native(
+            settings,
+            z,
+            plain.part(target, rows),
+            class_weight,
+            None if row_weight is None else row_weight[rows],
+            scale,
+            None if losses is None else losses[rows],
+            None if gradient is None else z,
+            shape,
+        )
+        if gradient is not None:
+            gradient[rows] = z
+    return total
+
+
+def _evaluate_signed(
+    settings: RowSettings,
+    logits: Tensor,
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    scale: float,
+    losses: Tensor | None,
+    gradient: Tensor | None,
+    shape: Sequence[int],
+) -> float:
+    """Soft rows with negative entries: the loss is linear in them, so what is below 0 is a loss to subtract."""
+    total = 0.0
+    for rows in plain.chunks(logits.shape[0], logits.shape[1], WIDENED_ELEMENTS):
+        z = logits[rows].to(accumulation_dtype(logits.dtype))
+        mass = target.first[rows]
+        weight = None if row_weight is None else row_weight[rows]
+        parts = []
+        for part in (mass.clamp_min(0), (-mass).clamp_min(0)):
+            some = torch.empty(len(z), dtype=z.dtype)
+            into = None if gradient is None else torch.empty_like(z)
+            arguments = (class_weight, weight, scale, some, into, shape)
+            parts.append((_evaluate_native(settings, z, TargetRows(part), *arguments), some, into))
+        (plus, losses_plus, into_plus), (minus, losses_minus, into_minus) = parts
+        total += plus - minus
+        if losses is not None:
+            losses[rows] = losses_plus - losses_minus
+        if gradient is not None and into_plus is not None and into_minus is not None:
+            gradient[rows] = (into_plus - into_minus).to(gradient.dtype)
+    return total
 
 
 def _evaluate_native(
@@ -190,7 +244,13 @@ def _evaluate_native(
     shape: Sequence[int],
 ) -> float:
     weight = None if class_weight is None else array_of(class_weight.double())
-    recipe = SoftmaxRecipe(smoothing=settings.smoothing, temperature=settings.temperature, class_weight=weight)
+    recipe = SoftmaxRecipe(
+        smoothing=settings.smoothing,
+        temperature=settings.temperature,
+        class_weight=weight,
+        softcap=settings.softcap or None,
+        z_loss=settings.z_loss,
+    )
     try:
         return (
             kernels.active()
@@ -222,40 +282,6 @@ def logits_array(logits: Tensor) -> Array:
     return array_of(logits)
 
 
-def _evaluate_plain(
-    settings: RowSettings,
-    logits: Tensor,
-    target: TargetRows,
-    class_weight: Tensor | None,
-    row_weight: Array | None,
-    scale: float,
-    losses: Tensor | None,
-    gradient: Tensor | None,
-    shape: Sequence[int],
-) -> float:
-    n_rows, n_classes = logits.shape
-    check_targets(target, n_classes, row_weight, settings, shape)
-    weight = None if row_weight is None else torch.from_numpy(row_weight)
-    total = 0.0
-    with torch.no_grad():
-        for rows in plain.chunks(n_rows, n_classes, 2**20):
-            chunk = plain.part(target, rows)
-            chunk_weight = None if weight is None else weight[rows]
-            counts = plain.counted_rows(chunk, chunk_weight, settings.ignore_index)
-            state = plain.PlainRows(settings, logits[rows], counts)
-            masses = state.masses(chunk, class_weight)
-            value = state.losses(masses)
-            if chunk_weight is not None:
-                value = torch.where(counts, value * chunk_weight, 0.0).to(value.dtype)
-            total += float(value.sum(dtype=torch.float64))
-            if losses is not None:
-                losses[rows] = value
-            if gradient is not None:
-                factor = scale if chunk_weight is None else scale * chunk_weight[:, None]
-                gradient[rows] = torch.where(counts[:, None], state.gradient(masses) * factor, 0.0).to(gradient.dtype)
-    return total
-
-
 def _log_sum_exp(settings: RowSettings, logits: Tensor, target: TargetRows, row_weight: Array | None) -> Tensor:
     n_rows, n_classes = logits.shape
     weight = None if row_weight is None else torch.from_numpy(row_weight)
@@ -276,19 +302,39 @@ def check_targets(
     Raises:
         ClassIndexError, SoftTargetError: naming the position.
     """
-    if target.soft:
-        _check_soft(target, row_weight, shape)
+    if target.is_soft():
+        check_soft(target, row_weight, settings, shape)
     else:
         denominator(target, n_classes, None, row_weight, settings, "examples", shape)
 
 
-def _check_soft(target: TargetRows, row_weight: Array | None, shape: Sequence[int]) -> None:
+def check_soft(target: TargetRows, row_weight: Array | None, settings: RowSettings, shape: Sequence[int]) -> bool:
+    """Whether a counted soft row has a negative entry, which PyTorch's functions take: there is a warning then.
+
+    Raises:
+        SoftTargetError: for an entry that is not finite; for losses that are not PyTorch's, for a negative one too.
+    """
     rows = target.first
-    good = bool(((rows >= 0) & torch.isfinite(rows)).all())
-    if not good:
-        error = _soft_error(rows, row_weight, shape)
-        if error is not None:
-            raise error
+    if bool(_usable(rows).all()):
+        return False
+    bad = _of_counted(~_usable(rows) if settings.by_mass else ~torch.isfinite(rows), row_weight)
+    if bool(bad.any()):
+        raise _soft_error(rows, bad, shape)
+    if settings.by_mass or not bool(_of_counted(rows < 0, row_weight).any()):
+        return False
+    warnings.warn(  # the same words every time, or a training loop would hear it at every step
+        "soft targets below 0 are used as they are, as PyTorch does; if they are log-probabilities, pass their exp()",
+        stacklevel=1,
+    )
+    return True
+
+
+def _usable(rows: Tensor) -> Tensor:
+    return (rows >= 0) & torch.isfinite(rows)
+
+
+def _of_counted(entries: Tensor, row_weight: Array | None) -> Tensor:
+    return entries if row_weight is None else entries & torch.from_numpy(row_weight != 0)[:, None]
 
 
 def target_error(
@@ -301,8 +347,9 @@ def target_error(
 ) -> InputError:
     """The kernels' complaint in the user's terms: where in the tensor that was passed, in PyTorch's exception type."""
     weight = None if row_weight is None else torch.from_numpy(row_weight)
-    if target.soft:
-        return _soft_error(target.first, row_weight, shape) or SoftTargetError(str(error))
+    if target.is_soft():
+        bad = _of_counted(~_usable(target.first), row_weight)
+        return _soft_error(target.first, bad, shape) if bool(bad.any()) else SoftTargetError(str(error))
     counts = plain.counted_rows(target, weight, settings.ignore_index)
     wrong = plain.out_of_range(target, n_classes, counts)
     if not bool(wrong.any()):
@@ -324,14 +371,9 @@ def position(row: int, shape: Sequence[int]) -> str:
     return f"At target[{', '.join(map(str, index))}]: "
 
 
-def _soft_error(rows: Tensor, row_weight: Array | None, shape: Sequence[int]) -> SoftTargetError | None:
-    bad = ~((rows >= 0) & torch.isfinite(rows))
-    if row_weight is not None:
-        bad &= torch.from_numpy(row_weight != 0)[:, None]
-    if not bool(bad.any()):
-        return None
-    flat = int(bad.flatten().to(torch.uint8).argmax())
-    row, column = divmod(flat, rows.shape[1])
+def _soft_error(rows: Tensor, bad: Tensor, shape: Sequence[int]) -> SoftTargetError:
+    """The complaint about the first of the bad entries, bool (N, C)."""
+    row, column = divmod(int(bad.flatten().to(torch.uint8).argmax()), rows.shape[1])
     where = position(row, shape).replace("target", "example", 1)
     return SoftTargetError(
         f"{where}class {column}: soft target {float(rows[row, column])} is not valid; entries must be finite and at "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
+from torch.nn.functional import nll_loss as torch_nll_loss  # by its own name: someone may put ours in its place
 
 from kullback.torch import ops
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
@@ -67,12 +67,15 @@ def nll_loss(
                 "weight.to(input)"
             )
         if tuple(weight.shape) != (n_classes,):
-            raise TensorShapeError(f"weight has shape {tuple(weight.shape)}, but there are {n_classes} classes")
+            raise TensorShapeError(
+                f"weight tensor should be defined either for all {n_classes} classes or no classes but got weight "
+                f"tensor of shape: {list(weight.shape)}"
+            )
     target = target.long()
     if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
-        return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+        return torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
     counts = target != ignore_index
-    losses = F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
+    losses = torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
     if sample_weight is not None:
         if sample_weight.shape != target.shape:
             raise TensorShapeError(

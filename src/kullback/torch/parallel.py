@@ -228,7 +228,7 @@ def _row_class_weight(batch: Batch, shard: _Shard) -> Tensor:
     """Each row's mean class weight, from the shards that know it."""
     assert batch.class_weight is not None
     weight, target = batch.class_weight.double(), batch.target
-    if target.soft:
+    if target.is_soft():
         mass = target.first.double()
         weighted, plain_sum = shard.added(torch.stack([mass @ weight, mass.sum(dim=1)]))
         return torch.where(plain_sum > 0, weighted / torch.where(plain_sum > 0, plain_sum, 1.0), 1.0)

@@ -20,7 +20,7 @@ def counted_rows(target: TargetRows, row_weight: Tensor | None, ignore_index: in
     """Which rows count, bool (N,): weight not zero, index not the ignored one."""
     first = target.first
     counts = torch.ones(first.shape[0], dtype=torch.bool, device=first.device)
-    if ignore_index is not None and not target.soft and target.second is None:
+    if ignore_index is not None and not target.is_soft() and target.second is None:
         counts = counts & (first != ignore_index)
     if row_weight is not None:
         counts = counts & (row_weight != 0)
@@ -30,9 +30,9 @@ def counted_rows(target: TargetRows, row_weight: Tensor | None, ignore_index: in
 def row_class_weight(target: TargetRows, class_weight: Tensor | None, counts: Tensor) -> Tensor:
     """Each row's own class weight ω, (N,): w_y, its blend for mixtures, the mean over the mass of soft rows."""
     if class_weight is None:
-        dtype = accumulation_dtype(target.first.dtype) if target.soft else torch.float32
+        dtype = accumulation_dtype(target.first.dtype) if target.is_soft() else torch.float32
         return torch.ones(counts.shape, dtype=dtype, device=counts.device)
-    if target.soft:
+    if target.is_soft():
         mass = target.first.to(class_weight.dtype)
         total = mass.sum(dim=1)
         return torch.where(total > 0, (mass * class_weight).sum(dim=1) / total.clamp_min(1e-38), 1.0)
@@ -75,7 +75,7 @@ def denominator(
 
 def out_of_range(target: TargetRows, n_classes: int, counts: Tensor) -> Tensor:
     """Counted rows with a class outside [0, C), bool (N,); none for soft rows."""
-    if target.soft:
+    if target.is_soft():
         return torch.zeros_like(counts)
     bad = (target.first < 0) | (target.first >= n_classes)
     if target.second is not None:
@@ -116,7 +116,7 @@ class PlainRows:
         """The effective target s, (N, C): w·((1 − ε)·t + ε/C), or Σt·ε/C where smoothing goes by mass."""
         n_classes = self.x.shape[1]
         eps = self.settings.smoothing
-        if target.soft:
+        if target.is_soft():
             mass = torch.where(self.counts[:, None], target.first.to(self.x.dtype), 0.0)
         else:
             mass = torch.zeros_like(self.x)

@@ -55,8 +55,8 @@ class TargetRows(NamedTuple):
     second: Tensor | None = None
     share: Tensor | None = None
 
-    @property
-    def soft(self) -> bool:
+    # a method: older compilers of PyTorch cannot follow a property of a named tuple
+    def is_soft(self) -> bool:
         """Whether these are soft rows."""
         return self.first.dim() == 2
 

@@ -34,11 +34,6 @@ class RowSettings(NamedTuple):
     ignore_index: int | None = -100
     by_mass: bool = False
 
-    @property
-    def plain(self) -> bool:
-        """Whether neither softcap nor z-loss is in use."""
-        return self.softcap == 0 and self.z_loss == 0
-
 
 def row_settings(
     label_smoothing: float, temperature: float, softcap: float | None, z_loss: float, ignore_index: int | None

@@ -32,7 +32,7 @@ def statistics_of(batch: Batch, settings: RowSettings, lse: Tensor, prediction: 
     target = batch.target
     with torch.no_grad():
         counts = plain.counted_rows(target, batch.sample_weight, settings.ignore_index)
-        if target.soft:
+        if target.is_soft():
             hits = target.first.gather(1, prediction[:, None])[:, 0].to(lse.dtype)
         elif target.second is None or target.share is None:
             hits = (target.first == prediction).to(lse.dtype)

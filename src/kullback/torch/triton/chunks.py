@@ -108,7 +108,7 @@ def evaluate(
     """
     _check(input, weight, bias, chunk_rows)
     n_rows, n_classes = len(input), len(weight)
-    indices = targets.second is None and not targets.soft
+    indices = targets.second is None and not targets.is_soft()
     may_skip = row_weight is not None or (ignore_index is not None and indices)
     if drop_ignored and may_skip:
         options: dict[str, Any] = {
@@ -264,7 +264,7 @@ def _without_ignored(
     counted = torch.ones(len(input), dtype=torch.bool, device=input.device)
     if row_weight is not None:
         counted &= row_weight != 0
-    if options["ignore_index"] is not None and targets.second is None and not targets.soft:
+    if options["ignore_index"] is not None and targets.second is None and not targets.is_soft():
         counted &= targets.first != options["ignore_index"]
     keep = counted.nonzero()[:, 0]
     kept = evaluate(

@@ -128,15 +128,15 @@ def softmax_evaluate(
         return result
     source = logits if logits.stride(1) == 1 or n_classes == 1 else logits.contiguous()
     rows = None
-    if targets.soft:
+    if targets.is_soft():
         rows = targets.first if targets.first.stride(1) == 1 or n_classes == 1 else targets.first.contiguous()
     align = math.gcd(16, n_classes, *(t.stride(0) for t in (source, out, rows) if t is not None))
     family = FAMILIES[loss.family]
     linear = family.on is log_loss and family.off is None
-    sparse = not targets.soft and (linear or loss.smoothing == 0) and (family.off is None or family.off is squared)
+    sparse = not targets.is_soft() and (linear or loss.smoothing == 0) and (family.off is None or family.off is squared)
     if tile is None:
         extras = loss.softcap or loss.smoothing or family.off is not None or targets.second is not None
-        widest = RICHEST if not (sparse or linear) else RICH if extras or targets.soft else PLAIN
+        widest = RICHEST if not (sparse or linear) else RICH if extras or targets.is_soft() else PLAIN
         tile = tile_for(n_classes, widest)
     common: dict[str, Any] = {
         "logits": source,
@@ -165,7 +165,7 @@ def softmax_evaluate(
         "SMOOTH": loss.smoothing != 0,
         "SOFTCAP": loss.softcap != 0,
         "Z_LOSS": loss.z_loss != 0,
-        "IGNORE": ignore_index is not None and targets.second is None and not targets.soft,
+        "IGNORE": ignore_index is not None and targets.second is None and not targets.is_soft(),
         "ALIGN": align,
         "SINGLE": n_classes <= tile.block,
         "ROWS": tile.rows,
@@ -187,13 +187,13 @@ def softmax_evaluate(
             dense_rows_kernel[grid](
                 targets=rows,
                 targets_step=0 if rows is None else rows.stride(0) // align,
-                firsts=None if targets.soft else _contiguous(targets.first),
+                firsts=None if targets.is_soft() else _contiguous(targets.first),
                 seconds=_contiguous(targets.second),
                 shares=_contiguous(targets.share),
                 ON=family.on,
                 OFF=family.off,
                 LINEAR=linear,
-                DENSE=targets.soft,
+                DENSE=targets.is_soft(),
                 BY_MASS=loss.by_mass,
                 **common,
             )

@@ -128,7 +128,7 @@ def _evaluate_block(
     if row_weight is not None:
         weight = row_weight.to(dtype)
         counted = counted & (weight != 0)
-    if ignore_index is not None and targets.second is None and not targets.soft:
+    if ignore_index is not None and targets.second is None and not targets.is_soft():
         counted = counted & (targets.first != ignore_index)
     mass, good = _mass(targets, counted, n_classes, dtype)
     valid = counted & good
@@ -195,7 +195,7 @@ def _pulled(odds: Odds, own: Tensor) -> Tensor:
 
 def _mass(targets: TargetRows, counted: Tensor, n_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Target mass (N, C), zero in rows that do not count, and which rows' targets are valid."""
-    if targets.soft:
+    if targets.is_soft():
         t = torch.where(counted[:, None], targets.first.to(dtype), 0.0)
         return t, ((t >= 0) & t.isfinite()).all(dim=1)
     first = targets.first.long()

@@ -128,7 +128,7 @@ def check_targets(result: RowResult, targets: TargetRows, n_classes: int) -> Non
     if not len(bad):
         return
     row = int(bad[0])
-    if targets.soft:
+    if targets.is_soft():
         entries = targets.first[row]
         column = int((~((entries >= 0) & entries.isfinite())).nonzero()[0])
         raise SoftTargetError(
@@ -167,7 +167,7 @@ def check_call(
         "shift": (loss.shift, (n_classes,)),
         "offset": (loss.offset, (n_classes,)),
         "row_weight": (row_weight, (n_rows,)),
-        "targets": (targets.first, (n_rows, n_classes) if targets.soft else (n_rows,)),
+        "targets": (targets.first, (n_rows, n_classes) if targets.is_soft() else (n_rows,)),
         "the mixture's second classes": (targets.second, (n_rows,)),
         "the mixture's share": (targets.share, (n_rows,)),
     }
@@ -178,7 +178,7 @@ def check_call(
             raise TensorShapeError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
         if tensor.device != device:
             raise TensorTypeError(f"{name} is on {tensor.device}, the logits on {device}; move it there")
-    if not targets.soft:
+    if not targets.is_soft():
         for indices in (targets.first, targets.second):
             if indices is not None and indices.dtype not in INDEX_TYPES:
                 raise TensorTypeError(f"class indices have dtype {indices.dtype}; call .long() on them")
