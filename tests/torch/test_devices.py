@@ -7,6 +7,8 @@ import torch
 
 import kullback
 import kullback.torch as kt
+from kullback.losses import CATALOGUE
+from kullback.losses.softmax_loss import SoftmaxLoss
 from kullback.torch import devices, native, triton
 from kullback.torch.linear_rows import LinearPass
 from kullback.torch.rows import TargetRows
@@ -47,7 +49,21 @@ def test_rows(settings, dtype):
             assert torch.equal(found.argmax[counts], prediction[counts])
 
 
-@pytest.mark.parametrize("loss", ["focal(gamma=2)", "cross_entropy(priors=[1, 2, 3, 4, 5])", "brier"])
+COUNTS = {"class_counts": [1, 2, 3, 4, 5]}
+CLASS_LOSSES = [
+    kind(**(COUNTS if name in ("balanced_softmax", "ldam") else {}))
+    for name, kind in CATALOGUE.items()
+    if kind.target_form == "classes"
+]
+
+
+def test_every_loss_of_the_softmax_family_runs_on_devices():
+    there = {loss.name for loss in CLASS_LOSSES if devices.loss_object(loss, C, torch.device("cpu")) is not None}
+    assert there == {loss.name for loss in CLASS_LOSSES if isinstance(loss, SoftmaxLoss)}
+    assert {"cross_entropy", "focal", "jensen_shannon", "ldam"} < there
+
+
+@pytest.mark.parametrize("loss", ["focal(gamma=2)", "cross_entropy(priors=[1, 2, 3, 4, 5])", "brier", "jensen_shannon"])
 def test_loss_objects(loss):
     logits, forms, _, row_weight = batch(torch.float32)
     known = kullback.parse_loss(loss)

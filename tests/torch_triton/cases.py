@@ -18,6 +18,7 @@ PARAMETERS = {
     "focal": (2.0,),
     "generalised_cross_entropy": (0.7,),
     "poly": (1.5,),
+    "jensen_shannon": (0.5,),
     "smoothed_zero_one": (),
     "ldam": (),
 }

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from kullback.torch.triton.numerics import expm1, log1p_any, power, times
+from kullback.torch.triton.numerics import expm1, log1p, log1p_any, power, times
 
 
 @triton.jit
@@ -49,6 +49,18 @@ def generalised(log_p, p, miss, log_miss, shift, parameter):
 def poly(log_p, p, miss, log_miss, shift, parameter):
     """−log p + ε·(1 − p) (Leng et al., 2022, eq. 6)."""
     return -log_p + parameter * miss, -miss * (1.0 + parameter * p)
+
+
+@triton.jit
+def jensen_shannon(log_p, p, miss, log_miss, shift, parameter):
+    """H(r·y + (1 − r)·p) − (1 − r)·H(p), over its scale −(1 − r)·log(1 − r) (Englesson & Azizpour, 2021)."""
+    rest = 1.0 - parameter
+    level = log1p_any(-parameter)
+    mixed = parameter + rest * p
+    log_mixed = -log1p(rest * miss / mixed)
+    p_log_p = times(p, log_p)
+    pull = (p_log_p + p * (level - log_mixed)) / level
+    return (mixed * log_mixed / rest - p_log_p + miss * level) / level, -pull * miss
 
 
 @triton.jit
@@ -88,21 +100,20 @@ class Family(NamedTuple):
     Attributes:
         on: the cost of a class that holds.
         off: the cost of a class that does not, or None.
-        parameters: how many scalars the loss has.
     """
 
     on: Any
     off: Any = None
-    parameters: int = 0
 
 
 FAMILIES = {
     "cross_entropy": Family(log_loss),
     "one_vs_rest": Family(log_loss, off=log_miss_loss),
     "brier": Family(miss_squared, off=squared),
-    "focal": Family(focal, parameters=1),
-    "generalised_cross_entropy": Family(generalised, parameters=1),
-    "poly": Family(poly, parameters=1),
+    "focal": Family(focal),
+    "generalised_cross_entropy": Family(generalised),
+    "poly": Family(poly),
+    "jensen_shannon": Family(jensen_shannon),
     "smoothed_zero_one": Family(expected_error),
     "ldam": Family(shifted_log),
 }

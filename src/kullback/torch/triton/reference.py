@@ -7,6 +7,7 @@ Blocks of rows keep the temporaries small beside large logits.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,6 +48,13 @@ def _focal(o: Odds, gamma: float) -> tuple[Tensor, Tensor]:
     return _times(power, -o.log_p), power * (gamma * _times(o.p, o.log_p) - o.miss)
 
 
+def _jensen_shannon(o: Odds, r: float) -> tuple[Tensor, Tensor]:
+    level, mixed = math.log1p(-r), r + (1 - r) * o.p
+    log_mixed, p_log_p = -torch.log1p((1 - r) * o.miss / mixed), _times(o.p, o.log_p)
+    pull = (p_log_p + o.p * (level - log_mixed)) / level
+    return (mixed * log_mixed / (1 - r) - p_log_p + o.miss * level) / level, -pull * o.miss
+
+
 def _shifted_log(o: Odds, parameter: float) -> tuple[Tensor, Tensor]:
     grown = o.miss * o.shift.exp()
     return torch.log1p(o.miss * o.shift.expm1()) - o.log_p, -grown / (o.p + grown)
@@ -66,6 +74,7 @@ FAMILIES: dict[str, Family] = {
     "focal": Family(_focal),
     "generalised_cross_entropy": Family(lambda o, q: (-torch.expm1(q * o.log_p) / q, -torch.exp(q * o.log_p) * o.miss)),
     "poly": Family(lambda o, e: (-o.log_p + e * o.miss, -o.miss * (1 + e * o.p))),
+    "jensen_shannon": Family(_jensen_shannon),
     "smoothed_zero_one": Family(lambda o, _: (o.miss, -o.p * o.miss)),
     "ldam": Family(_shifted_log),
 }
