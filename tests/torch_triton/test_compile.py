@@ -28,7 +28,7 @@ def test_kernels_compile(tmp_path, capability):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     cases = {case["case"]: case for case in map(json.loads, run.stdout.splitlines())}
-    assert len(cases) == 8
+    assert len(cases) == 9
     for name, case in cases.items():
         assert case["STACK"] == case["LOCAL"] == 0, f"{name} spills registers: {case}"
     for name in ("row in registers", "wide row", "wide soft", "focal"):  # rows that begin at multiples of 16 bytes
