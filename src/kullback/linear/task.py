@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, choose
-from kullback.linear.design import as_design, used_columns
+from kullback.linear.design import SparseDesign, as_design, used_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
+from kullback.linear.row_fit import fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
 from kullback.linear.sparse_fit import fit_sparse
@@ -145,6 +146,8 @@ class FitTask:
         )
         if parts.lasso > 0:
             return self._solve_sparse(terms, scaling, parts, start, tol, max_iter, follow, announce, run)
+        if solver == "auto" and suits_rows(self.design, terms, scaling):
+            return self._solve_rows(terms, scaling, start, tol, max_iter, follow, announce, run)
         choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
@@ -201,6 +204,33 @@ class FitTask:
         )
         weights, intercept = self._reported(found.weights, found.intercept)
         return Solution(weights, intercept, found.result, found.certificate, "prox_newton", why)
+
+    def _solve_rows(
+        self,
+        terms: Terms,
+        scaling: ColumnScaling,
+        start: Parameters | None,
+        tol: float,
+        max_iter: int,
+        follow: Follow | None,
+        announce: Callable[[str], object] | None,
+        run: Run,
+    ) -> Solution:
+        rows, columns = self.design.shape
+        why = f"{rows} rows are fewer than {columns} columns of similar scale"
+        if announce is not None:
+            announce(f"solver row_space: {why}")
+        if start is not None and self._kept is not None:
+            start = start[0][self._kept], start[1]
+
+        def step(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+            if follow is not None:
+                follow(record, lambda: self._reported(*parameters()))
+
+        assert isinstance(self.design, SparseDesign)
+        found = fit_rows(self.design, terms, scaling, start=start, tol=tol, max_iter=max_iter, follow=step, run=run)
+        weights, intercept = self._reported(found.weights, found.intercept)
+        return Solution(weights, intercept, found.result, found.certificate, "row_space", why)
 
     def _reported(self, weights: Vector, intercept: Vector) -> Parameters:
         """Raw weights of all columns, in the gauge that is reported."""

@@ -1,0 +1,187 @@
+"""Fits in the space of rows, against fits in the space of columns."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
+from kullback.errors import NotConvergedWarning
+from kullback.linear.solvers.inner_products import InnerProductPairs, two_loops
+
+N, D = 150, 700
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Rows of few words, as counts weighted to a length of one; three classes with words of their own."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, N)
+    words = np.where(
+        rng.random((N, 40)) < 0.4, rng.integers(0, 60, (N, 40)) + 60 * y[:, None], rng.integers(0, D, (N, 40))
+    )
+    matrix = sparse.csr_array(
+        (np.ones(words.size), (np.repeat(np.arange(N), 40), words.ravel())), shape=(N, D), dtype=np.float64
+    )
+    matrix.sum_duplicates()
+    norms = np.sqrt(np.asarray(matrix.power(2).sum(axis=1)).ravel())
+    matrix.data /= np.repeat(norms, np.diff(matrix.indptr))
+    return matrix, y
+
+
+def fit(X, y, kind=SoftmaxClassifier, sample_weight=None, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        return kind(**settings).fit(X, y, sample_weight=sample_weight)
+
+
+CASES = {
+    "plain": {},
+    "weak penalty": {"C": 100.0},
+    "strong penalty": {"C": 0.01},
+    "smoothed": {"loss": "cross_entropy(label_smoothing=0.2)"},
+    "temperature": {"loss": "cross_entropy(temperature=2.0)"},
+    "no intercept": {"fit_intercept": False},
+    "balanced": {"class_weight": {0: 3.0, 1: 1.0, 2: 0.5}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_same_optimum_as_in_the_space_of_columns(text, case, weighted):
+    X, y = text
+    weight = np.random.default_rng(1).random(N) * 3 if weighted else None
+    rows = fit(X, y, sample_weight=weight, tol=1e-9, **CASES[case])
+    columns = fit(X, y, sample_weight=weight, tol=1e-9, solver="lbfgs", **CASES[case])
+    assert (rows.solver_, columns.solver_) == ("row_space", "lbfgs")
+    assert rows.certificate_.relative_gap <= 1e-9
+    assert rows.certificate_.primal == pytest.approx(columns.certificate_.primal, rel=1e-9)
+    assert rows.certificate_.dual <= columns.certificate_.primal * (1 + 1e-12)
+    np.testing.assert_allclose(rows.coef_, columns.coef_, atol=1e-3 * np.abs(columns.coef_).max())
+    np.testing.assert_allclose(rows.intercept_, columns.intercept_, atol=2e-3)
+
+
+def test_two_classes_soft_targets_and_labels(text):
+    X, y = text
+    soft = ClassRows(np.random.default_rng(2).dirichlet(np.ones(3), N))
+    labels = np.stack([y == 0, y > 0], axis=1).astype(int)
+    loss = "binary_cross_entropy(label_reduction='sum')"
+    for kind, targets, settings in (
+        (SoftmaxClassifier, y > 0, {}),
+        (SoftmaxClassifier, soft, {}),
+        (SigmoidClassifier, labels, {"loss": loss}),
+    ):
+        rows = fit(X, targets, kind, tol=1e-9, **settings)
+        columns = fit(X, targets, kind, tol=1e-9, solver="lbfgs", **settings)
+        assert rows.solver_ == "row_space"
+        assert rows.coef_.shape == columns.coef_.shape
+        np.testing.assert_allclose(rows.coef_, columns.coef_, atol=1e-3 * np.abs(columns.coef_).max())
+
+
+def test_float32_passes_reach_what_float64_proves(text, monkeypatch):
+    from kullback.linear import row_fit
+
+    X, y = text
+    monkeypatch.setattr(row_fit, "SMALL_WORK", 0)
+    reference = fit(X, y, tol=1e-10, solver="lbfgs")
+    for tol in (1e-3, 1e-6, 1e-11):
+        single = fit(X.astype(np.float32), y, tol=tol)
+        assert single.certificate_.relative_gap <= tol
+        double = fit(X, y, tol=tol)
+        assert double.certificate_.dual <= reference.certificate_.primal * (1 + 1e-12)
+        assert double.certificate_.primal <= reference.certificate_.primal * (1 + 1.01 * tol + 1e-10)
+
+
+def test_a_fit_goes_on_from_where_it_was_stopped(text):
+    X, y = text
+
+    def stop(record):
+        if record.iteration == 4:
+            raise StopIteration
+
+    with pytest.warns(NotConvergedWarning, match="callback stopped it"):
+        part = SoftmaxClassifier(tol=1e-9, C=10, callback=stop).fit(X, y)
+    assert part.n_iter_ == [4]
+    assert math.isfinite(part.certificate_.primal)
+    whole = fit(X, y, tol=1e-9, C=10)
+    resumed = fit(X, y, tol=1e-9, C=10, warm_start=False)
+    from_there = SoftmaxClassifier(tol=1e-9, C=10).fit(X, y, coef_init=part.coef_, intercept_init=part.intercept_)
+    assert from_there.solver_ == "row_space"
+    assert from_there.history_[0].objective == pytest.approx(part.history_[-1].objective, rel=1e-9)
+    np.testing.assert_allclose(from_there.coef_, whole.coef_, atol=1e-3 * np.abs(whole.coef_).max())
+    np.testing.assert_array_equal(resumed.coef_, whole.coef_)
+    again = SoftmaxClassifier(tol=1e-8, C=10).fit(X, y, coef_init=whole.coef_, intercept_init=whole.intercept_)
+    assert len(again.history_) <= 3
+
+
+def test_a_start_outside_of_the_rows_is_left_behind(text):
+    """Weights that no data point supports must shrink to nothing: c goes to zero."""
+    X, y = text
+    start = np.random.default_rng(3).normal(size=(3, D))
+    far = SoftmaxClassifier(tol=1e-10).fit(X, y, coef_init=start, intercept_init=np.zeros(3))
+    whole = fit(X, y, tol=1e-10)
+    assert far.certificate_.relative_gap <= 1e-10
+    np.testing.assert_allclose(far.coef_, whole.coef_, atol=1e-3 * np.abs(whole.coef_).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bitwise_the_same_for_any_number_of_threads(text, threads):
+    from kullback.kernels import threads as setting
+
+    X, y = text
+    before = setting.get_num_threads()
+    try:
+        setting.set_num_threads(threads)
+        model = fit(X, y, tol=1e-8)
+        setting.set_num_threads(1)
+        np.testing.assert_array_equal(model.coef_, fit(X, y, tol=1e-8).coef_)
+    finally:
+        setting.set_num_threads(before)
+
+
+def test_columns_of_different_scales_are_fitted_in_the_space_of_columns(text):
+    X, y = text
+    scales = sparse.diags_array(10.0 ** np.linspace(-3, 3, D))
+    assert fit(X @ scales, y, tol=1e-1).solver_ != "row_space"
+    assert fit(X[:, :100], y).solver_ != "row_space"  # more rows than columns
+
+
+def test_a_fit_cut_short_says_how_far_it_is(text):
+    X, y = text
+    with pytest.warns(NotConvergedWarning, match="relative duality gap"):
+        cut = SoftmaxClassifier(tol=1e-12, max_iter=2).fit(X, y)
+    assert cut.certificate_.relative_gap > 1e-12
+    assert cut.n_iter_ == [2]
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 4])
+def test_the_direction_is_that_of_the_two_loops(pairs):
+    rng = np.random.default_rng(pairs)
+    root = rng.normal(size=(30, 30))
+    hessian = root @ root.T
+    store = InnerProductPairs(30, 4, np.float64, lambda function: [function(slice(0, 13)), function(slice(13, 30))])
+    kept = []
+    for _ in range(pairs):
+        step = rng.normal(size=30)
+        change = hessian @ step
+        for row, vector in ((store.new_step, step / 2), (store.new_change, change)):
+            store.vectors[row], store.images[row] = vector, vector
+        assert store.learn(2.0)
+        kept.append((step, change))
+    gradient = rng.normal(size=30)
+    wanted, shares = -gradient, []
+    for step, change in reversed(kept):
+        shares.append(step @ wanted / (step @ change))
+        wanted = wanted - shares[-1] * change
+    if kept:
+        wanted = wanted * (kept[-1][0] @ kept[-1][1]) / (kept[-1][1] @ kept[-1][1])
+    for (step, change), share in zip(kept, reversed(shares), strict=True):
+        wanted = wanted + (share - change @ wanted / (step @ change)) * step
+    slope = store.propose(gradient, gradient, float(gradient @ gradient))
+    np.testing.assert_allclose(store.vectors[store.new_step], wanted, rtol=1e-9)
+    assert slope == pytest.approx(float(gradient @ wanted), rel=1e-9)
+    assert two_loops(np.ones((1, 1)), 0).tolist() == [-1.0]
+    store.forget()
+    assert len(store) == 0
