@@ -32,6 +32,7 @@ from kullback.linear.design import SparseDesign
 from kullback.linear.objective import Block
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import Point
+from kullback.losses.base import Batch
 
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
@@ -161,10 +162,12 @@ class RowSpace:
         self.length = self.count + terms.fit_intercept * n_outputs + (start is not None)
         step = max(1, BLOCK_ELEMENTS // n_outputs)
         weight = terms.sample_weight
-        self.blocks = [
-            Block(rows, terms.targets[rows], None if weight is None else weight[rows])
-            for rows in (slice(at, min(at + step, n_rows)) for at in range(0, n_rows, step))
-        ]
+        self.blocks = []
+        for at in range(0, n_rows, step):
+            rows = slice(at, min(at + step, n_rows))
+            targets, of_rows = terms.targets[rows], None if weight is None else weight[rows]
+            checked = Batch(terms.loss, (rows.stop - at, n_outputs), targets, of_rows, "sum")
+            self.blocks.append(Block(rows, targets, of_rows, checked))
         self.pieces = [slice(at, min(at + PIECE, self.length)) for at in range(0, self.length, PIECE)]
         self.passes = 0
         # What W₀ alone makes: its centred logits, and its square.
@@ -241,11 +244,9 @@ class RowSpace:
         def one(block: Block) -> tuple[float, float, Vector]:
             move = moves[block.rows] + shift
             reached = logits[block.rows] + step * move
-            value, pull = loss.value_and_gradient(
-                reached, block.targets, sample_weight=block.sample_weight, reduction="sum", out=reached
-            )
+            pull = pulls[block.rows]
+            value = loss._run(reached, block.checked, None, pull)
             pull /= total
-            pulls[block.rows] = pull
             return float(value), float(np.vdot(pull, move)), pull.sum(axis=0, dtype=np.float64)
 
         value, slope, pulled = 0.0, 0.0, np.zeros(self.shape[1])
