@@ -269,12 +269,13 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
 
 Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& class_weight, const OptionalIn& first,
                     const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
-                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index) {
+                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index, const OptionalOut& known) {
     Job job;
     job.classes = classes;
     job.logits.type = Type::float64;
     job.targets = targets_of(size_t(n), first, second, share, rows, row_weight, ignore_index);
     if (class_weight) job.class_weight = class_weight->data();
+    if (known) job.per_example = known->data();
     return run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n);
 }
 
@@ -384,7 +385,8 @@ NB_MODULE(_native, m) {
           nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0);
     m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
           nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
-          nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none());
+          nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none(),
+          nb::arg("known").none());
     m.def("probabilities", &run_probabilities, nb::arg("sigmoid"), nb::arg("logits"), nb::arg("inverse_temperature"),
           nb::arg("logarithm"), nb::arg("out"));
     m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"), nb::arg("dense"),

@@ -1,7 +1,7 @@
 // The focusing factor of a label, wrong^gamma with a gamma for labels that hold and one for those that do not.
 //
-// Whole powers up to 7 are products; which factors they take is chosen by masks that stay the same all along, so one
-// loop serves all of them. Other powers are exp(gamma log x).
+// Whole powers up to 7 are products; the branch between them goes the same way all along. Other powers are
+// exp(gamma log x).
 #pragma once
 
 #include "skeletons/sigmoid.hpp"
@@ -9,48 +9,45 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+// x^power for a power from 0 to 7.
 template <class V>
-KULLBACK_INLINE Mask<V> mask_of(Mask<V> condition, Mask<V> yes, Mask<V> no) {
-    if constexpr (is_pair<V>::value) {
-        using H = decltype(V::a);
-        return {mask_of<H>(condition.a, yes.a, no.a), mask_of<H>(condition.b, yes.b, no.b)};
-    } else {
-        return condition ? yes : no;
+KULLBACK_INLINE V whole_power(V x, int power) {
+    const V square = x * x;
+    switch (power) {
+        case 0: return splat<V>(Scalar<V>(1));
+        case 1: return x;
+        case 2: return square;
+        case 3: return square * x;
+        case 4: return square * square;
+        case 5: return square * square * x;
+        case 6: return square * square * square;
+        default: return square * square * (square * x);
     }
 }
 
-// The power of labels that hold and of those that do not: one for both, or two.
+// The power of labels that hold and of those that do not: one for both, or two. to(held, body) is body(power) of those.
 template <class Number>
 struct Both {
     Number gamma;
-    template <class V, class Held>
-    KULLBACK_INLINE V splatted(Held) const {
-        return splat<V>(Scalar<V>(gamma));
-    }
-    template <class V, class Held>
-    KULLBACK_INLINE Mask<V> has(Held, int bit) const {
-        return splat<V>(Scalar<V>(int(gamma) & bit)) != Scalar<V>(0);
+    template <class V, class Held, class Body>
+    KULLBACK_INLINE V to(Held, Body body) const {
+        return body(gamma);
     }
 };
 template <class Number>
 struct Each {
     Number on, off;
-    template <class V, class Held>
-    KULLBACK_INLINE V splatted(Held held) const {
-        using T = Scalar<V>;
-        return pick(held, splat<V>(T(on)), splat<V>(T(off)));
+    template <class V, class Body>
+    KULLBACK_INLINE V to(Present, Body body) const {
+        return body(on);
     }
-    template <class V>
-    KULLBACK_INLINE Mask<V> has(Present, int bit) const {
-        return Both<Number>{on}.template has<V>(Present{}, bit);
+    template <class V, class Body>
+    KULLBACK_INLINE V to(Absent, Body body) const {
+        return body(off);
     }
-    template <class V>
-    KULLBACK_INLINE Mask<V> has(Absent, int bit) const {
-        return Both<Number>{off}.template has<V>(Absent{}, bit);
-    }
-    template <class V>
-    KULLBACK_INLINE Mask<V> has(Mask<V> held, int bit) const {
-        return mask_of<V>(held, has<V>(Present{}, bit), has<V>(Absent{}, bit));
+    template <class V, class Body>
+    KULLBACK_INLINE V to(Mask<V> held, Body body) const {
+        return select<V>(held, body(on), body(off));
     }
 };
 
@@ -59,20 +56,21 @@ struct WholePower {
     static constexpr bool whole = true;
     Powers powers;
 
-    template <class V>
-    static KULLBACK_INLINE V factor(Mask<V> wanted, V x) {
-        return select<V>(wanted, x, splat<V>(Scalar<V>(1)));
-    }
     // x^gamma; `cost`, -log x, is not needed.
     template <class V, class Held>
     KULLBACK_INLINE V of(Held held, V x, V) const {
-        const V square = x * x, fourth = square * square;
-        return factor<V>(powers.template has<V>(held, 1), x) * factor<V>(powers.template has<V>(held, 2), square) *
-               factor<V>(powers.template has<V>(held, 4), fourth);
+        return powers.template to<V>(held, [x](int power) KULLBACK_LAMBDA { return whole_power<V>(x, power); });
+    }
+    // gamma x^(gamma - 1)
+    template <class V, class Held>
+    KULLBACK_INLINE V derivative(Held held, V x) const {
+        return powers.template to<V>(held, [x](int power) KULLBACK_LAMBDA {
+            return power == 0 ? V{} : whole_power<V>(x, power - 1) * Scalar<V>(power);
+        });
     }
     template <class V, class Held>
     KULLBACK_INLINE V gamma(Held held) const {
-        return powers.template splatted<V>(held);
+        return powers.template to<V>(held, [](int power) KULLBACK_LAMBDA { return splat<V>(Scalar<V>(power)); });
     }
 };
 
@@ -93,7 +91,7 @@ struct AnyPower {
     }
     template <class V, class Held>
     KULLBACK_INLINE V gamma(Held held) const {
-        return powers.template splatted<V>(held);
+        return powers.template to<V>(held, [](double power) KULLBACK_LAMBDA { return splat<V>(Scalar<V>(power)); });
     }
 };
 

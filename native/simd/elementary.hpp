@@ -166,15 +166,15 @@ constexpr float log1p_to_one_q[9] = {-0x1.fffffep-2f, 0x1.55540cp-2f,  -0x1.ffb9
 constexpr float log1p_near_zero_q[9] = {-0x1.fffffep-2f, 0x1.555554p-2f,  -0x1.00020cp-2f, 0x1.99a012p-3f, -0x1.548382p-3f,
                                         0x1.22ea5ap-3f,  -0x1.0cda32p-3f, 0x1.048f72p-3f,  -0x1.3a4ff6p-4f};
 
-// log(1 + f) + k log 2 for f in [sqrt(1/2) - 1, sqrt(2) - 1], in double: by the series in f / (2 + f).
+// log(1 + f) + k log 2 + lost for f in [sqrt(1/2) - 1, sqrt(2) - 1], in double: by the series in f / (2 + f).
 template <class V>
-KULLBACK_INLINE V log_reduced(V f, V k) {
+KULLBACK_INLINE V log_reduced(V f, V k, V lost) {
     using T = Scalar<V>;
     using K = Constants<T>;
     const V s = f / (f + T(2));
     const V z = s * s;
     const V half_square = f * f * T(0.5);
-    const V tail = s * (half_square + z * log_tail<V>(z)) + k * K::ln2_low;
+    const V tail = s * (half_square + z * log_tail<V>(z)) + (k * K::ln2_low + lost);
     return k * K::ln2_high - ((half_square - tail) - f);
 }
 
@@ -187,13 +187,14 @@ KULLBACK_INLINE V log1p_to_one(V x) {
         return log1p_polynomial<V>(x, log1p_to_one_q);
     } else {
         const Mask<V> upper = x > T(0x1.a827999fcef32p-2);  // sqrt(2) - 1
-        return log_reduced<V>(select<V>(upper, (x - T(1)) * T(0.5), x), keep<V>(upper, splat<V>(T(1))));
+        return log_reduced<V>(select<V>(upper, (x - T(1)) * T(0.5), x), keep<V>(upper, splat<V>(T(1))), V{});
     }
 }
 
-// log(x) for 0 < x <= 1, subnormal numbers and NaN included; finite (and of no use) at 0.
+// log(x) + lost for 0 < x <= 2, subnormal numbers and NaN included; finite (and of no use) at 0. `lost` is at most a
+// rounding error of x, relative to x.
 template <class V>
-KULLBACK_INLINE V log_to_one(V x) {
+KULLBACK_INLINE V log_to_two(V x, V lost) {
     using T = Scalar<V>;
     using K = Constants<T>;
     using I = typename traits<V>::integer;
@@ -211,11 +212,17 @@ KULLBACK_INLINE V log_to_one(V x) {
     }
     V result;
     if constexpr (sizeof(T) == 4) {
-        result = k * K::ln2_high + (log1p_polynomial<V>(f, log1p_near_zero_q) + k * K::ln2_low);
+        result = k * K::ln2_high + (log1p_polynomial<V>(f, log1p_near_zero_q) + (k * K::ln2_low + lost));
     } else {
-        result = log_reduced<V>(f, k);
+        result = log_reduced<V>(f, k, lost);
     }
     return select<V>(x == x, result, x);
+}
+
+// log(x) for 0 < x <= 1, likewise.
+template <class V>
+KULLBACK_INLINE V log_to_one(V x) {
+    return log_to_two<V>(x, V{});
 }
 
 }  // namespace KULLBACK_LEVEL

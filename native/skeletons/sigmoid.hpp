@@ -38,23 +38,26 @@ KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
     return select<V>(held, on, off);
 }
 
-// The probability of what is the case and of what is not, each to full relative precision, and -log of both.
+// The probability of what is the case and of what is not, each to full relative precision, and -log of both. The first
+// cost is log(1 + e) + excess; `large` is 1 / (1 + e).
 template <class V>
 struct Odds {
     V right, wrong;
     V cost, wrong_cost;
+    V e, large, excess;
 };
 
 // What both orientations of a log-odds share.
 template <class V>
 struct Softplus {
+    V e;             // exp(-|z|)
     V small, large;  // sigmoid(-|z|) and sigmoid(|z|)
     V least;         // log(1 + exp(-|z|))
     Mask<V> is_up;
 
-    KULLBACK_INLINE explicit Softplus(V z) {
+    KULLBACK_INLINE explicit Softplus(V z) : Softplus(z, exp_nonpositive<V>(negative_size<V>(z))) {}
+    KULLBACK_INLINE Softplus(V z, V exponential) : e(exponential) {
         using T = Scalar<V>;
-        const V e = exp_nonpositive<V>(negative_size<V>(z));
         large = T(1) / (e + T(1));
         small = e * large;
         least = log1p_to_one<V>(e);
@@ -63,6 +66,17 @@ struct Softplus {
     KULLBACK_INLINE V p() const { return select<V>(is_up, large, small); }
     KULLBACK_INLINE V miss() const { return select<V>(is_up, small, large); }
 };
+
+// -z where the condition holds, z elsewhere.
+template <class V>
+KULLBACK_INLINE V turned(Mask<V> condition, V z) {
+    using I = typename traits<V>::integer;
+    if constexpr (traits<V>::width == 1) {
+        return condition ? -z : z;
+    } else {
+        return bits_as<V>(bits_as<I>(z) ^ bits_as<I>(keep<V>(condition, splat<V>(Scalar<V>(-0.0)))));
+    }
+}
 
 template <class V>
 KULLBACK_INLINE V positive_part(V z) {
@@ -82,10 +96,9 @@ template <class T>
 struct LabelRun {
     int64_t count = 0;
     const T *logits = nullptr, *labels = nullptr;
-    const T *on = nullptr, *off = nullptr;  // label weight with and without the positive weight
+    const T *on = nullptr, *off = nullptr;            // what a label weighs in the value if it holds, and if not
+    const T *on_share = nullptr, *off_share = nullptr;  // the same in the output, with sign and scale
     int64_t period = 0;
-    const T* factor = nullptr;  // of the output: by element, or else one number, repeated
-    bool own_factors = false;
     T inverse_temperature = 1, hard = 1, even = 0;  // a label t counts as t * hard + even
     T *values = nullptr, *out = nullptr;
 };
@@ -96,61 +109,65 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
     // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
     const Side side = given;
     const T *const logits = run.logits, *const labels = run.labels, *const weights_on = run.on;
-    const T *const weights_off = run.off, *const factors = run.factor;
+    const T *const weights_off = run.off, *const shares_on = run.on_share, *const shares_off = run.off_share;
     T *const values = run.values, *const out = run.out;
     const int64_t period = run.period;
-    const bool own_factors = run.own_factors;
     const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even;
     int64_t k = 0;
     const auto some = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
         using V = decltype(kind);
-        const auto factor_at = [=](int64_t at, auto piece) KULLBACK_LAMBDA {
-            return load<V>(own_factors ? factors + at : factors, piece, T(0));
-        };
-        const V z = load<V>(logits + j, part, T(0)), t = load<V>(labels + j, part, T(0));
+        const V z = load<V>(logits + j, part, T(0)) * inverse_temperature, t = load<V>(labels + j, part, T(0));
+        const V e = load<V>(values + j, part, T(0));
         const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
+        V share_on{}, share_off{};
+        if constexpr (Output != LabelOutput::value) {
+            share_on = load<V>(shares_on + k);
+            share_off = load<V>(shares_off + k);
+        }
         k += traits<V>::width;
         k = k >= period ? k - period : k;
-        V value, slope, bend;
+        V value, result;
         if constexpr (Hard) {
             const Mask<V> held = t != T(0);
-            const V away = inverse_temperature - t * (2 * inverse_temperature);
-            const V mass = select<V>(held, weight_on, weight_off);
-            const V x = z * away;  // the log-odds of being wrong
-            const Softplus<V> s(x);
-            const V cost = s.least + keep<V>(mass != T(0), positive_part<V>(x));
-            const Odds<V> odds{s.miss(), s.p(), cost, s.least + positive_part<V>(-x)};
+            const V x = turned<V>(held, z);  // the log-odds of being wrong
+            const Softplus<V> s(x, e);
+            const V excess = positive_part<V>(x);
+            const Odds<V> odds{s.miss(), s.p(),   s.least + excess, s.least + positive_part<V>(-x),
+                               s.e,      s.large, excess};
             const LabelTerm<V> term = side.template at<curved>(held, odds);
-            value = mass * term.value;
-            slope = term.pull * (mass * away);
-            if (curved) bend = mass * term.bend;
+            value = select<V>(held, weight_on, weight_off) * term.value;
+            result = (curved ? term.bend : term.pull) * select<V>(held, share_on, share_off);
         } else {
             const V y = t * hard + even;
             const V on = y * weight_on, off = weight_off - y * weight_off;
-            const V x = z * inverse_temperature, up = positive_part<V>(x), down = positive_part<V>(-x);
-            const Softplus<V> s(x);
+            const V up = positive_part<V>(z), down = positive_part<V>(-z);
+            const Softplus<V> s(z, e);
             const V p = s.p(), miss = s.miss();
             const V cost_on = s.least + keep<V>(on != T(0), down), cost_off = s.least + keep<V>(off != T(0), up);
-            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, s.least + up});
-            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, s.least + down});
+            const LabelTerm<V> a =
+                side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, s.least + up, s.e, s.large, down});
+            const LabelTerm<V> b =
+                side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, s.least + down, s.e, s.large, up});
             value = on * a.value + off * b.value;
-            slope = (off * b.pull - on * a.pull) * inverse_temperature;
-            if (curved) bend = on * a.bend + off * b.bend;
+            result = (y * share_on) * (curved ? a.bend : a.pull) +
+                     (share_off - y * share_off) * (curved ? b.bend : b.pull);
         }
-        if constexpr (Output == LabelOutput::diagonal) {
-            store<V>(out + j, part, bend * factor_at(j, part));
-        } else {
-            store<V>(values + j, part, value);
-        }
-        if constexpr (Output == LabelOutput::gradient) {
-            store<V>(out + j, part, slope * factor_at(j, part));
-        }
+        if constexpr (Output != LabelOutput::diagonal) store<V>(values + j, part, value);
+        if constexpr (Output != LabelOutput::value) store<V>(out + j, part, result);
     };
     using One = Vector<T>;
     using Two = Pair<One>;
     constexpr int both = traits<Two>::width;
     const int64_t count = run.count;
     int64_t j = 0;
+    const auto exponential = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+        using V = decltype(kind);
+        const V z = load<V>(logits + j, part, T(0)) * inverse_temperature;
+        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(z)));
+    };
+    for (; j + both <= count; j += both) exponential(Two{}, j, Whole{});
+    along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { exponential(One{}, i, part); });
+    j = 0;
     for (; j + both <= count; j += both) some(Two{}, j, Whole{});
     along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { some(One{}, i, part); });
 }
@@ -161,9 +178,12 @@ struct SigmoidRows {
     static constexpr int64_t size = 4096 / sizeof(T);  // of a tile, in elements
 
     struct Tile {
-        alignas(64) T logits[size], labels[size], values[size], out[size], factor[size];
-        alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
-        alignas(64) T on_each[size + 2 * lanes<T>], off_each[size + 2 * lanes<T>];
+        struct Weights {
+            alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
+        };
+        alignas(64) T logits[size], labels[size], values[size], out[size];
+        Weights weight, share;            // by column
+        Weights own_weight, own_share;  // by element, where rows or elements have weights of their own
     };
 
     // Where a tile lies: some whole rows, or a piece of one.
@@ -175,14 +195,19 @@ struct SigmoidRows {
     const Job& job;
     const T *weight, *positive;
     const bool even_weights;  // whether all labels weigh the same
+    bool weightless = false;  // whether a label weighs nothing
+    const double scale_off, scale_on;  // of the output
     Tile& tile;
     LabelRun<T> run;
 
-    SigmoidRows(const Job& j, Tile& t)
+    SigmoidRows(const Job& j, Tile& t, LabelOutput output)
         : job(j),
           weight(static_cast<const T*>(j.class_weight)),
           positive(static_cast<const T*>(j.positive_weight)),
           even_weights(all_same(weight, j.classes) && all_same(positive, j.classes)),
+          scale_off(j.scale * j.inverse_temperature * (output == LabelOutput::diagonal ? j.inverse_temperature : 1.0)),
+          // the loss falls with the logit of a label that holds; second derivatives have one sign for both
+          scale_on(output == LabelOutput::diagonal ? scale_off : -scale_off),
           tile(t) {
         run.inverse_temperature = T(job.inverse_temperature);
         run.hard = T(1 - job.smoothing);
@@ -202,16 +227,23 @@ struct SigmoidRows {
     void lay_weights(int64_t column, int64_t columns) {
         const int64_t width = even_weights ? 1 : columns;
         run.period = (2 * lanes<T> + width - 1) / width * width;
-        for (int64_t j = 0; j < width; ++j) {
-            tile.on[j] = on_weight(column + j);
-            tile.off[j] = off_weight(column + j);
+        weightless = false;
+        for (int64_t j = 0; j < run.period + 2 * lanes<T>; ++j) {
+            const int64_t k = column + j % width;
+            const T on = on_weight(k), off = off_weight(k);
+            tile.weight.on[j] = on;
+            tile.weight.off[j] = off;
+            tile.share.on[j] = on * T(scale_on);
+            tile.share.off[j] = off * T(scale_off);
+            weightless |= off == 0;
         }
-        for (int64_t j = width; j < run.period + 2 * lanes<T>; ++j) {
-            tile.on[j] = tile.on[j - width];
-            tile.off[j] = tile.off[j - width];
-        }
-        run.on = tile.on;
-        run.off = tile.off;
+        use(tile.weight, tile.share);
+    }
+    void use(const typename Tile::Weights& weights, const typename Tile::Weights& shares) {
+        run.on = weights.on;
+        run.off = weights.off;
+        run.on_share = shares.on;
+        run.off_share = shares.off;
     }
 
     static bool packed(const Matrix& m, const Place& at) {
@@ -236,42 +268,78 @@ struct SigmoidRows {
         run.labels = tile.labels;
     }
 
-    // Rows of weight 0 get logits and labels of 0, and with their factor of 0 a result of 0.
-    void apply_row_weights(const Place& at, double scale, bool wants_factor) {
+    // Rows of weight 0 count as logits and labels of 0, and their output is 0.
+    void apply_row_weights(const Place& at) {
         const double* weights = job.targets.row_weight + at.row;
         for (int64_t r = 0; r < at.rows; ++r) {
-            T* factor = tile.factor + r * at.columns;
-            const T f = T(weights[r] * scale);
-            if (wants_factor) {
-                for (int64_t k = 0; k < at.columns; ++k) factor[k] = f;
+            const int64_t first = r * at.columns;
+            const T share_on = T(weights[r] * scale_on), share_off = T(weights[r] * scale_off);
+            T *__restrict on = tile.own_share.on + first, *__restrict off = tile.own_share.off + first;
+            const T *w_on = tile.weight.on, *w_off = tile.weight.off;
+            if (even_weights) {
+                const T even_on = w_on[0] * share_on, even_off = w_off[0] * share_off;
+                for (int64_t k = 0; k < at.columns; ++k) on[k] = even_on, off[k] = even_off;
+            } else {
+                for (int64_t k = 0; k < at.columns; ++k) on[k] = w_on[k] * share_on, off[k] = w_off[k] * share_off;
             }
             if (weights[r] != 0) continue;
             own(at);
-            for (int64_t k = r * at.columns; k < (r + 1) * at.columns; ++k) tile.logits[k] = tile.labels[k] = 0;
+            for (int64_t k = first; k < first + at.columns; ++k) tile.logits[k] = tile.labels[k] = 0;
         }
     }
 
     // Ignored labels weigh nothing, whatever their logit.
     void strike_ignored(const Place& at) {
-        const T ignored = T(job.targets.ignore_index);
         const int64_t n = at.count();
+        const T ignored = T(job.targets.ignore_index);
         int32_t some = 0;
         for (int64_t k = 0; k < n; ++k) some |= int32_t(run.labels[k] == ignored);
         if (!some) return;
         own(at);
-        for (int64_t j = 0; j < n; j += run.period) {
-            const int64_t stop = n - j < run.period ? n - j : run.period;
-            for (int64_t k = 0; k < stop; ++k) {
-                const bool skip = tile.labels[j + k] == ignored;
-                tile.on_each[j + k] = skip ? T(0) : run.on[k];
-                tile.off_each[j + k] = skip ? T(0) : run.off[k];
-                tile.logits[j + k] = skip ? T(0) : tile.logits[j + k];
-                tile.labels[j + k] = skip ? T(0) : tile.labels[j + k];
+        own_weights(at);
+        T *__restrict logits = tile.logits, *__restrict labels = tile.labels;
+        T *__restrict on = tile.own_weight.on, *__restrict off = tile.own_weight.off;
+        T *__restrict share_on = tile.own_share.on, *__restrict share_off = tile.own_share.off;
+        for (int64_t k = 0; k < n; ++k) {
+            const bool counts = labels[k] != ignored;
+            logits[k] = counts ? logits[k] : T(0);
+            labels[k] = counts ? labels[k] : T(0);
+            on[k] = counts ? on[k] : T(0);
+            off[k] = counts ? off[k] : T(0);
+            share_on[k] = counts ? share_on[k] : T(0);
+            share_off[k] = counts ? share_off[k] : T(0);
+        }
+    }
+
+    // Lays the weights out by element. Shares are there already if rows have weights.
+    void own_weights(const Place& at) {
+        for (int64_t r = 0; r < at.rows; ++r) {
+            const int64_t first = r * at.columns;
+            copy_columns(tile.weight, tile.own_weight, first, at.columns);
+            if (!job.targets.row_weight) copy_columns(tile.share, tile.own_share, first, at.columns);
+        }
+        use(tile.own_weight, tile.own_share);
+        run.period = size + 2 * lanes<T>;
+    }
+    void copy_columns(const typename Tile::Weights& from, typename Tile::Weights& to, int64_t first, int64_t columns) const {
+        if (even_weights) {
+            for (int64_t k = first; k < first + columns; ++k) to.on[k] = from.on[0], to.off[k] = from.off[0];
+        } else {
+            std::memcpy(to.on + first, from.on, size_t(columns) * sizeof(T));
+            std::memcpy(to.off + first, from.off, size_t(columns) * sizeof(T));
+        }
+    }
+
+    // Where a label weighs nothing an infinite logit costs nothing either; the sweep of hard labels relies on it.
+    void strike_weightless(const Place& at) {
+        own(at);
+        for (int64_t r = 0; r < at.rows; ++r) {
+            T* logits = tile.logits + r * at.columns;
+            for (int64_t k = 0; k < at.columns; ++k) {
+                const T z = logits[k];
+                logits[k] = off_weight(at.column + k) == 0 && (z == infinity<T> || z == -infinity<T>) ? T(0) : z;
             }
         }
-        run.on = tile.on_each;
-        run.off = tile.off_each;
-        run.period = size + 2 * lanes<T>;
     }
 
     // Whether all labels are 0 or 1.
@@ -346,7 +414,7 @@ struct SigmoidRows {
     template <LabelOutput Output, class Side>
     static void tiles(const Job& job, const Side& side, int64_t begin, int64_t end, Report& report) {
         Tile tile;
-        SigmoidRows rows(job, tile);
+        SigmoidRows rows(job, tile, Output);
         const int64_t classes = job.classes;
         if (classes <= size) {
             const int64_t step = classes > 0 ? size / classes : 1;
@@ -391,16 +459,12 @@ struct SigmoidRows {
         run.count = n;
         run.logits = read(job.logits, at, tile.logits);
         run.labels = read(job.targets.rows, at, tile.labels);
-        constexpr bool second = Output == LabelOutput::diagonal;
-        const double scale = second ? job.scale * job.inverse_temperature * job.inverse_temperature : job.scale;
-        run.factor = tile.factor;
-        run.own_factors = job.targets.row_weight != nullptr;
         if (job.targets.row_weight) {
-            apply_row_weights(at, scale, Output != LabelOutput::value);
-        } else {
-            for (int j = 0; j < 2 * lanes<T>; ++j) tile.factor[j] = T(scale);
+            apply_row_weights(at);
+            own_weights(at);
         }
         if (job.targets.has_ignore) strike_ignored(at);
+        if (weightless) strike_weightless(at);
         const bool hard = all_hard(at);
         if (!hard) {
             const int64_t bad = first_bad(n);
@@ -419,7 +483,7 @@ struct SigmoidRows {
         } else {
             sweep_labels<T, Output, false>(run, side);
         }
-        if (second && job.direction.data) {
+        if (Output == LabelOutput::diagonal && job.direction.data) {
             const T* direction = read(job.direction, at, tile.values);
             for (int64_t k = 0; k < n; ++k) run.out[k] *= direction[k];
         }
@@ -450,21 +514,36 @@ void sigmoid_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
     }
 }
 
-// Counts rows of which at least one label is not ignored, and sums their weights.
-inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+// How many labels of row i are not ignored.
+inline int64_t known_labels(const Job& job, int64_t i) {
+    if (!job.targets.has_ignore) return job.classes;
     const Matrix& labels = job.targets.rows;
+    int64_t known = 0;
+    with_type(labels.type, [&](auto sample) {
+        using S = decltype(sample);
+        const S* t = static_cast<const S*>(labels.data) + i * labels.row_stride;
+        const S ignored = S(job.targets.ignore_index);
+        int32_t count = 0;  // compilers vectorise this
+        if (double(ignored) != double(job.targets.ignore_index)) {
+            count = int32_t(job.classes);  // no number of this type is ignored
+        } else if (labels.column_stride == 1) {
+            for (int64_t k = 0; k < job.classes; ++k) count += int32_t(t[k] != ignored);
+        } else {
+            for (int64_t k = 0; k < job.classes; ++k) count += int32_t(t[k * labels.column_stride] != ignored);
+        }
+        known = count;
+    });
+    return known;
+}
+
+// Counts rows of which at least one label is not ignored, and sums their weights. Where there is an array for it, each
+// row's number of labels that are not ignored goes there.
+inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
     for (int64_t i = begin; i < end; ++i) {
         double weight = job.targets.row_weight ? job.targets.row_weight[i] : 1.0;
-        if (job.targets.has_ignore && weight != 0) {
-            bool any = false;
-            with_type(labels.type, [&](auto sample) {
-                using S = decltype(sample);
-                const S* t = static_cast<const S*>(labels.data) + i * labels.row_stride;
-                const double ignored = double(job.targets.ignore_index);
-                for (int64_t k = 0; k < job.classes && !any; ++k) any = double(t[k * labels.column_stride]) != ignored;
-            });
-            if (!any) weight = 0;
-        }
+        const int64_t known = weight != 0 || job.per_example ? known_labels(job, i) : 0;
+        if (job.per_example) static_cast<double*>(job.per_example)[i] = double(known);
+        if (job.targets.has_ignore && known == 0) weight = 0;
         report.counted += weight != 0;
         report.total += weight;
     }

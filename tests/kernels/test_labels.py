@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kullback.errors import TargetError
+from kullback.errors import ShapeError, TargetError
 from kullback.kernels import cpu, reference
 from kullback.kernels.recipe import SigmoidRecipe
 from kullback.targets import LabelRows
@@ -164,3 +164,22 @@ def test_the_first_infinite_row_is_named_even_beside_nan(rng):
     assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), per_example=np.empty(400)).infinite_row == 20
     labels[20, 2] = 0
     assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), gradient=z).infinite_row == 21
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.float32, np.float64])
+def test_labels_that_are_known_are_counted(rng, kind):
+    labels = rng.integers(0, 3, (300, 70)).astype(kind)
+    labels[17] = 2
+    expected = (labels != 2).sum(axis=1)
+    for rows in (labels, np.asfortranarray(labels), labels[::-1, ::-1].copy()[::-1, ::-1]):
+        for kernels in (cpu, reference):
+            known = np.full(300, -1.0)
+            summary = kernels.sigmoid_targets(LabelRows(rows), ignore_index=2, known=known)
+            np.testing.assert_array_equal(known, expected)
+            assert summary.counted == 299
+            kernels.sigmoid_targets(LabelRows(rows), known=known)
+            assert (known == 70).all()
+    # no number of the type is the ignored one
+    assert cpu.sigmoid_targets(LabelRows(labels.astype(np.uint8)), ignore_index=-254).counted == 300
+    with pytest.raises(ShapeError, match="known"):
+        cpu.sigmoid_targets(LabelRows(labels), ignore_index=2, known=np.empty(300, np.float32))

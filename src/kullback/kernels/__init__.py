@@ -99,7 +99,12 @@ class Kernels(Protocol):
         """Softmax of each row, or its logarithm."""
 
     def sigmoid_targets(
-        self, targets: LabelRows, *, row_weight: Array | None = None, ignore_index: int | None = None
+        self,
+        targets: LabelRows,
+        *,
+        row_weight: Array | None = None,
+        ignore_index: int | None = None,
+        known: Array | None = None,
     ) -> TargetSummary:
         """Check the labels' range and count what counts."""
 

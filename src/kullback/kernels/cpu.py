@@ -46,6 +46,7 @@ def softmax_targets(
         *form[:4],
         _row_weight(row_weight, len(targets)),
         form.ignore_index,
+        None,
     )
     _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
     return TargetSummary(counted, total)
@@ -130,9 +131,15 @@ def softmax_probabilities(logits: Array, *, temperature: float = 1.0, log: bool 
 
 
 def sigmoid_targets(
-    targets: LabelRows, *, row_weight: Array | None = None, ignore_index: int | None = None
+    targets: LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    known: Array | None = None,
 ) -> TargetSummary:
     """Count the rows that count and sum their weights; see the reference."""
+    if known is not None and not (known.shape == (len(targets),) and known.dtype == np.float64 and known.flags.carray):
+        raise ShapeError(f"known has shape {known.shape} and dtype {known.dtype}, expected ({len(targets)},) float64")
     form = _form(targets, ignore_index)
     total, counted, *_ = _native.targets(
         True,
@@ -142,6 +149,7 @@ def sigmoid_targets(
         *form[:4],
         _row_weight(row_weight, len(targets)),
         form.ignore_index,
+        known,
     )
     return TargetSummary(counted, total)
 

@@ -365,15 +365,25 @@ def _evaluation(losses: Float, counts: Bool, per_example: Array | None) -> Evalu
 
 
 def sigmoid_targets(
-    targets: LabelRows, *, row_weight: Array | None = None, ignore_index: int | None = None
+    targets: LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    known: Array | None = None,
 ) -> TargetSummary:
     """Count the rows that count and sum their weights; the entries are checked by `sigmoid_evaluate`.
 
     A row counts if its weight is not zero and, where `ignore_index` is given, at least one entry is not ignored.
+    `known`, (N,) float64 if given, receives each row's number of entries that are not ignored.
     """
     counts = counted_rows(targets, row_weight, None)
+    if known is not None:
+        known[:] = targets.rows.shape[1]
     if ignore_index is not None:
-        counts &= (targets.rows != ignore_index).any(axis=1)
+        per_row = (targets.rows != ignore_index).sum(axis=1)
+        counts &= per_row > 0
+        if known is not None:
+            known[:] = per_row
     return TargetSummary(int(counts.sum()), float(_weights(row_weight, counts).sum()))
 
 

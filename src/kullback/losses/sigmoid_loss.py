@@ -288,9 +288,7 @@ class SigmoidLoss(Loss):
             return sample_weight
         # the mean is over the labels that count, a number of each row's own
         known = np.empty(len(targets))
-        for start in range(0, len(targets), 4096):
-            part = slice(start, start + 4096)
-            known[part] = (targets.rows[part] != self.ignore_index).sum(axis=1)
+        kernels.active().sigmoid_targets(targets, ignore_index=self.ignore_index, known=known)
         share = np.divide(1.0, known, out=np.zeros_like(known), where=known > 0)
         return share if sample_weight is None else share * sample_weight
 
