@@ -207,3 +207,45 @@ def test_rows_are_cast_as_they_are_read():
     design.rows(slice(0, 50)).forward(np.ones((3, 2), np.float32), out)
     np.testing.assert_allclose(out[:, 0], X.sum(axis=1), atol=1e-5)
     assert design.matrix is X
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_at_zero_one_factorisation_serves_all_classes(rotated, fit_intercept):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, D)) @ rng.normal(size=(D, D))
+    design = as_design(X)
+    scaling = column_scaling(design, None, penalty=0.01, curvature=0.2, fit_intercept=fit_intercept)
+    targets = ClassIndices(rng.integers(0, C, N))
+    objective = LinearObjective(design, CrossEntropy(), targets, None, C, N, 0.01, fit_intercept, scaling)
+    how = (
+        Plan(leading=2, rotated=True, sampled=N, candidates=N) if rotated else Plan(D + fit_intercept, False, N, N, 1e9)
+    )
+    at = np.zeros(objective.size)
+    gradient = objective.evaluate(at).gradient
+    found = SubsampledCurvature(objective, design, how, np.float64).inverse_at(at)(gradient)
+    # Turned axes leave out how the penalty, which is not the same along all columns, ties them together.
+    tolerance = 2e-2 * np.abs(gradient).max() if rotated else 1e-9
+    np.testing.assert_allclose(hessian(objective, at) @ found, gradient, rtol=1e-6, atol=tolerance)
+
+
+def test_a_long_fit_ends_up_with_the_whole_hessian():
+    objective, design = problem(COUPLED)
+    how = Plan(leading=2, rotated=True, sampled=N, candidates=N, one_pass=1e6)
+    at = np.random.default_rng(1).normal(size=(objective.size // C, C)) * 0.3
+    at = (at - at.mean(axis=1, keepdims=True)).ravel()
+    curvature = SubsampledCurvature(objective, design, how, np.float64)
+    gradient = objective.evaluate(at).gradient
+    objective.passes = 0
+    part = curvature.inverse_at(at)(gradient)
+    objective.passes = 100
+    whole = curvature.inverse_at(at)(gradient)
+    assert not np.allclose(hessian(objective, at) @ part, gradient, rtol=1e-3)
+    np.testing.assert_allclose(hessian(objective, at) @ whole, gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_raw_images_take_few_dozen_iterations():
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    assert SoftmaxClassifier().fit(X, y).n_iter_ < 60

@@ -152,8 +152,8 @@ class RowCurvatures:
     def __init__(self, objective: LinearObjective) -> None:
         self._objective = objective
         self._coupled = structure_of(objective.loss) == "coupled" and objective.n_outputs > 1
-        keeps = self._coupled and 8 * objective.design.shape[0] * objective.n_outputs <= KEPT_BYTES
-        self._kept: dict[int, Vector] | None = {} if keeps else None
+        keeps = self._coupled and 16 * objective.design.shape[0] * objective.n_outputs <= KEPT_BYTES
+        self._kept: dict[int, tuple[Vector, Vector]] | None = {} if keeps else None
 
     def curvature(self, logits: Vector, block: Block) -> Vector:
         """Σ over the rows of a block (C, C)."""
@@ -161,9 +161,9 @@ class RowCurvatures:
         if not self._coupled:
             return intercept_curvature(loss, logits, block.targets, block.sample_weight)
         p = coupled_probabilities(loss, logits)
-        weighted = p * self._scale(block)
+        weighted = p * row_scale(loss, block.targets, logits.shape[1], block.sample_weight)[:, None]
         if self._kept is not None:
-            self._kept[block.rows.start] = p
+            self._kept[block.rows.start] = p, weighted
         return np.asarray(np.diag(weighted.sum(axis=0)) - weighted.T @ p)
 
     def moved(self, parameters: Vector, shift: Vector) -> Vector:
@@ -175,14 +175,10 @@ class RowCurvatures:
         kept = self._kept
 
         def pull(block: Block) -> Vector:
-            p = kept[block.rows.start]
-            return np.asarray(p * (shift - (p @ shift)[:, None]) * self._scale(block))
+            p, weighted = kept[block.rows.start]
+            return np.asarray(weighted * (shift - (p @ shift)[:, None]))
 
         return objective.pulled(pull)
-
-    def _scale(self, block: Block) -> Vector:
-        objective = self._objective
-        return row_scale(objective.loss, block.targets, objective.n_outputs, block.sample_weight)[:, None]
 
 
 def _solve(curvature: Vector, target: Vector) -> Vector:

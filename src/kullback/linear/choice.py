@@ -21,7 +21,7 @@ from kullback.targets import Targets
 # Standardised float32 copies up to this size are kept for the whole fit; larger ones are made block by block.
 KEPT_BYTES = 1 << 26
 # Data of up to this size is in cache anyway, and float32 gains nothing on it.
-SMALL_BYTES = 1 << 20
+SMALL_BYTES = 1 << 18
 # In float32 a column whose mean is so many standard deviations from zero loses too much when multiplied raw.
 FAR_FROM_ZERO = 30.0
 
@@ -89,8 +89,10 @@ def choose(
         run: runs several calls at once and keeps their order.
     """
     exact, fast = precisions(design, scaling, with_ones=terms.fit_intercept)
-    if fast is None and isinstance(design, DenseDesign):
+    if isinstance(design, DenseDesign) and 8 * design.shape[0] * design.shape[1] <= SMALL_BYTES:
+        # Rounds least of all, and costs next to nothing.
         exact = StandardisedDesign(design, scaling, np.float64, keep=True, with_ones=terms.fit_intercept)
+        fast = None
     exact_objective = terms.objective(exact, scaling, run)
     fast_objective = None if fast is None else terms.objective(fast, scaling, run)
     curvature = None

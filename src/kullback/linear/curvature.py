@@ -19,6 +19,7 @@ Nocedal (2011), "On the use of stochastic Hessian information", for sampling it;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import lapack
 
 from kullback.linear.design import Array, DenseDesign, Map, StandardisedDesign
 from kullback.linear.objective import LinearObjective, Vector
@@ -43,6 +45,10 @@ CANDIDATE_BYTES = 1 << 26
 BLOCK_CLASSES = 32
 # A class with fewer examples than this is a candidate with all of them.
 RARE = 200
+# What m parameters cost to build and factorise together, as a multiple of m³.
+WHOLE_WORK = 0.55
+# A fit that has used so many passes for each that the whole Hessian costs is one that needs the whole Hessian.
+LATE_SHARE = 0.5
 # What is added to the diagonal before factorising, as a multiple of its mean and of the rounding of the sums.
 RIDGE = 10.0
 # Cuts of a product that runs on several threads; fixed, so that rounding does not depend on their number.
@@ -61,12 +67,14 @@ class Plan:
         rotated: whether the leading ones are a part only; dense columns are then rotated to their principal axes.
         sampled: rows the Hessian is built from.
         candidates: rows those are drawn from.
+        one_pass: what a pass over the data costs, in multiplications.
     """
 
     leading: int
     rotated: bool
     sampled: int
     candidates: int
+    one_pass: float = 0.0
 
 
 def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan | None:
@@ -104,7 +112,7 @@ def plan_sparse(n_rows: int, n_columns: int, n_outputs: int, n_entries: int, *, 
 
 def _affordable(work: float, n_outputs: int, coupled: bool) -> int:
     """How many columns can be factorised together for as many multiplications."""
-    together = (work / (0.55 * (1 if coupled else n_outputs))) ** (1 / 3)
+    together = (work / (WHOLE_WORK * (1 if coupled else n_outputs))) ** (1 / 3)
     together = min(max(together, LEAST_TOGETHER), MOST_TOGETHER)
     return int(together // n_outputs) if coupled else int(together)
 
@@ -123,11 +131,11 @@ def _sampling(
     """How many rows to sample, `rows_each` or more for a parameter, out of how many kept of `n_columns` each."""
     size = leading * n_outputs if coupled else leading
     # Where parameters are few, more rows cost little beside the passes, and make the estimate better.
-    cheap = int(3.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
+    cheap = int(8.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
     sampled = min(n_rows, max(500, rows_each * size, cheap))
     most = CANDIDATE_BYTES // (4 * n_columns)
     candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))
-    return Plan(leading, rotated, min(sampled, candidates), candidates)
+    return Plan(leading, rotated, min(sampled, candidates), candidates, one_pass)
 
 
 class SubsampledCurvature:
@@ -150,6 +158,7 @@ class SubsampledCurvature:
         run: Callable[..., Iterator[Any]] = map,
     ) -> None:
         self._how = how
+        self._objective = objective
         self._dtype = np.dtype(dtype)
         self._rounding = float(np.finfo(self._dtype).eps)
         self._run = run
@@ -175,13 +184,20 @@ class SubsampledCurvature:
             row_scale(self._loss, self._targets, self._n_outputs, self._weight) if self._coupled else np.empty(0)
         ).astype(self._dtype)
         self._axes: Array | None = None
+        self._spread = np.empty(0)
         if how.rotated:
-            axes = self._principal_axes()
+            axes, self._spread = self._principal_axes()
             self._bend = (axes * self._penalty[:, None]).T @ axes
             self._axes = axes.astype(self._dtype)
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
+        if self._axes is not None and self._whole_pays():
+            self._axes = None
+            size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
+            self._how = dataclasses.replace(self._how, sampled=max(self._how.sampled, 4 * size))
+        if not parameters.any() and self._even():
+            return self._at_zero()
         logits = self._rows @ self._rolled(parameters).astype(self._dtype)
         if not np.isfinite(logits).all():
             return None
@@ -230,6 +246,44 @@ class SubsampledCurvature:
 
     # ------------------------------------------------------------ pieces
 
+    def _whole_pays(self) -> bool:
+        """Whether so many passes went by that the whole Hessian would have been cheaper."""
+        size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
+        work = WHOLE_WORK * float(size) ** 3 * (1 if self._coupled else self._n_outputs)
+        return size <= MOST_TOGETHER and LATE_SHARE * work <= self._objective.passes * self._how.one_pass
+
+    def _even(self) -> bool:
+        """Whether equal logits mean equal probabilities, and every row counts the same."""
+        if not self._coupled or np.ptp(self._scale) > 1e-6 * float(self._scale.max(initial=0.0)):
+            return False
+        p = coupled_probabilities(self._loss, np.zeros((1, self._n_outputs)))
+        return float(np.ptp(p)) < 1e-12
+
+    def _at_zero(self) -> Apply | None:
+        """The inverse at equal probabilities: (I − 11ᵀ/C)/C ⊗ XᵀX + λI, one factorisation for all classes.
+
+        Gradients have no part along equal shifts of all classes there, where this is not the inverse.
+        """
+        each = float(self._scale[0] * self._share.sum()) / (self._total_weight * self._n_outputs)
+        axes = self._axes
+        if axes is not None:
+            diagonal = (each * self._spread + np.diag(self._bend))[:, None]
+            diagonal += RIDGE * self._rounding * diagonal.mean() + float(np.finfo(np.float64).tiny)
+
+            def turned(vector: Vector) -> Vector:
+                matrix = self._rolled(vector)
+                return self._unrolled(axes @ ((axes.T @ matrix) / diagonal))
+
+            return turned
+        # Rows far out matter, so as many are taken as a pass over the data costs.
+        work = float(len(self._rows)) * len(self._penalty) ** 2 / 4
+        rows = self._rows[:: max(1, int(work / max(self._how.one_pass, 1.0)))]
+        hessian = _product(lambda cut: rows[cut], len(rows), rows.shape[1], self._run) * (each / len(rows))
+        factorised = _factorise(hessian + np.diag(self._penalty), self._rounding)
+        if factorised is None:
+            return None
+        return lambda vector: self._unrolled(_solved(factorised, self._rolled(vector)))
+
     def _whole(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply | None:
         return whole_inverse(rows, shape, factor, bend, coupled=self._coupled, run=self._run)
 
@@ -252,17 +306,18 @@ class SubsampledCurvature:
         inverse = np.linalg.inv(blocks)
         return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
 
-    def _principal_axes(self) -> Vector:
-        """(D, D) orthonormal axes, most spread first; the intercept, if any, is the first."""
+    def _principal_axes(self) -> tuple[Vector, Vector]:
+        """(D, D) orthonormal axes, most spread first, and their mean squares; the intercept, if any, is the first."""
         first = 1 if self._fit_intercept else 0
         columns = self._rows[:, first:]
         few = columns[:: max(1, len(columns) // max(2000, 3 * columns.shape[1]))]
-        spread = _product(lambda cut: few[cut], len(few), few.shape[1], self._run)
-        _, axes = linalg.eigh(spread, check_finite=False, driver="evd", overwrite_a=True)
+        squares = _product(lambda cut: few[cut], len(few), few.shape[1], self._run)
+        lengths, axes = linalg.eigh(squares, check_finite=False, driver="evd", overwrite_a=True)
         whole = np.zeros((columns.shape[1] + first,) * 2)
         whole[:first, :first] = 1.0
         whole[first:, first:] = axes[:, ::-1]
-        return whole
+        spread = np.concatenate([np.ones(first), np.maximum(lengths[::-1], 0.0) / len(few)])
+        return whole, spread
 
     def _rolled(self, vector: Vector) -> Vector:
         """(P,) parameters as (D, C), the intercept first."""
@@ -302,7 +357,7 @@ def whole_inverse(rows: Array, shape: Array, factor: Vector, bend: Vector, *, co
             factors.append(factorised)
 
         def per_output(vector: Vector) -> Vector:
-            solved = [linalg.cho_solve(f, vector[:, k], check_finite=False) for k, f in enumerate(factors)]
+            solved = [_solved(f, vector[:, k]) for k, f in enumerate(factors)]
             return np.stack(solved, axis=1)
 
         return per_output
@@ -325,9 +380,7 @@ def whole_inverse(rows: Array, shape: Array, factor: Vector, bend: Vector, *, co
     factorised = _factorise(hessian.reshape(n_axes * n_outputs, -1), rounding)
     if factorised is None:
         return None
-    return lambda vector: np.asarray(
-        linalg.cho_solve(factorised, vector.ravel(), check_finite=False).reshape(vector.shape)
-    )
+    return lambda vector: _solved(factorised, vector.ravel()).reshape(vector.shape)
 
 
 def _product(take: Callable[[slice], Array], n_rows: int, width: int, run: Map) -> Vector:
@@ -350,17 +403,24 @@ def _gram(rows: Array) -> Array:
     return product
 
 
-def _factorise(hessian: Vector, rounding: float) -> tuple[Vector, bool] | None:
-    """Cholesky, with a ridge that grows until it succeeds."""
+def _factorise(hessian: Vector, rounding: float) -> Vector | None:
+    """The lower Cholesky factor, with a ridge that grows until there is one."""
+    # LAPACK itself: what SciPy puts around it takes longer than a small factorisation.
     diagonal = np.diag(hessian).copy()
     ridge = RIDGE * rounding * float(np.abs(diagonal).mean()) + float(np.finfo(np.float64).tiny)
     for _ in range(8):
         hessian[np.diag_indices(len(hessian))] = diagonal + ridge
-        try:
-            return linalg.cho_factor(hessian, lower=True, check_finite=False)
-        except linalg.LinAlgError:
-            ridge *= 10
+        factor, failed = lapack.dpotrf(hessian, lower=True, clean=False)
+        if failed == 0:
+            return np.asarray(factor)
+        ridge *= 10
     return None
+
+
+def _solved(factor: Vector, vector: Vector) -> Vector:
+    """The solution for one or several right sides, from the lower Cholesky factor."""
+    solution, _ = lapack.dpotrs(factor, vector, lower=True)
+    return np.asarray(solution)
 
 
 def pick_candidates(targets: Targets, n_rows: int, count: int) -> tuple[Any, Vector]:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -40,9 +41,8 @@ def coupled_probabilities(loss: Loss, logits: Array) -> Array:
     That is not what the loss reports where it shifts the logits by class frequencies. It is read off the gradient of
     rows whose target is class 0, (p − e₀)/T: that kernel takes many rows at once.
     """
-    plain = dataclasses.replace(loss, class_weight=None, label_smoothing=0.0, ignore_index=None)  # type: ignore[type-var]
     first = ClassIndices(np.zeros(len(logits), dtype=np.int64))
-    _, p = plain.value_and_gradient(logits, first, reduction="sum")
+    _, p = _plain(loss).value_and_gradient(logits, first, reduction="sum")
     temperature: float = loss.temperature  # type: ignore[attr-defined]
     if temperature != 1:
         p *= temperature
@@ -55,21 +55,39 @@ def row_scale(loss: Loss, targets: Targets, n_outputs: int, sample_weight: Vecto
 
     They are read off the curvature at equal logits, c·Σ p·(1 − p).
     """
-    p = coupled_probabilities(loss, np.zeros((1, n_outputs)))
-    spread = float((p * (1 - p)).sum())
     if not isinstance(targets, ClassIndices) or n_outputs > len(targets):
         zero = np.zeros((len(targets), n_outputs))
         diagonal = loss.hessian_diagonal(zero, targets, sample_weight=sample_weight, reduction="sum")
-        return np.asarray(diagonal.sum(axis=1) / spread)
+        return np.asarray(diagonal.sum(axis=1) / _spread_at_zero(loss, n_outputs))
     # All rows of a class have the same, but for their weight.
-    counted = dataclasses.replace(loss, ignore_index=None)  # type: ignore[type-var]
-    every = ClassIndices(np.arange(n_outputs))
-    of_class = counted.hessian_diagonal(np.zeros((n_outputs, n_outputs)), every, reduction="sum").sum(axis=1) / spread
+    of_class = _class_scale(loss, n_outputs)
     indices = np.asarray(targets.indices)
     ignored = indices == loss.ignore_index  # type: ignore[attr-defined]
     scale = of_class[np.where(ignored, 0, indices)]
     scale[ignored] = 0.0
     return np.asarray(scale if sample_weight is None else scale * sample_weight)
+
+
+@lru_cache(maxsize=64)
+def _plain(loss: Loss) -> Loss:
+    """The loss as it is for a row that counts once."""
+    return dataclasses.replace(loss, class_weight=None, label_smoothing=0.0, ignore_index=None)  # type: ignore[type-var]
+
+
+@lru_cache(maxsize=64)
+def _class_scale(loss: Loss, n_outputs: int) -> Vector:
+    """(C,) the factor of a row of each class."""
+    counted = dataclasses.replace(loss, ignore_index=None)  # type: ignore[type-var]
+    every = ClassIndices(np.arange(n_outputs))
+    diagonal = counted.hessian_diagonal(np.zeros((n_outputs, n_outputs)), every, reduction="sum")
+    return np.asarray(diagonal.sum(axis=1) / _spread_at_zero(loss, n_outputs))
+
+
+@lru_cache(maxsize=64)
+def _spread_at_zero(loss: Loss, n_outputs: int) -> float:
+    """Σ p·(1 − p) at equal logits."""
+    p = coupled_probabilities(loss, np.zeros((1, n_outputs)))
+    return float((p * (1 - p)).sum())
 
 
 def intercept_curvature(loss: Loss, logits: Array, targets: Targets, sample_weight: Vector | None) -> Array:
