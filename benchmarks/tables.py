@@ -92,27 +92,50 @@ def fits() -> str:
 
 def linear() -> str:
     content = load("linear")
-    how = content["machine"]
-    names = sorted({name for held in content["linear"].values() for name in held["runs"]} - {"kullback"})
-    rows = []
+    parts: dict[tuple[int, str], dict[str, Any]] = {}
     for data, held in content["linear"].items():
-        times = {name: [_to_gap(held["runs"].get(name, []), gap) for gap in (1e-3, 1e-6)] for name in held["runs"]}
+        parts.setdefault((held["threads"], held["clock"]), {})[data] = held
+    text = (
+        "Seconds to a true relative gap of 1e-3 / 1e-6 at C = 1, the fastest of each solver's own tolerances; > where "
+        "a run was stopped after so many, – where none of its tolerances got there "
+        f"(`benchmarks/linear.py`; {where(content)}).\n"
+    )
+    for (threads, clock), rows in sorted(parts.items()):
+        kind = "processor time" if clock == "cpu" else "wall clock"
+        text += f"\n{threads} thread{'s' if threads > 1 else ''}, {kind}:\n\n{_solvers_by_data(rows)}"
+    return text
+
+
+def _solvers_by_data(parts: dict[str, Any]) -> str:
+    names = sorted({name for held in parts.values() for name in held["solvers"]} - {"kullback"})
+    rows = []
+    for data, held in parts.items():
+        times = {name: [_to_gap(found["runs"], gap) for gap in (1e-3, 1e-6)] for name, found in held["solvers"].items()}
         ahead = []
         for k in (0, 1):
+            own = times.get("kullback", [None, None])[k]
             rivals = [t[k] for name, t in times.items() if name != "kullback" and t[k] is not None]
-            own = times["kullback"][k]
-            ahead.append(f"{min(rivals) / own:.1f}×" if rivals and own else "–")
-        cells = [" / ".join("–" if t is None else f"{t:.2f}" for t in times.get(n, [])) for n in ("kullback", *names)]
+            # A run that was stopped would have taken longer than its cap.
+            least = [
+                held["solvers"][n]["stopped_after"] for n, t in times.items() if t[k] is None and _stopped(held, n)
+            ]
+            best = min(rivals + least, default=None)
+            sign = "> " if best is not None and best not in rivals else ""
+            ahead.append(f"{sign}{best / own:.1f}×" if best and own else "–")
+        cells = []
+        for name in ("kullback", *names):
+            if name not in times:
+                cells.append("not run")
+                continue
+            stopped = f"> {held['solvers'][name]['stopped_after']:.0f}" if _stopped(held, name) else "–"
+            cells.append(" / ".join(stopped if t is None else f"{t:.2f}" for t in times[name]))
         shape = f"{data}, {held['rows']} × {held['columns']}, {held['classes']} classes"
-        rows.append([shape, *(cell or "not run" for cell in cells), " / ".join(ahead)])
-    clock = "processor time" if how["clock"] == "cpu" else "wall clock"
-    head = ["data", "Kullback", *names, "best rival / Kullback"]
-    return (
-        f"Seconds to a true relative gap of 1e-3 / 1e-6 at C = 1, {how['threads']} thread, {clock}, the fastest of "
-        "each solver's own tolerances; – where none of them got there "
-        f"(`benchmarks/linear.py`; {where(content)}):\n\n"
-        f"{table(head, rows)}"
-    )
+        rows.append([shape, *cells, " / ".join(ahead)])
+    return table(["data", "Kullback", *names, "best rival / Kullback"], rows)
+
+
+def _stopped(held: dict[str, Any], name: str) -> bool:
+    return "stopped_after" in held["solvers"][name]
 
 
 def _to_gap(runs: list[dict[str, float]], gap: float) -> float | None:
