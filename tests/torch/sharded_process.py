@@ -52,6 +52,7 @@ def main(rank, size, store):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     low, high = shards(size)[rank]
     compare(low, high)
+    dist.barrier()  # a process that leaves early can make another wait for it in vain
     dist.destroy_process_group()
 
 

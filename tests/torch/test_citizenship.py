@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 import kullback.torch as kt
 
 N, D, C = 6, 4, 5
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +126,14 @@ def test_registered_as_torch_wants_it():
     ]
     for name, arguments in cases:
         torch.library.opcheck(getattr(torch.ops.kullback, name).default, arguments)
+
+
+@pytest.mark.parametrize(("version", "works"), [("2.3.1", False), ("2.4.0", True), ("10.0.0a1+cpu", True)])
+def test_too_old_a_version_is_refused(version, works):
+    code = f"import torch; torch.__version__ = {version!r}; import kullback.torch"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode == 0) == works
+    assert works or f"needs PyTorch 2.4 or newer, but {version} is installed" in run.stderr
 
 
 # ------------------------------------------------------------ torch.func
@@ -249,8 +260,10 @@ def test_distributed_data_parallel(tmp_path):
         torch.testing.assert_close(gradients(wrapped, model, x, y), expected)
 
 
+@pytest.mark.skipif(VERSION < (2, 7), reason="fully_shard runs on CPUs from PyTorch 2.7 on")
 def test_fully_sharded_data_parallel(tmp_path):
-    fully_shard = pytest.importorskip("torch.distributed.fsdp").fully_shard
+    from torch.distributed.fsdp import fully_shard
+
     x, y = batch()
     plain = Head()
     sharded = Head()

@@ -24,7 +24,11 @@ def test_shards_give_the_whole_answer(size, tmp_path):
         )
         for rank in range(size)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     for process, error in zip(processes, errors, strict=True):
         assert process.returncode == 0, error
 

@@ -10,9 +10,14 @@
 from __future__ import annotations
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:  # pragma: no cover - needs an environment without PyTorch
     raise ImportError("kullback.torch needs PyTorch, which is not installed: pip install 'kullback[torch]'") from error
+
+if tuple(int(part) for part in _torch.__version__.split(".")[:2]) < (2, 4):
+    raise ImportError(
+        f"kullback.torch needs PyTorch 2.4 or newer, but {_torch.__version__} is installed: pip install 'torch>=2.4'"
+    )
 
 from kullback.torch.binary import binary_cross_entropy_with_logits
 from kullback.torch.buffers import empty_cache

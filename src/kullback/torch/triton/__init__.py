@@ -33,6 +33,9 @@ imported: slow, and meant for tests.
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,9 +69,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+OLDEST_TRITON = (3, 2)  # comes with PyTorch 2.6
 
+
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -76,8 +80,18 @@ def __getattr__(name: str) -> object:
     return value
 
 
+@functools.cache
+def _recent_triton() -> bool:
+    """Whether Triton is installed in a version that knows what the kernels are written in."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
+
+
 def supports(logits: torch.Tensor) -> bool:
-    """Whether the kernels take this tensor: on a CUDA device, of a type they know, with Triton installed.
+    """Whether the kernels take this tensor: on a CUDA device, of a type they know, with Triton 3.2 or newer installed.
 
     Interpreted kernels (``TRITON_INTERPRET=1``) take tensors on the CPU as well.
 
@@ -87,9 +101,7 @@ def supports(logits: torch.Tensor) -> bool:
     """
     if logits.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
-    import importlib.util
-
-    if importlib.util.find_spec("triton") is None:
+    if not _recent_triton():
         return False
     if logits.device.type == "cuda":
         return True
