@@ -48,3 +48,7 @@ class InfiniteLossWarning(KullbackWarning):
 
 class NotConvergedWarning(KullbackWarning):
     """A solver stopped before its tolerance; the message gives the figure reached and what to do."""
+
+
+class SeparableWarning(KullbackWarning):
+    """Classes are told apart without a mistake and nothing penalises weights, so no finite optimum exists."""

@@ -22,14 +22,14 @@ def shown(monkeypatch: pytest.MonkeyPatch, quiet: bool = False, progress: bool =
         listener.stage("Reading")
         listener.note("a [bold]note[/bold] with \x1b[31mcolour")
         listener.stage("Training", "iterations")
-        listener.advance(7, 0.5)
+        listener.advance(7, 0.5, "gap 3e-04")
     return terminal.getvalue()
 
 
 def test_a_bar_counts_and_notes_stand_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(monkeypatch)
     assert "Training" in text
-    assert "7 iterations" in text
+    assert "7 iterations, gap 3e-04" in text
     assert "note: a [bold]note[/bold] with \\x1b[31mcolour" in text
 
 

@@ -12,7 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kullback import ClassIndices, ClassMixture, ClassRows, CrossEntropy, SigmoidClassifier, SoftmaxClassifier
+from kullback import (
+    ClassIndices,
+    ClassMixture,
+    ClassRows,
+    CrossEntropy,
+    LogitL2,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+    SoftmaxPath,
+)
 from kullback.errors import DataError, InputError, NotConvergedWarning, TargetError
 
 
@@ -257,8 +267,9 @@ def test_not_converging_says_how_far_it_got(iris):
     assert not model.converged_
     assert f"{model.certificate_.relative_gap:.3g}" in str(caught[0].message)
     assert caught[0].filename == __file__
+    X, y = iris
     with pytest.warns(NotConvergedWarning, match=r"gradient norm is .* \(tol 1e-09; no duality gap: without a penalty"):
-        model = SoftmaxClassifier(C=math.inf, max_iter=3, tol=1e-9).fit(*iris)
+        model = SoftmaxClassifier(C=math.inf, max_iter=3, tol=1e-9).fit(X[50:], y[50:])
     assert model.certificate_.dual == -math.inf
     with pytest.warns(NotConvergedWarning, match=r"beyond rounding"):
         SoftmaxClassifier(tol=1e-300).fit(*iris)
@@ -439,3 +450,23 @@ def test_arrays_of_other_libraries(iris):
 def test_the_warning_is_scikit_learns_too(iris):
     with pytest.warns(ConvergenceWarning, match="raise max_iter"):
         SoftmaxClassifier(max_iter=1).fit(*iris)
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [
+        ("negative_log_likelihood", "takes log-probabilities; use 'cross_entropy'"),
+        ("cross_entropy_from_probabilities", "takes probabilities; use 'cross_entropy'"),
+        ("logit_l2", "nothing to learn; add it to a loss"),
+    ],
+)
+@pytest.mark.parametrize("kind", [SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath])
+def test_losses_that_are_not_over_logits_are_refused(kind, loss, what):
+    with pytest.raises(InputError, match=what):
+        kind(loss=loss).fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
+
+
+def test_a_penalty_on_logits_added_to_a_loss_is_fitted():
+    X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), [0, 1, 0, 1]
+    small = SoftmaxClassifier(loss=CrossEntropy() + 1.0 * LogitL2()).fit(X, y)
+    assert np.abs(small.coef_).max() < np.abs(SoftmaxClassifier().fit(X, y).coef_).max()

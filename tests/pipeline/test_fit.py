@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ def test_rows_without_target_keep_the_numbering(tmp_path: Path) -> None:
 
 
 def test_a_listener_hears_notes_and_stages(file: Path) -> None:
-    heard: dict[str, list[Any]] = {"note": [], "stage": [], "advance": []}
+    heard: dict[str, list[Any]] = {"note": [], "stage": [], "advance": [], "remark": []}
 
     class Ear(Listener):
         def note(self, sentence: str) -> None:
@@ -305,8 +306,9 @@ def test_a_listener_hears_notes_and_stages(file: Path) -> None:
         def stage(self, name: str, unit: str = "") -> None:
             heard["stage"].append(name)
 
-        def advance(self, done: int, share: float | None = None) -> None:
+        def advance(self, done: int, share: float | None = None, remark: str = "") -> None:
             heard["advance"].append((done, share))
+            heard["remark"].append(remark)
 
     found = fit_file(file, "y", C=1.0, listener=Ear())
     assert tuple(heard["note"]) == found.notes
@@ -315,6 +317,8 @@ def test_a_listener_hears_notes_and_stages(file: Path) -> None:
     assert iterations == tuple(range(len(iterations)))
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert list(shares) == sorted(shares)
+    assert all(re.fullmatch(r"gap \de[+-]\d\d", remark) for remark in heard["remark"] if remark)
+    assert float(heard["remark"][-1].removeprefix("gap ")) <= 1e-4
 
 
 @pytest.mark.parametrize("loss", ["smoothed_zero_one", "cross_entropy(class_weight=[1,2])"])

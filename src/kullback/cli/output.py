@@ -73,11 +73,11 @@ class _Speaker(Listener):
         self._task = self._bars.add_task(name, total=None, count="")
         self._bars.refresh()  # a long step may keep the interpreter to itself before the bar's own thread gets a turn
 
-    def advance(self, done: int, share: float | None = None) -> None:
+    def advance(self, done: int, share: float | None = None, remark: str = "") -> None:
         """Move the bar."""
         if self._bars is None or self._task is None:
             return
-        count = f"{done} {self._unit}"
+        count = f"{done} {self._unit}{', ' if remark else ''}{remark}"
         if share is None:
             self._bars.update(self._task, count=count)
         else:

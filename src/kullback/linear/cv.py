@@ -204,6 +204,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             penalty_factor=plain.penalty_factor,
             C=self.C_,
             shift_free=True,
+            names=classes.tolist(),
             init=(stored[:, :-1], stored[:, -1]),
         )
         self.classes_ = classes

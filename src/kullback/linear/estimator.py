@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kullback.errors import DataError, InputError, NotConvergedWarning
+from kullback.errors import DataError, InputError, NotConvergedWarning, SeparableWarning
 from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
@@ -26,9 +26,11 @@ from kullback.linear.design import as_design
 from kullback.linear.inputs import as_numpy, check_number, dense, start_from, where_not_finite
 from kullback.linear.interruption import Stopped, ctrl_c_stops
 from kullback.linear.penalties import resolve_penalty
+from kullback.linear.separation import find_separation
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask, Follow
 from kullback.losses import CATALOGUE, Loss, parse_loss
+from kullback.losses.penalties import Penalty as ScorePenalty
 from kullback.targets import Targets
 
 Vector: TypeAlias = NDArray[np.float64]
@@ -151,10 +153,26 @@ class LinearEstimator(BaseEstimator):
     def _resolved_loss(self, target_form: str) -> Loss:
         loss = parse_loss(self.loss)
         if loss.target_form != target_form:
-            fitting = [name for name, kind in CATALOGUE.items() if kind.target_form == target_form]
+            fitting = [
+                name
+                for name, kind in CATALOGUE.items()
+                if kind.target_form == target_form
+                and kind.link not in _NOT_LOGITS
+                and not issubclass(kind, ScorePenalty)
+            ]
             raise InputError(
                 f"{type(self).__name__} needs a loss over {_FORMS[target_form]}, but {loss.name} is over "
                 f"{_FORMS[loss.target_form]}; choose one of: {', '.join(fitting)}"
+            )
+        if loss.link in _NOT_LOGITS:
+            raise InputError(
+                f"{type(self).__name__} makes logits, but {loss.name} takes {_NOT_LOGITS[loss.link]}; use "
+                "'cross_entropy', which is the same loss on logits, and exact where a softmax saturates"
+            )
+        if isinstance(loss, ScorePenalty):
+            raise InputError(
+                f"{loss.name} looks at logits alone and not at the targets, so there is nothing to learn; add it to a "
+                f"loss, as in {type(self).__name__}(loss=CrossEntropy() + 0.01 * {type(loss).__name__}())"
             )
         return loss
 
@@ -183,6 +201,7 @@ class LinearEstimator(BaseEstimator):
         C: float,
         penalty_factor: float,
         shift_free: bool,
+        names: Sequence[Any],
         init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     ) -> None:
         """Minimise, then set every fitted attribute at once, so that an interrupted fit changes none.
@@ -197,6 +216,7 @@ class LinearEstimator(BaseEstimator):
             penalty_factor: multiplies ½‖W‖².
             shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
                 intercepts are reported with mean zero over the classes.
+            names: (C,) what messages call the outputs.
             init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
         """
         task = FitTask(
@@ -242,6 +262,31 @@ class LinearEstimator(BaseEstimator):
                 checkpoint.save(solution.weights, solution.intercept, course.history)
             else:
                 checkpoint.remove()
+        certificate = solution.certificate
+        if math.isinf(C) and not interrupted_now:
+            separation = find_separation(
+                X,
+                targets,
+                sample_weight,
+                loss,
+                solution.weights,
+                solution.intercept,
+                fit_intercept=self.fit_intercept,
+            )
+            if separation is not None:
+                kind = "complete" if separation.complete else "quasi-complete"
+                why = (
+                    f"no finite optimum exists without a penalty: the columns tell {separation.told(names)} "
+                    f"apart without a mistake ({kind} separation)"
+                )
+                certificate = dataclasses.replace(certificate, reason=why)
+                warnings.warn(
+                    f"{type(self).__name__}: {why}. The weights grow as long as the fit runs (here up to "
+                    f"{np.abs(solution.weights).max(initial=0.0):.3g}), and probabilities go to 0 and 1. "
+                    "The model can be used; give a finite C for weights and probabilities that mean something.",
+                    SeparableWarning,
+                    stacklevel=3,
+                )
         self._store_parameters(solution.weights, solution.intercept)
         self.loss_ = loss
         self.history_ = course.history
@@ -249,9 +294,9 @@ class LinearEstimator(BaseEstimator):
         self.n_iter_ = np.array([max(min(1, int(self.max_iter)), course.done)], dtype=np.int32)
         self.converged_ = result.converged
         self.interrupted_ = interrupted_now
-        self.certificate_ = solution.certificate
+        self.certificate_ = certificate
         self.solver_, self.solver_reason_ = solution.solver, solution.reason
-        self._warn_if_not_converged(result, solution.certificate)
+        self._warn_if_not_converged(result, certificate)
 
     def _ended_by_callback(self, follow: Follow) -> Follow:
         """`follow`, with a StopIteration from the user's callback turned into the end of this fit alone."""
@@ -351,6 +396,8 @@ _CALLBACK = "its callback stopped it"
 _NO_PART_OF_THE_TASK = frozenset(
     {"tol", "max_iter", "solver", "warm_start", "recover", "callback", "verbose", "checkpoint", "loss", "class_weight"}
 )
+# What losses take that are not over logits, by their link.
+_NOT_LOGITS = {"log": "log-probabilities", "identity": "probabilities"}
 _FORMS = {"classes": "mutually exclusive classes", "labels": "independent labels"}
 
 

@@ -163,6 +163,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             C=float(self.C),
             penalty_factor=1.0,
             shift_free=False,
+            names=list(range(n_labels)),
             init=(coef_init, intercept_init),
         )
         self.classes_ = np.arange(n_labels)

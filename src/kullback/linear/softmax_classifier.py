@@ -158,6 +158,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             C=float(self.C),
             penalty_factor=penalty_factor(len(classes)),
             shift_free=True,
+            names=classes.tolist(),
             init=(coef_init, intercept_init),
         )
         self.classes_ = classes

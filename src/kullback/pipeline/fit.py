@@ -280,6 +280,7 @@ def _estimator(
     plan: TargetPlan, loss: Loss, class_weight: Literal["balanced"] | None, max_iter: int, listener: Listener
 ) -> Any:
     from kullback.linear import SigmoidClassifier, SoftmaxClassifier
+    from kullback.linear.row_curvature import has_dual
 
     kind = SoftmaxClassifier if plan.kind == "classes" else SigmoidClassifier
     return kind(
@@ -287,7 +288,7 @@ def _estimator(
         class_weight=class_weight,
         tol=_TOLERANCE,
         max_iter=max_iter,
-        callback=_Convergence(listener),
+        callback=_Convergence(listener, "gap" if has_dual(loss) else "gradient"),
     )
 
 
@@ -357,13 +358,14 @@ def _scores(model: Model, matrix: Any) -> NDArray[np.float64]:
 
 
 class _Convergence:
-    """Tells a listener how far a solver has come: the share of the way from the first distance to the tolerance.
+    """Tells a listener how far a solver has come: the share of the way from the first distance to the tolerance, and
+    that distance, which is a relative duality gap or, where there is none, a gradient.
 
     Distances shrink by about a constant factor a step, so the way is measured in their logarithm.
     """
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, measure: str) -> None:
+        self._listener, self._measure = listener, measure
         self._first = 0.0
         self._share = 0.0
 
@@ -373,7 +375,8 @@ class _Convergence:
             self._first = norm
         if self._first > _TOLERANCE:
             self._share = max(self._share, math.log(self._first / norm) / math.log(self._first / _TOLERANCE))
-        self._listener.advance(record.iteration, self._share)
+        told = f"{self._measure} {record.distance:.0e}" if math.isfinite(record.distance) else ""
+        self._listener.advance(record.iteration, self._share, told)
 
 
 @contextmanager

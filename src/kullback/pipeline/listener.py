@@ -14,8 +14,8 @@ class Listener:
     def stage(self, name: str, unit: str = "") -> None:
         """A new stage of the work begins: what it does, and what `advance` counts in it."""
 
-    def advance(self, done: int, share: float | None = None) -> None:
-        """So many units are done, which is that share of the whole in [0, 1], if it can be told."""
+    def advance(self, done: int, share: float | None = None, remark: str = "") -> None:
+        """So many units are done, which is that share of the whole in [0, 1], if it can be told; how it goes."""
 
 
 class Notes:
