@@ -256,6 +256,7 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     if (offset) job.offset = offset->data();
     job.softcap = softcap;
     job.z_loss = z_loss;
+    job.second_order = operation != 0;
     job.in_double = family.in_double || operation != 0;
     if (direction) job.direction = matrix_of(*direction);
     if (per_example) {

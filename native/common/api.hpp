@@ -48,6 +48,7 @@ struct Job {
     double softcap = 0;            // 0: none
     double z_loss = 0;
     bool in_double = false;  // rows may be done over, or all be done, in double precision: that needs room
+    bool second_order = false;  // a Hessian: blocks of rows are transformed as wholes
     bool logarithm = false;  // probabilities only
     void* per_example = nullptr;
     bool per_example_float64 = false;
@@ -134,8 +135,9 @@ struct HalfRows {
 inline size_t scratch_bytes(const Job& job, int64_t rows) {
     auto converted = [&](const Matrix& m) { return m.data && (m.type != job.logits.type || m.column_stride != 1); };
     size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
-    if (job.offset || job.softcap > 0) matrices += job.softcap > 0 && job.in_double ? 5 : 2;
-    const size_t kept = 3 + (job.in_double ? 7 : 0);
+    const bool transformed = job.offset || job.softcap > 0;
+    if (transformed && job.second_order) matrices += job.softcap > 0 ? 5 : 1;
+    const size_t kept = 3 + (transformed ? 2 : 0) + (job.in_double ? 7 : 0);
     const size_t few = job.classes <= 256 ? 4 * 16 : 0;  // a last, incomplete group of rows, and offsets for one
     return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + kept + few) * size_t(job.classes) * 8 + 4096;
 }

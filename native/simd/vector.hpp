@@ -200,6 +200,22 @@ KULLBACK_INLINE Scalar<V> get(const V& v, int i) {
     }
 }
 
+// Square root, correctly rounded.
+template <class V>
+KULLBACK_INLINE V root(V a) {
+    if constexpr (traits<V>::width == 1) {
+        return sizeof(V) == 4 ? V(__builtin_sqrtf(float(a))) : V(__builtin_sqrt(double(a)));
+    } else {
+#if KULLBACK_HAS_VECTORS && defined(__AVX__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_sqrt_ps(__m256(a)));
+        if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_sqrt_pd(__m256d(a)));
+#endif
+        V out;
+        for (int i = 0; i < traits<V>::width; ++i) lane(out, i) = root<Scalar<V>>(get(a, i));
+        return out;
+    }
+}
+
 template <class V>
 KULLBACK_INLINE V load(const Scalar<V>* p) {
     if constexpr (is_pair<V>::value) {

@@ -156,8 +156,60 @@ KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
     return sum_lanes(sum) * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
 }
 
+// Adds a piece's part of the sums with the target; its logits count relative to the piece's center.
 template <class T>
-RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept) {
+KULLBACK_INLINE void sum_masses(const T* z, int64_t begin, int64_t end, T center, T factor, RowMasses<T>& m) {
+    using V = Vector<T>;
+    constexpr int W = lanes<T>;
+    struct Sums {
+        V total = V{}, weights = V{}, weighted = V{}, with_t = V{}, with_weight = V{};
+    };
+    Sums a, b;
+    V lowest = V{};
+    const T *t = m.t, *weight = m.weight;
+    auto run = [&](auto whole) KULLBACK_LAMBDA {
+        constexpr bool plain = decltype(whole)::value;
+        auto add = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
+            const V mass = load<V>(t + k, part, T(0)), d = (load<V>(z + k, part, center) - center) * factor;
+            lowest = smaller<V>(mass, lowest);
+            sums.total += mass;
+            if constexpr (plain) {
+                sums.with_t += keep<V>(mass != T(0), mass * d);  // 0 times -inf is nothing
+            } else {
+                const V w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part), s = w * mass;
+                sums.weights += w;
+                sums.weighted += s;
+                sums.with_t += keep<V>(s != T(0), s * d);
+                sums.with_weight += keep<V>(w != T(0), w * d);
+            }
+        };
+        int64_t k = begin;
+        for (; k + 2 * W <= end; k += 2 * W) {
+            for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
+            add(k, Whole{}, a);
+            add(k + W, Whole{}, b);
+        }
+        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, a); });
+    };
+    if (weight || m.everywhere) {
+        run(std::false_type{});
+    } else {
+        run(std::true_type{});
+    }
+    const double total = sum_lanes(a.total + b.total);
+    m.total += total;
+    m.weighted += weight || m.everywhere ? sum_lanes(a.weighted + b.weighted) : total;
+    m.with_t += sum_lanes(a.with_t + b.with_t);
+    if (m.everywhere) {
+        m.weights += sum_lanes(a.weights + b.weights);
+        m.with_weight += sum_lanes(a.with_weight + b.with_weight);
+    }
+    for (int i = 0; i < W; ++i) m.sound &= get(lowest, i) >= 0;
+}
+
+template <class T>
+RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kept<T> kept, RowMasses<T>* masses) {
+    const T* z = kept.transform ? kept.scores : raw;
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     const T factor = T(inverse_temperature);
@@ -166,6 +218,10 @@ RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<
     double others = -1;  // the sum is 1 + others as soon as there is a largest logit
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
         const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
+        if (kept.transform) {
+            for (int64_t line = begin; line < end; line += 64 / int64_t(sizeof(T))) prefetch(raw + (end - begin) + line);
+            kept.transform->row(raw, begin, end, kept.scores, kept.slope, nullptr);
+        }
         V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
         int64_t k = begin;
         for (; k + 2 * W <= end; k += 2 * W) {
@@ -181,6 +237,10 @@ RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<
             // what was summed so far is now relative to a larger logit
             const double d = (double(top) - double(piece_top)) * inverse_temperature;
             others = begin == 0 ? 0 : (others + 1) * exp_nonpositive<double>(d);
+            if (masses && begin > 0) {
+                if (masses->weighted != 0) masses->with_t += masses->weighted * d;
+                if (masses->weights != 0) masses->with_weight += masses->weights * d;
+            }
             top = center = piece_top;
         }
         kept.centers[begin / piece_size<T>] = center;
@@ -190,7 +250,9 @@ RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<
         } else {
             others += sum;
         }
+        if (masses) sum_masses(z, begin, end, center, factor, *masses);
     }
+    if (masses) masses->sound &= masses->total < infinity<double>;
     RowSum<T> row;
     row.center = center;
     row.sum = 1 + others;
@@ -237,57 +299,58 @@ void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses,
 
 // ---------------------------------------------------------------- priors and softcap
 
+namespace {
+
+// cap tanh(z / cap) times the job's factor: -inf is a masked class still, +inf and NaN are no numbers.
 template <class T>
-Transformed<T> transform(const Job& job, int64_t begin, int64_t end, Scratch& scratch, bool bends) {
-    const int64_t classes = job.classes, rows = end - begin;
+KULLBACK_INLINE Vector<T> capped_score(Vector<T> z, T narrow, T reach, Vector<T>& tanh, Vector<T>& slope) {
     using V = Vector<T>;
-    Transformed<T> block{scratch.take<T>(rows * classes), nullptr, nullptr, rows * classes};
-    const bool capped = job.softcap > 0;
-    if (capped) block.slope = scratch.take<T>(rows * classes);
-    if (capped && bends) block.tanh = scratch.take<T>(rows * classes);
-    const Rows<T> logits = rows_of<T>(job.logits, begin, end, classes, scratch);
-    const T* offset = static_cast<const T*>(job.offset);
-    const T factor = T(job.inverse_temperature), narrow = T(-2 / (capped ? job.softcap : 1));
-    const T reach = T(job.softcap * job.inverse_temperature);
-    // `at` numbers into the block; `shift` the offsets of the same classes
-    auto apply = [&](const T* z, int64_t at, const T* shift, auto part) KULLBACK_LAMBDA {
-        V u = load<V>(z, part, T(0));
-        if (capped) {
-            const V e = exp_nonpositive<V>(absolute<V>(u) * narrow), share = T(1) / (T(1) + e);
-            const V slope = T(4) * e * share * share;
-            const V size = complement_of_exp<V>(absolute<V>(u) * narrow, e) * share;
-            const V tanh = select<V>(u < T(0), -size, size);
-            // -inf is a masked class still, +inf and NaN are no numbers
-            const V none = select<V>(u == -infinity<T>, u, u - u);
-            const Mask<V> finite = absolute<V>(u) < infinity<T>;
-            u = select<V>(finite, tanh * reach, none);
-            store<V>(block.slope + at, part, keep<V>(finite, slope));
-            if (block.tanh) store<V>(block.tanh + at, part, keep<V>(finite, tanh));
-        } else {
-            u = u * factor;
-        }
-        if (shift) u += load<V>(shift, part, T(0));
-        store<V>(block.scores + at, part, u);
-    };
-    constexpr int W = lanes<T>;
-    if (classes < 16 * W && logits.stride == classes) {
-        // short rows, one behind the other: whole vectors along all of them, and W rows of offsets
-        T* offsets = offset ? scratch.take<T>(W * classes) : nullptr;
-        for (int64_t k = 0; offset && k < W * classes; ++k) offsets[k] = offset[k % classes];
-        for (int64_t start = 0; start < block.elements; start += W * classes) {
-            const int64_t stop = start + W * classes < block.elements ? start + W * classes : block.elements;
-            along<T>(start, stop, [&](int64_t at, auto part) KULLBACK_LAMBDA {
-                apply(logits.data + at, at, offset ? offsets + (at - start) : nullptr, part);
-            });
-        }
-        return block;
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-        along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            apply(logits.row(r) + k, r * classes + k, offset ? offset + k : nullptr, part);
+    using I = typename traits<V>::integer;
+    const ExpAndRest<V> by = exp_and_rest<V>(absolute<V>(z) * narrow);
+    const V share = T(1) / (T(1) + by.exp), size = by.rest * share;
+    slope = T(4) * by.exp * share * share;
+    tanh = bits_as<V>(bits_as<I>(size) | (bits_as<I>(z) ^ bits_as<I>(absolute<V>(z))));
+    return select<V>(z == splat<V>(-infinity<T>), z, tanh * reach + (z - z));
+}
+
+}  // namespace
+
+template <class T>
+void Transform<T>::row(const T* z, int64_t begin, int64_t end, T* u, T* slope, T* tanh) const {
+    const Transform own = *this;  // which the stores below cannot touch
+    auto run = [&](auto has_cap, auto has_offset) KULLBACK_LAMBDA {
+        along<T>(begin, end, [=](int64_t k, auto part) KULLBACK_LAMBDA {
+            V score = load<V>(z + k, part, T(0));
+            if constexpr (decltype(has_cap)::value) {
+                V t, s;
+                score = capped_score<T>(score, own.narrow, own.reach, t, s);
+                if (slope) store<V>(slope + k, part, s);
+                if (tanh) store<V>(tanh + k, part, t);
+            } else {
+                score = score * own.factor;
+            }
+            if constexpr (decltype(has_offset)::value) score += load<V>(own.offset + k, part, T(0));
+            store<V>(u + k, part, score);
         });
+    };
+    if (capped && offset) return run(std::true_type{}, std::true_type{});
+    if (capped) return run(std::true_type{}, std::false_type{});
+    run(std::false_type{}, std::true_type{});
+}
+
+template <class T>
+void Transform<T>::columns(V* z, int classes, V* slope) const {
+    const Transform own = *this;
+    if (capped) {
+        for (int k = 0; k < classes; ++k) {
+            V t, s;
+            z[k] = capped_score<T>(z[k], own.narrow, own.reach, t, s);
+            slope[k] = s;
+        }
+    } else if (factor != 1) {
+        for (int k = 0; k < classes; ++k) z[k] *= own.factor;
     }
-    return block;
+    for (int k = 0; own.offset && k < classes; ++k) z[k] += own.offset[k];
 }
 
 // ---------------------------------------------------------------- one row in double
@@ -384,9 +447,10 @@ void ExactRow::write_diagonal(double f, T* out) {
 #define KULLBACK_SHARED(T)                                                                                   \
     template void copy_rows<T>(const Matrix&, int64_t, int64_t, int64_t, int64_t, T*);                        \
     template Rows<T> rows_of<T>(const Matrix&, int64_t, int64_t, int64_t, Scratch&);                          \
-    template RowSum<T> sum_row<T>(const T*, int64_t, double, Kept<T>);                                        \
+    template RowSum<T> sum_row<T>(const T*, int64_t, double, Kept<T>, RowMasses<T>*);                         \
     template void put_losses<T>(const Job&, int64_t, int64_t, const T*, const BlockTargets&, Report&);        \
-    template Transformed<T> transform<T>(const Job&, int64_t, int64_t, Scratch&, bool);                       \
+    template void Transform<T>::row(const T*, int64_t, int64_t, T*, T*, T*) const;                            \
+    template void Transform<T>::columns(Vector<T>*, int, Vector<T>*) const;                                   \
     template void ExactRow::softmax<T>(const T*);                                                             \
     template void ExactRow::write_gradient<T>(double, T*);                                                    \
     template void ExactRow::write_product<T>(const T*, double, T*);                                           \

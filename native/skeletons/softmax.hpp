@@ -56,6 +56,7 @@ struct SoftmaxRows {
         target.weight = weight ? double(weight[y]) : 1.0;
         target.weighted_log_p = weighted_log_p;
         target.shift = Loss::shifted ? double(shift[y]) : 0.0;
+        target.squares = 0;
         return target;
     }
 
@@ -77,6 +78,7 @@ struct SoftmaxRows {
         const double share = masses.share(r);
         kept.result = g;
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
+        if (kept.transform) z = kept.scores;
         double weighted_log_p = 0;
         if (loss.spreads()) {
             weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
@@ -85,7 +87,8 @@ struct SoftmaxRows {
                 return inside_row(keep<V>(w != T(0), w * d), part);  // 0 times -inf is nothing
             });
         }
-        const TargetClass<double> first = target_class(z, row, a, weighted_log_p);
+        TargetClass<double> first = target_class(z, row, a, weighted_log_p);
+        if constexpr (Loss::by_squares) first.squares = squares_without(a, row, kept);
         RowGradient<double> at = of_class(first, row, masses.of_class(a));
         double at_a = at.at_class, at_b = 0;
         if (b >= 0) {
@@ -102,8 +105,13 @@ struct SoftmaxRows {
         }
         if (g) {
             const double f = gradient_scale * at.on_p * row.inverse;
-            const T u = T(gradient_scale * at.on_weight);
-            if (loss.spreads()) {
+            const T u = T(gradient_scale * at.on_weight), square = T(gradient_scale * at.on_square);
+            if constexpr (Loss::by_squares) {
+                // p by itself: its square would not survive the factors
+                const T on_p = T(gradient_scale * at.on_p);
+                along_kept(row, kept, classes, job.inverse_temperature, row.inverse,
+                           [&](int64_t k, auto part, V p) KULLBACK_LAMBDA { store<V>(g + k, part, p * (p * square + on_p)); });
+            } else if (loss.spreads()) {
                 along_kept(row, kept, classes, job.inverse_temperature, f,
                            [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e + weights(k, part) * u); });
             } else {
@@ -116,6 +124,20 @@ struct SoftmaxRows {
         return row.broken() ? row.sum : at.loss;
     }
 
+    // Sum of p_k^2 over the classes other than y.
+    double squares_without(int64_t y, const RowSum<T>& row, Kept<T> kept) const {
+        const T own = kept.exp[y];
+        kept.exp[y] = 0;
+        LongSum<V> sum;
+        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+            if ((k & (64 * lanes<T> - 1)) == 0) sum.settle();
+            sum.add(inside_row(p * p, part));
+        });
+        sum.settle();
+        kept.exp[y] = own;
+        return sum.total;
+    }
+
     // 0 times an infinite loss is 0: a share of nothing costs nothing.
     static double blend(double share, double a, double b) {
         return (share == 0 ? 0 : share * a) + (share == 1 ? 0 : (1 - share) * b);
@@ -123,46 +145,46 @@ struct SoftmaxRows {
 
     // Whether one or two true classes are all that the loss looks at.
     bool by_class() const {
+        if constexpr (Loss::by_squares) return job.targets.form == Form::indices && job.smoothing == 0;
         return job.targets.form != Form::rows && (Loss::linear || (!Loss::looks_at_all && job.smoothing == 0));
     }
     // Whether float32 would not do, or exponentials of the shifts be no numbers.
     bool needs_double() const { return Loss::shifted && job.largest_shift > largest_moderate_shift; }
 
-    static void evaluate(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
+    static void evaluate(const Job& job, const Transform<T>& transform, int64_t begin, int64_t end, void* memory,
+                         Report& report) {
         const SoftmaxRows run(job);
         Scratch scratch(memory);
         BlockTargets targets;
         if (!block_targets(job, begin, end, scratch, targets, report)) return;
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Masses<T> masses(job, targets, begin, end, scratch);
-        const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
+        const Kept<T> kept = room_to_keep<T>(job.classes, scratch, &transform);
         const bool in_double = run.needs_double(), by_class = run.by_class();
         const int64_t count = end - begin;
         void* rest = nullptr;
+        // z is a row as the caller gave it
         auto exact_row = [&](const T* z, int64_t r, double gradient_scale, T* g) {
             Scratch own(rest);
             double total;
             Report checked;
             masses.sum(r, total, checked);
+            if (kept.transform) transform.row(z, 0, job.classes, kept.scores, kept.slope, nullptr);
             ExactRows<T, Loss> exact(job, run.loss, masses, own);
-            exact.find(z, r, total);
+            exact.find(kept.transform ? kept.scores : z, r, total);
             if (g) exact.write_gradient(gradient_scale, g);
+            if (g && kept.slope) run.times(kept.slope, g);
             return exact.value;
         };
 #if KULLBACK_HAS_SHUFFLES
         if (job.classes > 1 && job.classes <= few_classes && !in_double) {
             T* losses = scratch.take<T>(count);
             if (by_class && job.targets.form == Form::indices && job.z_loss == 0) {
-                if (run.loss.spreads() || job.class_weight || job.inverse_temperature != 1 || Loss::shifted) {
-                    few_class_block<T, Indexed<Loss>, false>(job, run.loss, logits, targets, begin, count, losses);
-                } else {
-                    few_class_block<T, Indexed<Loss>, true>(job, run.loss, logits, targets, begin, count, losses);
-                }
+                few_class_block<T, Indexed<Loss>>(job, run.loss, transform, logits, targets, begin, count, losses);
             } else {
                 T* padding = scratch.take<T>(3 * lanes<T> * job.classes);
                 rest = scratch.rest();
-                const FewDenseRows<T, Loss> rows{job,       run.loss,          masses,     int(job.classes),
-                                                 run.factor, run.weight, run.shift};
+                const FewDenseRows<T, Loss> rows{job, run.loss, masses, transform};
                 if (!rows.block(logits, begin, count, losses, padding, report, exact_row)) return;
             }
             put_losses(job, begin, count, losses, targets, report);
@@ -179,22 +201,34 @@ struct SoftmaxRows {
                 if (job.out) run.clear(i);
                 continue;
             }
-            double total;
-            if (!masses.sum(r, total, report)) return;
             T* g = job.out ? run.out_row(i) : nullptr;
             const T* z = logits.row(r);
             const double gradient_scale = row_weight * job.scale * job.inverse_temperature;
             double value;
+            bool done = false;
             if (in_double) {
+                double total;
+                if (!masses.sum(r, total, report)) return;
                 value = exact_row(z, r, gradient_scale, g);
+                done = true;
             } else if (by_class) {
                 value = run.class_row(masses, z, g, r, gradient_scale, kept);
             } else {
-                value = dense.row(z, r, total, g, gradient_scale, kept,
-                                  [&] { return exact_row(z, r, gradient_scale, g); });
+                auto exact = [&] {
+                    done = true;
+                    return exact_row(z, r, gradient_scale, g);
+                };
+                if (!dense.row(z, r, g, gradient_scale, kept, value, report, exact)) return;
             }
+            if (g && kept.slope && !done) run.times(kept.slope, g);
             put_loss<T>(job, i, row_weight * value, report);
         }
+    }
+
+    void times(const T* slope, T* g) const {
+        along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            store<V>(g + k, part, load<V>(g + k, part, T(0)) * load<V>(slope + k, part, T(0)));
+        });
     }
 
     static void hessian_product(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {

@@ -13,12 +13,17 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+constexpr double largest_shift_of_others = 40;
+
 // Below this, exponentials relative to the largest have lost digits.
 template <class T>
 constexpr double least_others = sizeof(T) == 4 ? 1e-30 : 1e-290;
 
+// Whether such rows are to be done in double: exponentials of moderate shifts are no match for so small a rest.
 template <class Loss>
-constexpr bool apart = Loss::looks_at_all || Loss::shifted;
+bool may_be_lost(const Job& job) {
+    return Loss::apart && (Loss::looks_at_all || job.largest_shift > largest_shift_of_others);
+}
 
 // Sums vectors; every 64 of them go to double.
 template <class V>
@@ -36,17 +41,6 @@ struct LongSum {
 template <class V, class Loss>
 KULLBACK_INLINE Cost<V> off_cost(const Loss& loss, V p, V miss, V log_p, V log_miss) {
     return loss.off(Chance<V>{p, miss, log_p, true, log_miss});
-}
-
-// Drops lanes beyond the row's end.
-template <class V>
-KULLBACK_INLINE V inside_row(V value, Whole) {
-    return value;
-}
-template <class V>
-KULLBACK_INLINE V inside_row(V value, Part part) {
-    for (int i = part.count; i < traits<V>::width; ++i) lane(value, i) = 0;
-    return value;
 }
 
 template <class T, class Loss>
@@ -68,19 +62,54 @@ struct DenseRows {
     }
 
     // Loss of row r; its gradient times `scale` goes to g, which may be null or the logits' own place.
+    // False, and the report says where, if a soft target is not valid.
     template <class Exact>
-    double row(const T* z, int64_t r, double total, T* g, double scale, Kept<T> kept, Exact exact) const {
+    bool row(const T* z, int64_t r, T* g, double scale, Kept<T> kept, double& value, Report& report, Exact exact) const {
         kept.result = g;
-        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
-        if (apart<Loss> && row.others < least_others<T>) return exact();
-        const double value = masses.soft() ? of_masses(z, masses.rows.row(r), total, row, g, scale, kept)
-                                           : of_classes(z, r, row, g, scale, kept);
-        return row.broken() ? row.sum : value;
+        const T* t = masses.soft() ? masses.rows.row(r) : nullptr;
+        RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0};
+        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t ? &found : nullptr);
+        if (t && !found.sound && !masses.valid(r, report)) return false;
+        if (may_be_lost<Loss>(job) && row.others < least_others<T>) {
+            value = exact();
+            return true;
+        }
+        if (kept.transform) z = kept.scores;
+        if constexpr (Loss::linear) {
+            value = of_linear(t, found, row, g, scale, kept);
+        } else {
+            value = t ? of_masses(z, t, found.total, row, g, scale, kept) : of_classes(z, r, row, g, scale, kept);
+        }
+        if (row.broken()) value = row.sum;
+        return true;
+    }
+
+    // Cross-entropy knows all from the first sweep: g = S p - s.
+    double of_linear(const T* t, const RowMasses<T>& found, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+        const double everywhere = found.total * masses.spread;
+        const double mass = masses.hard * found.weighted + everywhere * found.weights;
+        const double with_mass = masses.hard * found.with_t + (everywhere != 0 ? everywhere * found.with_weight : 0);
+        double value = mass * row.log_sum - with_mass, pulls = -mass;
+        add_z_loss(mass, row, value, pulls);
+        if (!g) return value;
+        const double f = -scale * pulls * row.inverse;
+        const bool plain = masses.spread == 0 && !masses.weight;
+        const T own = T(scale), total = T(found.total);
+        if (plain) {
+            along_kept(row, kept, classes, job.inverse_temperature, f, [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
+                store<V>(g + k, part, e - load<V>(t + k, part, T(0)) * own);
+            });
+        } else {
+            along_kept(row, kept, classes, job.inverse_temperature, f, [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
+                store<V>(g + k, part, e - masses.at(t, total, k, part) * own);
+            });
+        }
+        return value;
     }
 
     double of_classes(const T* z, int64_t r, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
         const int64_t first = masses.targets.first[r], second = masses.mixed() ? masses.targets.second[r] : first;
-        if constexpr (Loss::looks_at_all) {
+        if constexpr (Loss::looks_at_all && !Loss::by_squares) {
             if (first == second && job.smoothing == 0) return of_class(z, first, row, g, scale, kept);
         }
         const double share = masses.share(r);
@@ -94,7 +123,7 @@ struct DenseRows {
     double of_masses(const T* z, const T* t, double total, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
         const double mass = Loss::looks_at_all || job.z_loss != 0 ? sum_of_masses(t, total) : 0;
         const T log_sum = T(row.log_sum);
-        const bool alone = apart<Loss> && row.others < 1;
+        const bool alone = Loss::apart && row.others < 1;
         const T top_miss = T(row.others * row.inverse), top_log_miss = T(log_of_others(row));
         const T all = T(mass);
         const T* shift = static_cast<const T*>(job.shift);
@@ -112,7 +141,7 @@ struct DenseRows {
             chance.miss = T(1) - p;
             chance.log_p = d - log_sum;
             const Mask<V> top = d == T(0);
-            if constexpr (apart<Loss>) {
+            if constexpr (Loss::apart) {
                 if (alone) chance.miss = select<V>(top, splat<V>(top_miss), chance.miss);
             }
             const Cost<V> on = loss.on(chance, Loss::shifted ? load<V>(shift + k, part, T(0)) : V{});
@@ -126,7 +155,7 @@ struct DenseRows {
                 value += keep<V>(p != T(0), off_mass * off.value);
                 pull += off_mass * p * off.pull;
             }
-            if constexpr (apart<Loss>) {
+            if constexpr (Loss::apart) {
                 if (alone) {
                     own.add(keep<V>(top, inside_row(pull * chance.miss, part)));
                     pull = select<V>(top, V{}, pull);

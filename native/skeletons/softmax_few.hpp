@@ -4,6 +4,7 @@
 #include "simd/convert.hpp"
 #include "simd/transpose.hpp"
 #include "skeletons/softmax_loss.hpp"
+#include "skeletons/softmax_transform.hpp"
 
 #if KULLBACK_HAS_SHUFFLES
 
@@ -36,9 +37,11 @@ struct Group {
     using V = Vector<T>;
     typename traits<V>::integer target;
     V misses;    // sum of exp over the other classes
+    V squares;   // sum of exp^2 over them, if the loss has a use for it
     V d_y, e_y;  // the target's logit relative to the largest, and its exp
     V weight, weighted, weight_sum, shift;
     V factor, unlifted_factor;  // of lifted exp and of exp itself, in the gradient
+    V on_square;                // of the square of lifted exp
     V on_weight, at_class;
 };
 
@@ -54,9 +57,14 @@ KULLBACK_INLINE void each_class(int begin, int end, Body body) {
     }
 }
 
+// How much a kernel for one class per row must know: nothing but logits; also a temperature, class weights or shifts;
+// also the sums that smoothing needs.
+enum class Extent { plain, scaled, spread };
+
 // Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
-template <class T, int C, bool Plain, bool Scaled>
+template <class T, int C, Extent E, bool Squares>
 KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, Vector<T>* e, Group<T>& group) {
+    constexpr T unlift = Constants<T>::unlift;
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
     V top = e[0];
@@ -65,21 +73,23 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
     const V center = select<V>(top > -infinity<T>, top, V{});
     const auto target = group.target;
     auto class_here = target ^ target;
-    V misses = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
+    V misses = V{}, squares = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
     for (int begin = 0; begin < classes; begin += 16) {
         // sums of sums: rounding grows with 16 + C/16 terms and not with C
         const int end = begin + 16 < classes ? begin + 16 : classes;
-        V misses_here = V{}, weighted_here = V{};
+        V misses_here = V{}, squares_here = V{}, weighted_here = V{};
         each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-            const V above = e[k] - center, d = Plain && !Scaled ? above : above * factor;
+            const V above = e[k] - center, d = E == Extent::plain ? above : above * factor;
             const V exp_d = exp_lifted<V>(d);
             e[k] = exp_d;
             const Mask<V> is_target = target == class_here;
             class_here += 1;
-            misses_here += keep<V>(!is_target, exp_d);
+            const V miss = keep<V>(!is_target, exp_d);
+            misses_here += miss;
+            if constexpr (Squares) squares_here += miss * miss;
             d_y = select<V>(is_target, d, d_y);
             e_y = select<V>(is_target, exp_d, e_y);
-            if constexpr (!Plain) {
+            if constexpr (E == Extent::spread) {
                 const V w = splat<V>(weight ? weight[k] : T(1));
                 w_y = select<V>(is_target, w, w_y);
                 weighted_here += keep<V>(w != T(0), w * d);
@@ -87,12 +97,14 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
             }
         });
         misses += misses_here;
+        squares += squares_here;
         weighted += weighted_here;
     }
-    group.misses = misses * Constants<T>::unlift;
+    group.misses = misses * unlift;
+    group.squares = squares * (unlift * unlift);
     group.d_y = d_y;
-    group.e_y = e_y * Constants<T>::unlift;
-    if constexpr (!Plain) {
+    group.e_y = e_y * unlift;
+    if constexpr (E == Extent::spread) {
         group.weight = w_y;
         group.weighted = weighted;
         group.weight_sum = weight_sum;
@@ -100,7 +112,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
 }
 
 // Stage 2: the losses of a group, and the scalars of its rows' gradients.
-template <class T, class Loss, bool Plain>
+template <class T, class Loss, Extent E>
 KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector<T> row_factor, Vector<T>& tiny) {
     using V = Vector<T>;
     // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
@@ -114,18 +126,19 @@ KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector
     at.log_p = group.d_y - log_sum;
     at.p = group.e_y * inverse;
     at.miss = select<V>(empty, splat<V>(T(1)), group.misses * inverse);
+    at.squares = group.squares * (inverse * inverse);
     at.weight = splat<V>(T(1));
     at.weighted_log_p = at.shift = V{};
-    if constexpr (!Plain) {
-        if constexpr (Loss::shifted) at.shift = group.shift;
-        at.weight = group.weight;
-        // without smoothing this may be -inf and must not meet a zero
-        if (loss.spreads()) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
-    }
+    if constexpr (E != Extent::plain) at.weight = group.weight;
+    if constexpr (E != Extent::plain && Loss::shifted) at.shift = group.shift;
+    if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
     const RowGradient<V> row = loss.at_class(at);
     group.unlifted_factor = row_factor * row.on_p * inverse;
     group.factor = group.unlifted_factor * Constants<T>::unlift;
     tiny += keep<V>(absolute<V>(group.factor) < Constants<T>::least_normal, absolute<V>(group.unlifted_factor));
+    if constexpr (Loss::by_squares) {
+        group.on_square = row_factor * row.on_square * (inverse * Constants<T>::unlift) * (inverse * Constants<T>::unlift);
+    }
     group.on_weight = row_factor * row.on_weight;
     group.at_class = row_factor * row.at_class;
     return select<V>(sum == sum, row.loss, sum);
@@ -133,33 +146,34 @@ KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector
 
 // Stage 3: lifted exp to gradient, in place. A factor that is itself subnormal would be coarse: where one is `tiny`,
 // the lift is taken back first.
-template <class T, int C, bool Plain>
+template <class T, int C, Extent E, bool Squares>
 KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Group<T>& group, bool tiny,
                                   Vector<T>* e) {
     using V = Vector<T>;
     constexpr T unlift = Constants<T>::unlift;
     const int classes = C > 0 ? C : dynamic_classes;
-    V factor = group.factor;
+    constexpr T lift = 1 / unlift;
+    V factor = group.factor, square = Squares ? group.on_square : V{};
     if (tiny) {
         factor = group.unlifted_factor;
+        square = square * (lift * lift);
         for (int k = 0; k < classes; ++k) e[k] = e[k] * unlift;
     }
     const auto target = group.target;
     auto class_here = target ^ target;
     each_class<C>(0, classes, [&](int k) KULLBACK_LAMBDA {
-        V g = e[k] * factor;
-        if constexpr (!Plain) g += group.on_weight * (weight ? weight[k] : T(1));
+        V g = Squares ? e[k] * (e[k] * square + factor) : e[k] * factor;
+        if constexpr (E == Extent::spread) g += group.on_weight * (weight ? weight[k] : T(1));
         e[k] = select<V>(target == class_here, group.at_class, g);
         class_here += 1;
     });
 }
 
 // The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
-// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it; a Plain loss has
-// neither class weights nor smoothing nor a temperature.
-template <class T, class Loss, int C, bool Plain>
-void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, const BlockTargets& targets,
-                    int64_t begin, int64_t rows, T* losses) {
+// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it.
+template <class T, class Loss, int C, Extent E>
+void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transform, const Rows<T>& logits,
+                    const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     const int classes = C > 0 ? C : int(job.classes);
@@ -167,7 +181,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     const T factor = T(job.inverse_temperature);
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
-    V kept[kept_vectors<T>];
+    V kept[kept_vectors<T>], slopes[kept_vectors<T>];
     Group<T> groups[most_groups];
     auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
                    int64_t g_stride, T* row_losses) {
@@ -179,7 +193,8 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
             }
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
-            if constexpr (!Plain && !Loss::linear) {
+            if (transform.any()) transform.columns(e, classes, slopes + i * classes);
+            if constexpr (E == Extent::scaled) {
                 // the weights of other classes do not matter
                 groups[i].weight = splat<V>(T(1));
                 for (int j = 0; weight && j < W; ++j) lane(groups[i].weight, j) = weight[y[i * W + j]];
@@ -187,7 +202,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
                     lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
                 }
             }
-            sum_group<T, C, Plain || !Loss::linear, !Plain>(weight, classes, factor, e, groups[i]);
+            sum_group<T, C, E, Loss::by_squares>(weight, classes, factor, e, groups[i]);
         }
         V tiny = V{};
         for (int i = 0; i < count; ++i) {
@@ -195,12 +210,15 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
             if (row_weight) {
                 for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
             }
-            store<V>(row_losses + i * W, settle_group<T, Loss, Plain>(loss, groups[i], factors, tiny));
+            store<V>(row_losses + i * W, settle_group<T, Loss, E>(loss, groups[i], factors, tiny));
         }
         const bool some_tiny = g && any_lane<V>(tiny);
         for (int i = 0; g && i < count; ++i) {
             V* e = kept + i * classes;
-            spread_group<T, C, Plain || !Loss::linear>(weight, classes, groups[i], some_tiny, e);
+            spread_group<T, C, E, Loss::by_squares>(weight, classes, groups[i], some_tiny, e);
+            if (transform.capped) {
+                for (int k = 0; k < classes; ++k) e[k] *= slopes[i * classes + k];
+            }
             store_columns<T>(g + i * W * g_stride, g_stride, classes, e);
         }
     };
@@ -238,23 +256,32 @@ void few_class_rows(const Job& job, const Loss& loss, const Rows<T>& logits, con
     }
 }
 
-template <class T, class Loss, bool Plain>
-void few_class_block(const Job& job, const Loss& loss, const Rows<T>& logits, const BlockTargets& targets,
-                     int64_t begin, int64_t rows, T* losses) {
-    auto run = [&](auto classes) {
-        few_class_rows<T, Loss, decltype(classes)::value, Plain>(job, loss, logits, targets, begin, rows, losses);
+template <class T, class Loss>
+void few_class_block(const Job& job, const Loss& loss, const Transform<T>& transform, const Rows<T>& logits,
+                     const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
+    auto run = [&](auto classes, auto extent) {
+        few_class_rows<T, Loss, decltype(classes)::value, decltype(extent)::value>(job, loss, transform, logits, targets,
+                                                                                   begin, rows, losses);
     };
-    if constexpr (Plain && Loss::linear) {
+    const std::integral_constant<int, 0> any{};
+    if constexpr (Loss::linear) {
+        if (loss.spreads()) return run(any, std::integral_constant<Extent, Extent::spread>{});
+    }
+    if (Loss::shifted || job.class_weight || job.inverse_temperature != 1) {
+        return run(any, std::integral_constant<Extent, Extent::scaled>{});
+    }
+    const std::integral_constant<Extent, Extent::plain> plain{};
+    if constexpr (Loss::linear) {
         // the loops over so few classes are worth unrolling
         switch (job.classes) {
-            case 2: return run(std::integral_constant<int, 2>{});
-            case 3: return run(std::integral_constant<int, 3>{});
-            case 4: return run(std::integral_constant<int, 4>{});
-            case 5: return run(std::integral_constant<int, 5>{});
-            case 10: return run(std::integral_constant<int, 10>{});
+            case 2: return run(std::integral_constant<int, 2>{}, plain);
+            case 3: return run(std::integral_constant<int, 3>{}, plain);
+            case 4: return run(std::integral_constant<int, 4>{}, plain);
+            case 5: return run(std::integral_constant<int, 5>{}, plain);
+            case 10: return run(std::integral_constant<int, 10>{}, plain);
         }
     }
-    run(std::integral_constant<int, 0>{});
+    if constexpr (!Loss::shifted) run(any, plain);
 }
 
 }  // namespace KULLBACK_LEVEL

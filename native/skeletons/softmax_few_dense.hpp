@@ -1,5 +1,6 @@
-// Few classes, a lane per row, for losses that look at every class: soft targets, mixtures, smoothing, and losses with
-// an off(). The same three sweeps as in softmax_dense.hpp, over columns that stay in the cache.
+// Few classes, a lane per row, for targets and losses that look at every class: soft targets, mixtures, smoothing,
+// z-loss, and losses with an off(). Columns stay in the nearest cache, and the stages run over several groups of rows
+// each, as in softmax_few.hpp.
 #pragma once
 
 #include "simd/transpose.hpp"
@@ -11,325 +12,372 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-// Adds up to 256 terms; sums of sums: rounding grows with 16 + C/16 terms and not with C.
-template <class V>
-struct GroupedSum {
-    V total = V{}, here = V{};
-    KULLBACK_INLINE void add(V x) { here += x; }
-    KULLBACK_INLINE void settle() {
-        total += here;
-        here = V{};
-    }
+// Calls body(begin, end) for 16 classes at a time: sums of sums, so that rounding grows with 16 + C/16 terms, not with C.
+template <class Body>
+KULLBACK_INLINE void by_sixteen(int classes, Body body) {
+    for (int begin = 0; begin < classes; begin += 16) body(begin, begin + 16 < classes ? begin + 16 : classes);
+}
+
+// A group of as many rows as there are lanes, each number a lane per row.
+template <class T>
+struct DenseGroup {
+    using V = Vector<T>;
+    typename traits<V>::integer first, second;  // the classes of index and mixture targets
+    V share;                                    // of the first
+    V f, total, mass;                           // the gradient's factor; sum of the target and of its masses
+    V center, others, sum, inverse, log_sum;
+    V top_e;  // an e that is 1, where just one is: that class' 1 - p comes from the others; 2 elsewhere
+    V top_miss, top_log_miss, alone;
+    V with_mass;  // sum of masses times d
+    V d_y, e_y, own_y;
+    V value, pulls, top_a;
+    bool broken_target;
 };
 
 template <class T, class Loss>
 struct FewDenseRows {
     using V = Vector<T>;
-    using I = typename traits<V>::integer;
+    using G = DenseGroup<T>;
     static constexpr int W = lanes<T>;
 
     const Job& job;
     const Loss& loss;
     const Masses<T>& masses;
+    const Transform<T>& transform;
     const int classes;
     const T factor;
     const T *weight, *shift;
 
-    // The targets of one group of rows.
-    struct TargetGroup {
-        const T* t = nullptr;  // soft rows
-        int64_t t_stride = 0;
-        I first, second;
-        V share, weight;  // of the first class; its class weight
-    };
+    FewDenseRows(const Job& j, const Loss& l, const Masses<T>& m, const Transform<T>& t)
+        : job(j),
+          loss(l),
+          masses(m),
+          transform(t),
+          classes(int(j.classes)),
+          factor(T(j.inverse_temperature)),
+          weight(static_cast<const T*>(j.class_weight)),
+          shift(static_cast<const T*>(j.shift)) {}
 
-    // What the first sweep finds of a group of rows.
-    struct Found {
-        V center, others, sum, inverse, log_sum;
-        V top_e;  // an e that is 1, where just one is: that class' 1 - p comes from the others
-        V top_miss, top_log_miss;
-        Mask<V> alone;  // whether there is such a class
-    };
-
-    // Logits to exp relative to each row's largest, in place; visit(k, logit over T relative to the largest, exp).
-    template <class Visit>
-    KULLBACK_INLINE Found sum_group(V* e, Visit visit) const {
-        V top = e[0];
-        for (int k = 1; k < classes; ++k) top = larger<V>(e[k], top);
-        top = larger<V>(splat<V>(-infinity<T>), top);
-        Found x;
-        x.center = select<V>(top > -infinity<T>, top, V{});
-        GroupedSum<V> rest;
-        V ties = V{};
-        for (int k = 0; k < classes; ++k) {
-            const V d = (e[k] - x.center) * factor, y = exp_nonpositive<V>(d);
-            e[k] = y;
-            const Mask<V> is_top = y == T(1);
-            rest.add(select<V>(is_top, V{}, y));
-            ties += keep<V>(is_top, splat<V>(T(1)));
-            visit(k, d, y);
-            if (k % 16 == 15) rest.settle();
+    // The masses of a group, from t, rows of soft targets, or the group's classes.
+    KULLBACK_INLINE void load_masses(const T* t, int64_t t_stride, V* s, G& x) const {
+        x.broken_target = false;
+        x.total = splat<V>(T(1));
+        if (t) {
+            load_columns<T>(t, t_stride, classes, s);
+            V total = V{}, lowest = V{};
+            by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+                V here = V{};
+                each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                    here += s[k];
+                    lowest = smaller<V>(s[k], lowest);
+                });
+                total += here;
+            });
+            x.total = total;
+            const Mask<V> finite = total < infinity<T>;
+            x.broken_target = any_lane<V>(select<V>(finite, keep<V>(lowest < T(0), splat<V>(T(1))), splat<V>(T(1))));
+        } else {
+            const V rest = T(1) - x.share;
+            auto class_here = x.first ^ x.first;
+            each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+                s[k] = keep<V>(x.first == class_here, x.share) + keep<V>(x.second == class_here, rest);
+                class_here += 1;
+            });
         }
-        rest.settle();
-        const Mask<V> empty = ties == T(0);  // nothing but -inf, or a NaN
-        x.others = rest.total + (ties - T(1));
-        x.sum = rest.total + ties;
-        x.inverse = select<V>(x.sum == T(0), V{}, T(1) / x.sum);
-        x.log_sum = log1p_nonnegative<V>(select<V>(x.sum == T(0), V{}, larger<V>(V{}, x.others)));
-        x.alone = x.others < T(1);
-        x.top_e = select<V>(x.alone, splat<V>(T(1)), splat<V>(T(2)));
-        x.top_miss = select<V>(empty, splat<V>(T(1)), x.others * x.inverse);
+        x.mass = x.total;
+        if (masses.spread == 0 && !weight) return;
+        const T hard = T(masses.hard);
+        const V everywhere = x.total * T(masses.spread);
+        x.mass = V{};
+        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            V here = V{};
+            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                V mass = s[k] * hard + everywhere;
+                if (weight) mass *= weight[k];
+                s[k] = mass;
+                here += mass;
+            });
+            x.mass += here;
+        });
+    }
+
+    // Stage 1: columns of logits to exp relative to each row's largest, in place, and their sums. A loss that is linear
+    // wants the sum of masses s times logits; one row of one class the target's own; others what d is for each class.
+    template <bool OneHot>
+    KULLBACK_INLINE void sum_group(V* e, const V* s, V* d, G& x) const {
+        V top = e[0];
+        each_class<0>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
+        top = larger<V>(splat<V>(-infinity<T>), top);
+        const V center = select<V>(top > -infinity<T>, top, V{});
+        const T scale = factor;
+        V rest = V{}, ties = V{}, with_mass = V{}, d_y = V{}, e_y = V{};
+        const auto target = x.first;
+        auto class_here = target ^ target;
+        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            V rest_here = V{}, with_here = V{};
+            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                const V relative = (e[k] - center) * scale, y = exp_nonpositive<V>(relative);
+                e[k] = y;
+                const Mask<V> below = y < T(1);
+                const V kept = keep<V>(below, y);
+                rest_here += kept;
+                ties += y - kept;  // a NaN shows here
+                if constexpr (OneHot) {
+                    const Mask<V> is_target = target == class_here;
+                    d_y = select<V>(is_target, relative, d_y);
+                    e_y = select<V>(is_target, y, e_y);
+                    class_here += 1;
+                } else if constexpr (Loss::linear) {
+                    with_here += keep<V>(s[k] != T(0), s[k] * relative);  // 0 times -inf is nothing
+                } else {
+                    d[k] = relative;
+                }
+            });
+            rest += rest_here;
+            with_mass += with_here;
+        });
+        x.center = center;
+        x.others = rest + (ties - T(1));
+        x.sum = rest + ties;
+        x.with_mass = with_mass;
+        x.d_y = d_y;
+        x.e_y = e_y;
+    }
+
+    // Stage 2: what follows from the sums.
+    KULLBACK_INLINE void settle_group(G& x) const {
+        const Mask<V> empty = x.sum == T(0);  // nothing but -inf
+        x.inverse = select<V>(empty, V{}, T(1) / x.sum);
+        x.log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, x.others)), x.inverse);
+        if constexpr (Loss::apart) {
+            const Mask<V> alone = x.others < T(1);
+            x.alone = keep<V>(alone, splat<V>(T(1)));
+            x.top_e = select<V>(alone, splat<V>(T(1)), splat<V>(T(2)));
+            x.top_miss = select<V>(empty, splat<V>(T(1)), x.others * x.inverse);
+            const Mask<V> some = x.top_miss > T(0);
+            x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
+        }
+    }
+
+    KULLBACK_INLINE void add_z_loss(G& x) const {
+        if (job.z_loss == 0) return;
+        const V lse = x.center * factor + x.log_sum;
+        const Mask<V> some = x.mass != T(0);
+        x.value += keep<V>(some, T(job.z_loss) * x.mass * lse * lse);
+        x.pulls -= keep<V>(some, T(2 * job.z_loss) * x.mass * lse);
+    }
+
+    KULLBACK_INLINE V over_top_miss(const G& x, V a) const {
         const Mask<V> some = x.top_miss > T(0);
-        x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
-        return x;
+        return keep<V>(x.alone != T(0), a / select<V>(some, x.top_miss, splat<V>(T(1))));
+    }
+
+    // Stage 3: the group's losses, and each class' pull in the place of its mass.
+    KULLBACK_INLINE void pull_group(const V* e, V* s, const V* d, G& x) const {
+        if constexpr (Loss::linear) {  // a class pulls with its mass
+            x.value = x.mass * x.log_sum - x.with_mass;
+            x.pulls = -x.mass;
+        } else {
+            V values = V{}, pulls = V{}, top_a = V{};
+            const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass;
+            by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+                V values_here = V{}, pulls_here = V{};
+                for (int k = begin; k < end; ++k) {
+                    const V p = e[k] * inverse, mass = s[k];
+                    Chance<V> chance;
+                    chance.p = p;
+                    chance.miss = T(1) - p;
+                    chance.log_p = d[k] - log_sum;
+                    const Mask<V> is_top = e[k] == x.top_e;
+                    if constexpr (Loss::apart) chance.miss = select<V>(is_top, x.top_miss, chance.miss);
+                    const Cost<V> on = loss.on(chance, Loss::shifted ? splat<V>(shift[k]) : V{});
+                    V value = keep<V>(mass != T(0), mass * on.value);
+                    V pull = -mass * on.pull;
+                    if constexpr (Loss::looks_at_all) {
+                        V log_miss = V{};
+                        if constexpr (Loss::apart) log_miss = select<V>(is_top, x.top_log_miss, log_of_small_miss<V>(p));
+                        const V off_mass = all - mass;
+                        const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
+                        value += keep<V>(p != T(0), off_mass * off.value);
+                        pull += off_mass * p * off.pull;
+                    }
+                    if constexpr (Loss::apart) {
+                        top_a = select<V>(is_top, pull * chance.miss, top_a);
+                        pull = select<V>(is_top, V{}, pull);
+                    }
+                    values_here += value;
+                    pulls_here += pull;
+                    s[k] = pull;
+                }
+                values += values_here;
+                pulls += pulls_here;
+            });
+            x.value = values;
+            x.pulls = pulls;
+            x.top_a = top_a;
+        }
+        add_z_loss(x);
+        x.value = select<V>(x.sum == x.sum, x.value, x.sum);
+    }
+
+    // The same where every row is of one class.
+    KULLBACK_INLINE void pull_one_hot(const V* e, V* s, G& x) const {
+        const V w = x.mass, inverse = x.inverse, sum = x.sum;
+        const Mask<V> right = x.e_y == x.top_e;
+        Chance<V> chance;
+        chance.p = x.e_y * inverse;
+        chance.miss = select<V>(right, x.top_miss, T(1) - chance.p);
+        chance.log_p = x.d_y - x.log_sum;
+        const Cost<V> on = loss.on(chance, V{});
+        const Cost<V> top = off_cost<V>(loss, inverse, x.top_miss, -x.log_sum, x.top_log_miss);
+        const V y_pull = -w * on.pull;
+        const Mask<V> alone = x.alone != T(0);
+        x.top_a = keep<V>(alone, select<V>(right, y_pull * x.top_miss, w * inverse * top.pull * x.top_miss));
+        // the target and a class that stands apart have had their turn: as if they had p = 0
+        V logs = V{}, pulls = V{};
+        const auto target = x.first;
+        auto class_here = target ^ target;
+        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            V logs_here = V{}, pulls_here = V{};
+            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                const V rest = keep<V>(e[k] < x.top_e, keep<V>(target != class_here, e[k]));
+                class_here += 1;
+                // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
+                const V p = rest * inverse, pull = rest / (sum - rest);
+                logs_here = p * (T(1) - logs_here) + logs_here;
+                pulls_here += pull;
+                s[k] = pull;
+            });
+            logs = logs_here * (T(1) - logs) + logs;
+            pulls += pulls_here;
+        });
+        V value = on.value + log1p_nonnegative<V>(logs / (T(1) - logs));
+        value += select<V>(right, V{}, keep<V>(alone, top.value));
+        x.value = keep<V>(w != T(0), w * value);
+        x.pulls = w * pulls + select<V>(right, V{}, y_pull);
+        add_z_loss(x);
+        x.value = select<V>(sum == sum, x.value, sum);
+        const V total = x.pulls + over_top_miss(x, x.top_a);
+        x.own_y = (y_pull - chance.p * total) * x.f;
+    }
+
+    // Stage 4: g = b - p sum(b), in the place of exp. A class that stands apart pulls the others with a / (1 - p).
+    template <bool OneHot>
+    KULLBACK_INLINE void spread_group(V* e, const V* s, const G& x) const {
+        const V each = OneHot ? x.mass * x.f : Loss::linear ? -x.f : x.f;
+        const V share = (Loss::apart ? x.pulls + over_top_miss(x, x.top_a) : x.pulls) * x.inverse * x.f;
+        const V own = Loss::apart ? (x.top_a - x.inverse * x.pulls) * x.f : V{};
+        const auto target = x.first;
+        auto class_here = target ^ target;
+        each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+            V g = s[k] * each - e[k] * share;
+            if constexpr (OneHot) {
+                g = select<V>(target == class_here, x.own_y, g);
+                class_here += 1;
+            }
+            if constexpr (Loss::apart) g = select<V>(e[k] == x.top_e, own, g);
+            e[k] = g;
+        });
     }
 
     // Lanes in which nothing is left for the others: softmax_exact.hpp has to do them.
-    KULLBACK_INLINE V lost_lanes(const Found& x) const {
-        if constexpr (!apart<Loss>) return V{};
-        return keep<V>(x.others < T(least_others<T>), splat<V>(T(1)));
-    }
-
-    KULLBACK_INLINE void add_z_loss(const Found& x, V mass, V& value, V& pulls) const {
-        if (job.z_loss == 0) return;
-        const V lse = x.center * factor + x.log_sum;
-        const Mask<V> some = mass != T(0);
-        value += keep<V>(some, T(job.z_loss) * mass * lse * lse);
-        pulls -= keep<V>(some, T(2 * job.z_loss) * mass * lse);
-    }
-
-    KULLBACK_INLINE V over_top_miss(const Found& x, V a) const {
-        const Mask<V> some = x.top_miss > T(0);
-        return keep<V>(x.alone, a / select<V>(some, x.top_miss, splat<V>(T(1))));
-    }
-
-    // A group whose rows are of one class each. e: the logits (in), the gradients times f (out); s: as many vectors.
-    KULLBACK_INLINE V one_hot_group(V* e, V* s, const TargetGroup& target, V f, V& lost) const {
-        V d_y = V{}, e_y = V{};
-        const Found x = sum_group(e, [&](int k, V d, V y) KULLBACK_LAMBDA {
-            const Mask<V> is_target = target.first == k;
-            d_y = select<V>(is_target, d, d_y);
-            e_y = select<V>(is_target, y, e_y);
-        });
-        lost = lost_lanes(x);
-        const V w = target.weight;
-        const Mask<V> right = e_y == x.top_e;
-        Chance<V> chance;
-        chance.p = e_y * x.inverse;
-        chance.miss = select<V>(right, x.top_miss, T(1) - chance.p);
-        chance.log_p = d_y - x.log_sum;
-        const Cost<V> on = loss.on(chance, V{});
-        const Cost<V> top = off_cost<V>(loss, x.inverse, x.top_miss, -x.log_sum, x.top_log_miss);
-        const V y_pull = -w * on.pull;
-        const V top_a =
-            keep<V>(x.alone, select<V>(right, y_pull * x.top_miss, w * x.inverse * top.pull * x.top_miss));
-        GroupedSum<V> values, pulls;
-        for (int k = 0; k < classes; ++k) {
-            // the target and a class that stands apart have had their turn: as if they had p = 0
-            V p = select<V>(target.first == k, V{}, e[k] * x.inverse);
-            p = select<V>(e[k] == x.top_e, V{}, p);
-            const Cost<V> off = off_cost<V>(loss, p, T(1) - p, V{}, log_of_small_miss<V>(p));
-            values.add(off.value);
-            const V pull = p * off.pull;
-            pulls.add(pull);
-            s[k] = pull;
-            if (k % 16 == 15) {
-                values.settle();
-                pulls.settle();
-            }
-        }
-        values.settle();
-        pulls.settle();
-        V value = values.total + on.value;
-        value += select<V>(right, V{}, keep<V>(x.alone, top.value));
-        value = keep<V>(w != T(0), w * value);
-        V all_pulls = w * pulls.total + select<V>(right, V{}, y_pull);
-        add_z_loss(x, w, value, all_pulls);
-        const V total = all_pulls + over_top_miss(x, top_a), share = total * x.inverse * f, each = w * f;
-        const V own = (top_a - x.inverse * all_pulls) * f, own_y = (y_pull - chance.p * total) * f;
-        for (int k = 0; k < classes; ++k) {
-            const V g = select<V>(target.first == k, own_y, s[k] * each - e[k] * share);
-            e[k] = select<V>(e[k] == x.top_e, own, g);
-        }
-        return select<V>(x.sum == x.sum, value, x.sum);
-    }
-
-    // The same for any targets; d: as many vectors again.
-    KULLBACK_INLINE V mass_group(V* e, V* s, V* d, const TargetGroup& target, V f, V& lost) const {
-        V total = splat<V>(T(1));
-        if (target.t) {
-            load_columns<T>(target.t, target.t_stride, classes, s);
-            GroupedSum<V> sum;
-            for (int k = 0; k < classes; ++k) {
-                sum.add(s[k]);
-                if (k % 16 == 15) sum.settle();
-            }
-            sum.settle();
-            total = sum.total;
-        }
-        const T hard = T(masses.hard);
-        const V everywhere = total * T(masses.spread);
-        GroupedSum<V> masses_sum;
-        const Found x = sum_group(e, [&](int k, V relative, V) KULLBACK_LAMBDA {
-            d[k] = relative;
-            V mass;
-            if (target.t) {
-                mass = s[k];
-            } else {
-                mass = keep<V>(target.first == k, target.share) + keep<V>(target.second == k, T(1) - target.share);
-            }
-            mass = mass * hard + everywhere;
-            if (weight) mass *= weight[k];
-            s[k] = mass;
-            masses_sum.add(mass);
-            if (k % 16 == 15) masses_sum.settle();
-        });
-        masses_sum.settle();
-        lost = lost_lanes(x);
-        const V all = masses_sum.total;
-        GroupedSum<V> values, pulls;
-        V top_a = V{};
-        for (int k = 0; k < classes; ++k) {
-            const V p = e[k] * x.inverse, mass = s[k];
-            const Mask<V> is_top = e[k] == x.top_e;
-            Chance<V> chance;
-            chance.p = p;
-            chance.miss = T(1) - p;
-            chance.log_p = d[k] - x.log_sum;
-            if constexpr (apart<Loss>) chance.miss = select<V>(is_top, x.top_miss, chance.miss);
-            const Cost<V> on = loss.on(chance, Loss::shifted ? splat<V>(shift[k]) : V{});
-            V value = keep<V>(mass != T(0), mass * on.value);
-            V pull = -mass * on.pull;
-            if constexpr (Loss::looks_at_all) {
-                const V log_miss = select<V>(is_top, x.top_log_miss, log_of_small_miss<V>(p));
-                const V off_mass = all - mass;
-                const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
-                value += keep<V>(p != T(0), off_mass * off.value);
-                pull += off_mass * p * off.pull;
-            }
-            if constexpr (apart<Loss>) {
-                top_a = select<V>(is_top, pull * chance.miss, top_a);
-                pull = select<V>(is_top, V{}, pull);
-            }
-            values.add(value);
-            pulls.add(pull);
-            s[k] = pull;
-            if (k % 16 == 15) {
-                values.settle();
-                pulls.settle();
-            }
-        }
-        values.settle();
-        pulls.settle();
-        V value = values.total, all_pulls = pulls.total;
-        add_z_loss(x, all, value, all_pulls);
-        if constexpr (apart<Loss>) {
-            const V share = (all_pulls + over_top_miss(x, top_a)) * x.inverse * f;
-            const V own = (top_a - x.inverse * all_pulls) * f;
-            for (int k = 0; k < classes; ++k) e[k] = select<V>(e[k] == x.top_e, own, s[k] * f - e[k] * share);
-        } else {
-            const V share = all_pulls * x.inverse * f;
-            for (int k = 0; k < classes; ++k) e[k] = s[k] * f - e[k] * share;
-        }
-        return select<V>(x.sum == x.sum, value, x.sum);
-    }
-
-    // Sum, and whether every entry of the group's soft rows is valid.
-    bool valid(const Rows<T>& rows, int64_t r, int64_t count, Report& report) const {
-        for (int64_t i = r; i < r + count; ++i) {
-            if (masses.targets.weight(i) == 0) continue;
-            const T* t = rows.row(i);
-            for (int k = 0; k < classes; ++k) {
-                if (!(t[k] >= 0 && t[k] < infinity<T>)) {
-                    masses.blame(i, report);
-                    return false;
-                }
-            }
-        }
-        return true;
+    bool lost(const G& x, int i) const {
+        return may_be_lost<Loss>(job) && get(x.others, i) < T(least_others<T>);
     }
 
     template <bool OneHot, class Exact>
     bool rows(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
               Exact exact) const {
-        V e[few_classes], s[few_classes], d[few_classes];
+        constexpr int most = 128;  // vectors of each kind at once, or one group's
+        constexpr bool relative = !OneHot && !Loss::linear;
+        V e[few_classes], s[few_classes], d[relative ? few_classes : 1], slopes[few_classes];
+        G groups[most_groups];
         T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
         const double scale = job.scale * job.inverse_temperature;
         const BlockTargets& targets = masses.targets;
-        T* tail_z = padding;
-        T* tail_t = padding + W * classes;
-        for (int64_t r = 0; r < count; r += W) {
-            const int64_t here = count - r < W ? count - r : W;
-            if (masses.soft() && !valid(masses.rows, r, here, report)) return false;
-            const T* z = logits.row(r);
-            int64_t z_stride = logits.stride;
-            TargetGroup target;
-            if (masses.soft()) {
-                target.t = masses.rows.row(r);
-                target.t_stride = masses.rows.stride;
-            }
-            int32_t first[W] = {}, second[W] = {};
-            V f = splat<V>(T(scale)), share = splat<V>(T(1)), lost;
-            for (int i = 0; i < here; ++i) {
-                if (!masses.soft()) first[i] = second[i] = targets.first[r + i];
-                if (masses.mixed()) {
-                    second[i] = targets.second[r + i];
-                    lane(share, i) = T(masses.share(r + i));
-                }
-                if (targets.weights) lane(f, i) = T(targets.weights[r + i] * scale);
-            }
-            target.first = classes_in_lanes<T>(first);
-            target.second = classes_in_lanes<T>(second);
-            target.share = share;
-            if (here < W) {  // the last rows, filled up with rows of zeros
+        const bool soft = masses.soft();
+        T *tail_z = padding, *tail_t = padding + W * classes, *again = padding + 2 * W * classes;
+        const int fitting = most / classes < 1 ? 1 : most / classes;
+        const int at_once = fitting < most_groups ? fitting : most_groups;
+        for (int64_t r = 0; r < count;) {
+            const int64_t whole = (count - r) / W;
+            const int here = whole == 0 ? 1 : whole < at_once ? int(whole) : at_once;
+            const int64_t rows = whole == 0 ? count - r : int64_t(here) * W;
+            const T *z = logits.row(r), *t = soft ? masses.rows.row(r) : nullptr;
+            int64_t z_stride = logits.stride, t_stride = masses.rows.stride;
+            if (whole == 0) {  // the last rows, filled up with rows of zeros
                 for (int64_t j = 0; j < 2 * W * classes; ++j) padding[j] = 0;
-                for (int64_t i = 0; i < here; ++i) {
-                    for (int k = 0; k < classes; ++k) {
-                        tail_z[i * classes + k] = z[i * z_stride + k];
-                        if (masses.soft()) tail_t[i * classes + k] = target.t[i * target.t_stride + k];
-                    }
+                for (int64_t i = 0; i < rows; ++i) {
+                    copy(z + i * z_stride, tail_z + i * classes);
+                    if (soft) copy(t + i * t_stride, tail_t + i * classes);
                 }
                 z = tail_z;
-                if (masses.soft()) target.t = tail_t;
-                z_stride = target.t_stride = classes;
+                if (soft) t = tail_t;
+                z_stride = t_stride = classes;
             }
-            // the lines that the gradient will overwrite come from memory while exp keeps the processor busy
-            for (int64_t line = 0; out && line < W * classes; line += 64 / int64_t(sizeof(T))) {
-                prefetch(out + r * job.out_stride + line);
+            for (int i = 0; i < here; ++i) {
+                const int64_t own = r + i * W;
+                const int lanes_here = whole == 0 ? int(rows) : W;
+                // the lines that the gradient will overwrite come from memory while exp keeps the processor busy
+                for (int64_t line = 0; out && line < W * classes; line += 64 / int64_t(sizeof(T))) {
+                    prefetch(out + own * job.out_stride + line);
+                }
+                G& x = groups[i];
+                start_group(x, own, lanes_here, scale);
+                if constexpr (OneHot) {
+                    x.mass = splat<V>(T(1));
+                    for (int j = 0; weight && j < lanes_here; ++j) lane(x.mass, j) = weight[targets.first[own + j]];
+                } else {
+                    load_masses(t ? t + i * W * t_stride : nullptr, t_stride, s + i * classes, x);
+                    for (int j = 0; x.broken_target && j < lanes_here; ++j) {
+                        if (targets.weight(own + j) != 0 && !masses.valid(own + j, report)) return false;
+                    }
+                }
+                load_columns<T>(z + i * W * z_stride, z_stride, classes, e + i * classes);
+                if (transform.any()) transform.columns(e + i * classes, classes, slopes + i * classes);
+                sum_group<OneHot>(e + i * classes, s + i * classes, d + (relative ? i * classes : 0), x);
             }
-            load_columns<T>(z, z_stride, classes, e);
-            V value;
-            if constexpr (OneHot) {
-                target.weight = splat<V>(T(1));
-                for (int i = 0; weight && i < W; ++i) lane(target.weight, i) = weight[first[i]];
-                value = one_hot_group(e, s, target, f, lost);
-            } else {
-                value = mass_group(e, s, d, target, f, lost);
+            for (int i = 0; i < here; ++i) settle_group(groups[i]);
+            for (int i = 0; i < here; ++i) {
+                V *e_i = e + i * classes, *s_i = s + i * classes;
+                if constexpr (OneHot) {
+                    pull_one_hot(e_i, s_i, groups[i]);
+                } else {
+                    pull_group(e_i, s_i, d + (relative ? i * classes : 0), groups[i]);
+                }
+                store<V>(whole == 0 ? again : losses + r + i * W, groups[i].value);
             }
-            // rows that are lost are done over while their logits are still there
-            T* again = padding + 2 * W * classes;
-            bool any_lost = false;
-            for (int i = 0; apart<Loss> && i < here; ++i) {
-                if (get(lost, i) == 0 || targets.weight(r + i) == 0) continue;
-                any_lost = true;
-                lane(value, i) =
-                    T(exact(z + i * z_stride, r + i, targets.weight(r + i) * scale, out ? again + i * classes : nullptr));
-            }
-            if (here == W) {
-                store<V>(losses + r, value);
-                if (out) store_columns<T>(out + r * job.out_stride, job.out_stride, classes, e);
-            } else {
-                for (int64_t i = 0; i < here; ++i) losses[r + i] = get(value, int(i));
-                if (out) {
-                    store_columns<T>(tail_z, classes, classes, e);
-                    for (int64_t i = 0; i < here; ++i) copy(tail_z + i * classes, out + (r + i) * job.out_stride);
+            for (int64_t i = 0; whole == 0 && i < rows; ++i) losses[r + i] = again[i];
+            for (int i = 0; i < here; ++i) {
+                V* e_i = e + i * classes;
+                const int64_t own = r + i * W;
+                // rows that are lost are done over while their logits are still there
+                bool any_lost = false;
+                for (int j = 0; Loss::apart && j < W && j < rows; ++j) {
+                    if (!lost(groups[i], j) || targets.weight(own + j) == 0) continue;
+                    any_lost = true;
+                    losses[own + j] = T(exact(z + (i * W + j) * z_stride, own + j, targets.weight(own + j) * scale,
+                                              out ? again + j * classes : nullptr));
+                }
+                if (!out) continue;
+                spread_group<OneHot>(e_i, s + i * classes, groups[i]);
+                if (transform.capped) {
+                    for (int k = 0; k < classes; ++k) e_i[k] *= slopes[i * classes + k];
+                }
+                T* to = out + own * job.out_stride;
+                if (whole == 0) {
+                    store_columns<T>(tail_z, classes, classes, e_i);
+                    for (int64_t j = 0; j < rows; ++j) copy(tail_z + j * classes, to + j * job.out_stride);
+                } else {
+                    store_columns<T>(to, job.out_stride, classes, e_i);
+                }
+                for (int j = 0; any_lost && j < W && j < rows; ++j) {
+                    if (lost(groups[i], j) && targets.weight(own + j) != 0) {
+                        copy(again + j * classes, to + j * job.out_stride);
+                    }
                 }
             }
-            for (int i = 0; any_lost && out && i < here; ++i) {
-                if (get(lost, i) != 0 && targets.weight(r + i) != 0) {
-                    copy(again + i * classes, out + (r + i) * job.out_stride);
-                }
-            }
+            r += rows;
         }
         // rows that do not count may hold anything: their results are replaced, not multiplied by zero
         for (int64_t r = 0; targets.some_skipped && r < count; ++r) {
@@ -340,6 +388,23 @@ struct FewDenseRows {
         return true;
     }
 
+    // Classes, shares and factors of the rows from `own` on.
+    KULLBACK_INLINE void start_group(G& x, int64_t own, int count, double scale) const {
+        const BlockTargets& targets = masses.targets;
+        x.f = splat<V>(T(scale));
+        for (int j = 0; targets.weights && j < count; ++j) lane(x.f, j) = T(targets.weights[own + j] * scale);
+        if (masses.soft()) return;
+        int32_t first[W] = {}, second[W] = {};
+        x.share = splat<V>(T(1));
+        for (int j = 0; j < count; ++j) first[j] = second[j] = targets.first[own + j];
+        for (int j = 0; masses.mixed() && j < count; ++j) {
+            second[j] = targets.second[own + j];
+            lane(x.share, j) = T(masses.share(own + j));
+        }
+        x.first = classes_in_lanes<T>(first);
+        x.second = classes_in_lanes<T>(second);
+    }
+
     void copy(const T* from, T* to) const {
         for (int k = 0; k < classes; ++k) to[k] = from[k];
     }
@@ -348,7 +413,7 @@ struct FewDenseRows {
     template <class Exact>
     bool block(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
                Exact exact) const {
-        if constexpr (Loss::looks_at_all) {
+        if constexpr (Loss::off_is_log) {
             if (job.targets.form == Form::indices && job.smoothing == 0) {
                 return rows<true>(logits, begin, count, losses, padding, report, exact);
             }

@@ -5,8 +5,10 @@
 //   on(chance, shift)   what a class with that chance costs when it is the true one
 //   off(chance)         and when it is not, if `looks_at_all`; nothing at p = 0
 //
-// and three flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
-// at_class); `looks_at_all`, it has an off(); `shifted`, it reads the job's own number for each class. A row costs
+// and flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
+// at_class); `looks_at_all`, it has an off(); `off_is_log`, which is -log(1 - p); `shifted`, it reads the job's own
+// number for each class; `by_squares`, it has an off(), but at_class knows all about a row of one class from the sum of
+// squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row costs
 // sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
 //
 // Costs are functions of the class' log-odds o = log(p / (1 - p)), given so that nothing overflows:
@@ -48,7 +50,10 @@ struct Cost {
 constexpr double largest_moderate_shift = 64;
 
 struct SoftmaxLoss {
-    static constexpr bool linear = false, looks_at_all = false, shifted = false;
+    static constexpr bool linear = false, looks_at_all = false, shifted = false, by_squares = false, apart = false;
+    static constexpr bool off_is_log = false;
+
+    bool spreads() const { return false; }  // smoothing, in rows of one class
 
     template <class V>
     KULLBACK_INLINE Cost<V> off(const Chance<V>&) const {
@@ -63,21 +68,21 @@ struct TargetClass {
     V weight;          // w_y
     V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
     V shift;           // of class y, if the loss is shifted
+    V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
 };
 
-// A row's loss and the scalars of its gradient, on_p * p + on_weight * w + (the element of class y, given whole and
-// free of cancellation).
+// A row's loss and the scalars of its gradient, on_p * p + on_square * p^2 + on_weight * w + (the element of class y,
+// given whole and free of cancellation).
 template <class V>
 struct RowGradient {
     V loss, on_p, on_weight, at_class;
+    V on_square = V{};
 };
 
 // A loss as rows of class indices without smoothing see it: only the true class counts.
 template <class Loss>
 struct ByTrueClass : Loss {
     explicit ByTrueClass(const Job& job) : Loss(job) {}
-
-    bool spreads() const { return false; }
 
     template <class V>
     KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
@@ -91,7 +96,7 @@ struct ByTrueClass : Loss {
     }
 };
 template <class Loss>
-using Indexed = std::conditional_t<Loss::linear, Loss, ByTrueClass<Loss>>;
+using Indexed = std::conditional_t<Loss::linear || Loss::by_squares, Loss, ByTrueClass<Loss>>;
 
 // x^power for x in [0, 1] with log x at hand; small whole powers by multiplication.
 template <class V, class LogX>
@@ -101,19 +106,10 @@ KULLBACK_INLINE V power_of(V x, Scalar<V> power, LogX log_x) {
     if (power == T(1)) return x;
     if (power == T(3)) return x * x * x;
     if (power == T(0)) return splat<V>(T(1));
+    if (power == T(0.5)) return root<V>(x);
+    if (power == T(1.5)) return x * root<V>(x);
     // a NaN in x must come out as one
     return select<V>(x > T(0), exp_nonpositive<V>(log_x() * power), x);
-}
-
-// 1 - exp(x) for x <= 0, to full relative precision: a Taylor sum near 0, where the difference would cancel.
-template <class V>
-KULLBACK_INLINE V complement_of_exp(V x, V exp_x) {
-    using T = Scalar<V>;
-    const Mask<V> near = x > T(-0.34);
-    const V r = select<V>(near, x, V{});
-    V sum = splat<V>(T(1));
-    for (int n = sizeof(T) == 4 ? 8 : 14; n > 1; --n) sum = sum * (r * T(1.0 / n)) + T(1);
-    return select<V>(near, -(r * sum), T(1) - exp_x);
 }
 
 // log(1 - p) for p in [0, 1/2], by a polynomial for (-log(1 - p) - p) / p^2 (relative error 2e-9 and 6e-19 before rounding).

@@ -56,6 +56,17 @@ struct Masses {
         return good;
     }
 
+    // Whether every entry of soft row r is finite and at least 0; if not, the report says where.
+    bool valid(int64_t r, Report& report) const {
+        const T* t = rows.row(r);
+        for (int64_t k = 0; k < classes; ++k) {
+            if (t[k] >= 0 && t[k] < infinity<T>) continue;
+            blame(r, report);
+            return false;
+        }
+        return true;
+    }
+
     void blame(int64_t r, Report& report) const {
         const T* t = rows.row(r);
         report.bad_row = begin + r;

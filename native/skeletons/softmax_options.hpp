@@ -1,35 +1,24 @@
 // Priors and softcap: any softmax loss on u = cap tanh(z / cap) / T + offset instead of z / T.
 //
-// A block of rows is transformed into scratch memory, which stays in the cache, and the loss' own kernel runs there.
-// The cap's slope multiplies the gradient afterwards. A logit of -inf stays a masked class.
+// For values and gradients the rows' own kernels transform the logits on their way (softmax_transform.hpp). For second
+// derivatives a block of rows is transformed into scratch memory, and the loss' own kernel runs there.
 #pragma once
 
 #include "simd/convert.hpp"
 #include "skeletons/softmax_loss.hpp"
+#include "skeletons/softmax_transform.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
-
-// Both in rows of C numbers; slope and tanh only with a cap.
-template <class T>
-struct Transformed {
-    T *scores, *slope = nullptr, *tanh = nullptr;
-    int64_t elements;
-};
-template <class T>
-Transformed<T> transform(const Job& job, int64_t begin, int64_t end, Scratch& scratch, bool bends);
 
 template <class T, class Loss, template <class, class> class Base>
 struct WithOptions {
     using V = Vector<T>;
     using Plain = Base<T, Loss>;
-    using Block = Transformed<T>;
 
-    static bool applies(const Job& job) { return job.offset || job.softcap > 0; }
-
-    static Job inner(const Job& job, const Block& block, int64_t begin, bool twice) {
+    // The job on transformed logits, whose temperature is 1.
+    static Job inner(const Job& job, bool twice) {
         Job own = job;
-        own.logits = {block.scores - begin * job.classes, job.classes, 1, type_of<T>};
         own.offset = nullptr;
         own.softcap = 0;
         own.inverse_temperature = 1;
@@ -37,44 +26,9 @@ struct WithOptions {
         return own;
     }
 
-    // Calls body(place in a block, place in the output, part) for every vector of the output.
-    template <class Body>
-    static KULLBACK_INLINE void along_out(const Job& job, int64_t begin, int64_t end, Body body) {
-        if (job.out_stride == job.classes) {  // rows one behind the other
-            T* out = static_cast<T*>(job.out) + begin * job.classes;
-            along<T>(0, (end - begin) * job.classes, [&](int64_t at, auto part) KULLBACK_LAMBDA { body(at, out + at, part); });
-            return;
-        }
-        for (int64_t i = begin; i < end; ++i) {
-            T* out = static_cast<T*>(job.out) + i * job.out_stride;
-            along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                body((i - begin) * job.classes + k, out + k, part);
-            });
-        }
-    }
-
     static void evaluate(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-        if (!applies(job)) return Plain::evaluate(job, begin, end, memory, report);
-        // a few rows at a time, so that the transformed ones stay in the nearest cache
-        const int64_t rows = job.classes < 4096 ? 4096 / job.classes : 1;
-        for (int64_t first = begin; first < end && report.bad_row < 0; first += rows) {
-            Report part;
-            evaluate_few(job, first, first + rows < end ? first + rows : end, memory, part);
-            report.total += part.total;
-            if (report.infinite_row < 0) report.infinite_row = part.infinite_row;
-            report.bad_row = part.bad_row;
-            report.bad_column = part.bad_column;
-        }
-    }
-
-    static void evaluate_few(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
-        Scratch scratch(memory);
-        const Block block = transform<T>(job, begin, end, scratch, false);
-        Plain::evaluate(inner(job, block, begin, false), begin, end, scratch.rest(), report);
-        if (!job.out || !block.slope) return;
-        along_out(job, begin, end, [&](int64_t at, T* out, auto part) KULLBACK_LAMBDA {
-            store<V>(out, part, load<V>(out, part, T(0)) * load<V>(block.slope + at, part, T(0)));
-        });
+        const Transform<T> transform(job);
+        Plain::evaluate(transform.any() ? inner(job, false) : job, transform, begin, end, memory, report);
     }
     static void hessian_product(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
         hessian<true>(job, begin, end, memory, report);
@@ -90,39 +44,53 @@ struct WithOptions {
             if (product) return Plain::hessian_product(own, begin, end, left, report);
             return Plain::hessian_diagonal(own, begin, end, left, report);
         };
-        if (!applies(job)) return run(job, memory);
+        const Transform<T> transform(job);
+        if (!transform.any()) return run(job, memory);
+        const int64_t classes = job.classes, elements = (end - begin) * classes;
         Scratch scratch(memory);
-        const Block block = transform<T>(job, begin, end, scratch, true);
-        Job own = inner(job, block, begin, true);
-        if (!block.slope) return run(own, scratch.rest());
-        T* pulls = scratch.take<T>(block.elements);
-        T* along_v = product ? scratch.take<T>(block.elements) : nullptr;
-        Job first = inner(job, block, begin, false);
+        T* scores = scratch.take<T>(elements);
+        T* slope = transform.capped ? scratch.take<T>(elements) : nullptr;
+        T* tanh = transform.capped ? scratch.take<T>(elements) : nullptr;
+        const Rows<T> logits = rows_of<T>(job.logits, begin, end, classes, scratch);
+        for (int64_t r = 0; r < end - begin; ++r) {
+            const int64_t at = r * classes;
+            transform.row(logits.row(r), 0, classes, scores + at, slope ? slope + at : nullptr, tanh ? tanh + at : nullptr);
+        }
+        Job own = inner(job, true);
+        own.logits = {scores - begin * classes, classes, 1, type_of<T>};
+        if (!slope) return run(own, scratch.rest());
+        T* pulls = scratch.take<T>(elements);
+        T* along_v = product ? scratch.take<T>(elements) : nullptr;
+        Job first = inner(job, false);
+        first.logits = own.logits;
         first.per_example = nullptr;
-        first.out = pulls - begin * job.classes;
-        first.out_stride = job.classes;
+        first.out = pulls - begin * classes;
+        first.out_stride = classes;
         Report unused;
-        Plain::evaluate(first, begin, end, scratch.rest(), unused);
+        Plain::evaluate(first, {}, begin, end, scratch.rest(), unused);
         if (product) {
-            const Rows<T> direction = rows_of<T>(job.direction, begin, end, job.classes, scratch);
+            const Rows<T> direction = rows_of<T>(job.direction, begin, end, classes, scratch);
             for (int64_t r = 0; r < end - begin; ++r) {
-                along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    const int64_t at = r * job.classes + k;
+                along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                    const int64_t at = r * classes + k;
                     const V v = load<V>(direction.row(r) + k, part, T(0));
                     store<V>(pulls + at, part, load<V>(pulls + at, part, T(0)) * v);
-                    store<V>(along_v + at, part, load<V>(block.slope + at, part, T(0)) * v);
+                    store<V>(along_v + at, part, load<V>(slope + at, part, T(0)) * v);
                 });
             }
-            own.direction = {along_v - begin * job.classes, job.classes, 1, type_of<T>};
+            own.direction = {along_v - begin * classes, classes, 1, type_of<T>};
         }
         run(own, scratch.rest());
-        const T bend = T(-2 / job.softcap);
-        along_out(job, begin, end, [&](int64_t at, T* out, auto part) KULLBACK_LAMBDA {
-            const V slope = load<V>(block.slope + at, part, T(0));
-            const V bent = bend * load<V>(block.tanh + at, part, T(0)) * slope * load<V>(pulls + at, part, T(0));
-            const V h = load<V>(out, part, T(0)) * slope;
-            store<V>(out, part, (product ? h : h * slope) + bent);
-        });
+        for (int64_t r = 0; r < end - begin; ++r) {
+            T* out = static_cast<T*>(job.out) + (begin + r) * job.out_stride;
+            along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                const int64_t at = r * classes + k;
+                const V f = load<V>(slope + at, part, T(0));
+                const V bent = transform.bend * load<V>(tanh + at, part, T(0)) * f * load<V>(pulls + at, part, T(0));
+                const V h = load<V>(out + k, part, T(0)) * f;
+                store<V>(out + k, part, (product ? h : h * f) + bent);
+            });
+        }
     }
 };
 

@@ -8,6 +8,7 @@
 
 #include "simd/convert.hpp"
 #include "simd/elementary.hpp"
+#include "skeletons/softmax_transform.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -15,6 +16,17 @@ namespace KULLBACK_LEVEL {
 // Vectors per piece. Each lane of four accumulators adds at most 32 terms before they go to double, which bounds
 // the rounding of a float32 sum for any number of classes.
 constexpr int64_t piece_vectors = 128;
+
+// Drops lanes beyond the row's end.
+template <class V>
+KULLBACK_INLINE V inside_row(V value, Whole) {
+    return value;
+}
+template <class V>
+KULLBACK_INLINE V inside_row(V value, Part part) {
+    for (int i = part.count; i < traits<V>::width; ++i) lane(value, i) = 0;
+    return value;
+}
 
 // Sum over k in [0, n) of term(k, part), which must be 0 in lanes beyond the row's end.
 template <class T, class Term>
@@ -44,20 +56,40 @@ struct Kept {
     T* exp = nullptr;
     T* centers = nullptr;
     const T* result = nullptr;  // where the row's result will be written; may be null
+    // for logits that are transformed first: how, and room for them and, with a cap, for its slope
+    const Transform<T>* transform = nullptr;
+    T *scores = nullptr, *slope = nullptr;
+};
+
+// Sums of a soft row's target t, and of its logits with it, that the first sweep adds up on its way.
+template <class T>
+struct RowMasses {
+    const T *t, *weight;  // weight: of each class, or null
+    bool everywhere;      // whether every class has some mass, because of smoothing
+    double total = 0, weighted = 0, weights = 0;  // sums of t, w t and, if everywhere, w
+    double with_t = 0, with_weight = 0;   // sums of w t and of w times the scaled logit relative to the largest
+    bool sound = true;                    // whether every t is finite and at least 0
 };
 
 template <class T>
 constexpr int64_t piece_size = piece_vectors * lanes<T>;
 
 template <class T>
-Kept<T> room_to_keep(int64_t classes, Scratch& scratch) {
-    T* exp = scratch.take<T>(classes);
-    return {exp, scratch.take<T>(classes / piece_size<T> + 1)};
+Kept<T> room_to_keep(int64_t classes, Scratch& scratch, const Transform<T>* transform = nullptr) {
+    Kept<T> kept;
+    kept.exp = scratch.take<T>(classes);
+    kept.centers = scratch.take<T>(classes / piece_size<T> + 1);
+    if (!transform || !transform->any()) return kept;
+    kept.transform = transform;
+    kept.scores = scratch.take<T>(classes);
+    if (transform->capped) kept.slope = scratch.take<T>(classes);
+    return kept;
 }
 
-// First sweep: the sum, and what is kept for the second.
+// First sweep: the sum, and what is kept for the second. Where logits are transformed, z is read and kept.scores is
+// what the later sweeps read in its place.
 template <class T>
-RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept);
+RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept, RowMasses<T>* masses = nullptr);
 
 // Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept.
 template <class T, class Body>

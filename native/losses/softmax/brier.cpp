@@ -4,10 +4,23 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct Brier : SoftmaxLoss {
-    static constexpr bool looks_at_all = true;
+    static constexpr bool looks_at_all = true, by_squares = true;
 
     explicit Brier(const Job&) {}
 
+    // With Q the sum of the other classes' p^2: (1 - p_y)^2 + Q.
+    template <class V>
+    KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
+        using T = Scalar<V>;
+        RowGradient<V> g;
+        const V value = y.miss * y.miss + y.squares, twice = y.weight * T(2);
+        g.loss = y.weight * value;
+        g.on_p = twice * (y.p * y.miss - y.squares);
+        g.on_square = twice;
+        g.on_weight = V{};
+        g.at_class = -twice * y.p * value;
+        return g;
+    }
     template <class V>
     KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
         using T = Scalar<V>;

@@ -11,8 +11,8 @@ struct GeneralisedCrossEntropy : SoftmaxLoss {
     template <class V>
     KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
         using T = Scalar<V>;
-        const V scaled = y.log_p * T(q), power = exp_nonpositive<V>(scaled);
-        return {complement_of_exp<V>(scaled, power) * T(1 / q), power, power * (y.p - T(q) * y.miss)};
+        const auto [power, rest] = exp_and_rest<V>(y.log_p * T(q));
+        return {rest * T(1 / q), power, power * (y.p - T(q) * y.miss)};
     }
 };
 

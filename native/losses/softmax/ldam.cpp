@@ -4,7 +4,7 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct Ldam : SoftmaxLoss {
-    static constexpr bool shifted = true;
+    static constexpr bool shifted = true, apart = true;
 
     explicit Ldam(const Job&) {}
 
@@ -14,8 +14,8 @@ struct Ldam : SoftmaxLoss {
     KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V margin) const {
         using T = Scalar<V>;
         if (y.knows_log_miss) return far_out<V>(y, margin);
-        const V inverse = exp_nonpositive<V>(-margin);
-        const V keeps = complement_of_exp<V>(-margin, inverse);  // (E - 1) / E
+        const ExpAndRest<V> by = exp_and_rest<V>(-margin);
+        const V inverse = by.exp, keeps = by.rest;               // 1 / E and (E - 1) / E
         const V rest = y.miss + inverse * y.p;                   // (p + E (1 - p)) / E
         const V pull = T(1) / rest;
         const Mask<V> moderate = margin <= T(largest_moderate_shift);
