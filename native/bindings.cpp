@@ -80,9 +80,13 @@ Targets targets_of(size_t rows, const OptionalIn& first, const OptionalIn& secon
 
 double sum_of(const void* weights, Type type, int64_t n) {
     double total = 0;
-    for (int64_t k = 0; k < n; ++k) {
-        total += type == Type::float32 ? double(static_cast<const float*>(weights)[k])
-                                       : static_cast<const double*>(weights)[k];
+    for (int64_t begin = 0; begin < n; begin += 256) {  // sums of sums, against rounding
+        double here = 0;
+        for (int64_t k = begin; k < n && k < begin + 256; ++k) {
+            here += type == Type::float32 ? double(static_cast<const float*>(weights)[k])
+                                          : static_cast<const double*>(weights)[k];
+        }
+        total += here;
     }
     return total;
 }
@@ -221,7 +225,7 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
                    const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index, double scale,
                    const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out,
-                   const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss) {
+                   const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss, bool divergence) {
     const Family& family = find_family(sigmoid, name);
     Job job;
     job.logits = matrix_of(logits);
@@ -256,6 +260,7 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     if (offset) job.offset = offset->data();
     job.softcap = softcap;
     job.z_loss = z_loss;
+    job.divergence = divergence;
     job.second_order = operation != 0;
     job.in_double = family.in_double || operation != 0;
     if (direction) job.direction = matrix_of(*direction);
@@ -383,7 +388,8 @@ NB_MODULE(_native, m) {
           nb::arg("share").none(), nb::arg("rows").none(), nb::arg("row_weight").none(),
           nb::arg("ignore_index").none(), nb::arg("scale"), nb::arg("direction").none(),
           nb::arg("per_example").none(), nb::arg("out").none(), nb::arg("shift").none() = nb::none(),
-          nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0);
+          nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0,
+          nb::arg("divergence") = false);
     m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
           nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
           nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none(),

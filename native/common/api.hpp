@@ -47,6 +47,7 @@ struct Job {
     const void* offset = nullptr;  // (C,) in the logits' type, added to the scaled logits; null: none
     double softcap = 0;            // 0: none
     double z_loss = 0;
+    bool divergence = false;  // cross-entropy less the entropy of its targets
     bool in_double = false;  // rows may be done over, or all be done, in double precision: that needs room
     bool second_order = false;  // a Hessian: blocks of rows are transformed as wholes
     bool logarithm = false;  // probabilities only

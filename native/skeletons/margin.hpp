@@ -1,8 +1,9 @@
 // The margin skeleton: hinges h(D + z_k - z_y) over the rivals k of the true class, h(x) = max(0, x) or its square.
 //
 // A loss is a tag with a `name` and `strongest`: whether only the rival with the largest hinge counts. Parameters are
-// the margin and the power, 1 or 2. Class indices only: one sweep for all rivals, two for the strongest. A rival at
-// -inf is masked: its hinge is 0 even if the true class is at -inf too.
+// the margin and the power, 1 or 2. A row of one class: one sweep for all rivals, two for the strongest. Other targets
+// cost what their classes cost on average: a sweep for each class with mass, or for the strongest rival one in all. A
+// rival at -inf is masked: its hinge is 0 even if the true class is at -inf too.
 #pragma once
 
 #include "skeletons/softmax.hpp"
@@ -35,6 +36,8 @@ struct MarginRows {
         if (!block_targets(job, begin, end, scratch, targets, report)) return;
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const T* weight = static_cast<const T*>(job.class_weight);
+        const Masses<T> masses(job, targets, begin, end, scratch);
+        T* sums = job.targets.form == Form::indices ? nullptr : scratch.take<T>(job.classes);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             T* out = job.out ? static_cast<T*>(job.out) + i * job.out_stride : nullptr;
@@ -42,6 +45,14 @@ struct MarginRows {
             if (row_weight == 0) {
                 for (int64_t k = 0; out && k < job.classes; ++k) out[k] = 0;
                 if (Output == MarginOutput::gradient) put_loss<T>(job, i, 0.0, report);
+                continue;
+            }
+            if (sums) {
+                if (masses.soft() && !masses.valid(r, report)) return;
+                const T* v = product ? direction.row(r) : nullptr;
+                const double value = shared_row<Output>(job, masses, r, logits.row(r), v, sums);
+                for (int64_t k = 0; out && k < job.classes; ++k) out[k] = T(double(sums[k]) * row_weight * job.scale);
+                if (Output == MarginOutput::gradient) put_loss<T>(job, i, row_weight * value, report);
                 continue;
             }
             const int64_t y = targets.first[r];
@@ -104,6 +115,105 @@ struct MarginRows {
             }
         }
         return broken == 0 ? value - self_value : broken - broken;
+    }
+
+    // A row whose target is shared: what each class with mass adds, into `sums`; returns the loss.
+    template <MarginOutput Output>
+    static double shared_row(const Job& job, const Masses<T>& masses, int64_t r, const T* z, const T* v, T* sums) {
+        const double broken = sum_along<T>(job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            const V x = load<V>(z + k, part, T(0));
+            const V bounded = select<V>(x == splat<V>(-infinity<T>), V{}, x);
+            return bounded - bounded;
+        });
+        for (int64_t k = 0; k < job.classes; ++k) sums[k] = broken == 0 ? T(0) : T(broken);
+        if (!(broken == 0)) return broken;
+        Rivals rivals;
+        if (Loss::strongest) rivals = strongest_two(z, job.classes);
+        double value = 0;
+        auto add = [&](int64_t y, double mass) {
+            if (mass == 0) return;
+            value += Loss::strongest ? add_strongest<Output>(job, z, v, y, mass, rivals, sums)
+                                     : add_all<Output>(job, z, v, y, mass, sums);
+        };
+        if (masses.soft()) {
+            const T* t = masses.rows.row(r);
+            for (int64_t y = 0; y < job.classes; ++y) add(y, double(t[y]) * masses.weight_of(y));
+        } else {
+            const int64_t first = masses.targets.first[r], second = masses.targets.second[r];
+            const double share = masses.share(r);
+            add(first, share * masses.weight_of(first));
+            add(second, (1 - share) * masses.weight_of(second));
+        }
+        return value;
+    }
+
+    template <MarginOutput Output>
+    static double add_all(const Job& job, const T* z, const T* v, int64_t y, double mass, T* sums) {
+        const bool squared = job.parameters[1] == 2;
+        const T margin = T(job.parameters[0]), own = z[y], own_v = v ? v[y] : T(0), factor = T(mass), before = sums[y];
+        double value = 0, push = 0;
+        for (int64_t start = 0; start < job.classes; start += 64 * lanes<T>) {
+            const int64_t stop = start + 64 * lanes<T> < job.classes ? start + 64 * lanes<T> : job.classes;
+            V values = V{}, pushes = V{};
+            along<T>(start, stop, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                const V rival = load<V>(z + k, part, -infinity<T>), excess = rival - own + margin;
+                Mask<V> active = excess > T(0);
+                active = active & (rival > splat<V>(-infinity<T>));
+                const V hinge = keep<V>(active, excess);
+                values += squared ? hinge * hinge : hinge;
+                V one = squared ? hinge + hinge : keep<V>(active, splat<V>(T(1)));
+                if (Output != MarginOutput::gradient) one = squared ? keep<V>(active, splat<V>(T(2))) : V{};
+                if (Output == MarginOutput::product) one *= load<V>(v + k, part, T(0)) - own_v;
+                pushes += one;
+                store<V>(sums + k, part, load<V>(sums + k, part, T(0)) + one * factor);
+            });
+            value += sum_lanes(values);
+            push += sum_lanes(pushes);
+        }
+        // the class counted itself as a rival at the margin
+        const double self = own > -infinity<T>, m = double(margin);
+        value -= self * (squared ? m * m : m);
+        if (Output == MarginOutput::gradient) push -= self * (squared ? 2 * m : 1.0);
+        if (Output == MarginOutput::diagonal) push -= self * (squared ? 2.0 : 0.0);
+        sums[y] = T(double(before) + (Output == MarginOutput::diagonal ? push : -push) * mass);
+        return mass * value;
+    }
+
+    // The class with the largest logit, and the one with the largest among the others: the first of equals, -1 for none.
+    struct Rivals {
+        int64_t first = -1, second = -1;
+        int64_t of(int64_t y) const { return y == first ? second : first; }
+    };
+    static Rivals strongest_two(const T* z, int64_t classes) {
+        Rivals rivals;
+        T high = -infinity<T>, next = -infinity<T>;
+        for (int64_t k = 0; k < classes; ++k) {
+            if (z[k] > high) {
+                rivals.second = rivals.first;
+                next = high;
+                rivals.first = k;
+                high = z[k];
+            } else if (z[k] > next) {
+                rivals.second = k;
+                next = z[k];
+            }
+        }
+        return rivals;
+    }
+
+    template <MarginOutput Output>
+    static double add_strongest(const Job& job, const T* z, const T* v, int64_t y, double mass, const Rivals& rivals,
+                                T* sums) {
+        const bool squared = job.parameters[1] == 2;
+        const int64_t rival = rivals.of(y);
+        const double excess = rival < 0 ? 0 : double(z[rival]) - double(z[y]) + job.parameters[0];
+        if (!(excess > 0)) return 0;
+        double push = squared ? 2 * excess : 1;
+        if (Output != MarginOutput::gradient) push = squared ? 2 : 0;
+        if (Output == MarginOutput::product) push *= double(v[rival]) - double(v[y]);
+        sums[rival] += T(push * mass);
+        sums[y] += T((Output == MarginOutput::diagonal ? push : -push) * mass);
+        return mass * (squared ? excess * excess : excess);
     }
 
     template <MarginOutput Output>

@@ -167,22 +167,7 @@ KULLBACK_INLINE void sum_masses(const T* z, int64_t begin, int64_t end, T center
     Sums a, b;
     V lowest = V{};
     const T *t = m.t, *weight = m.weight;
-    auto run = [&](auto whole) KULLBACK_LAMBDA {
-        constexpr bool plain = decltype(whole)::value;
-        auto add = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
-            const V mass = load<V>(t + k, part, T(0)), d = (load<V>(z + k, part, center) - center) * factor;
-            lowest = smaller<V>(mass, lowest);
-            sums.total += mass;
-            if constexpr (plain) {
-                sums.with_t += keep<V>(mass != T(0), mass * d);  // 0 times -inf is nothing
-            } else {
-                const V w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part), s = w * mass;
-                sums.weights += w;
-                sums.weighted += s;
-                sums.with_t += keep<V>(s != T(0), s * d);
-                sums.with_weight += keep<V>(w != T(0), w * d);
-            }
-        };
+    auto run = [&](auto add) KULLBACK_LAMBDA {
         int64_t k = begin;
         for (; k + 2 * W <= end; k += 2 * W) {
             for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
@@ -191,10 +176,30 @@ KULLBACK_INLINE void sum_masses(const T* z, int64_t begin, int64_t end, T center
         }
         along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, a); });
     };
-    if (weight || m.everywhere) {
-        run(std::false_type{});
+    auto mass_at = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
+        const V mass = load<V>(t + k, part, T(0));
+        lowest = smaller<V>(mass, lowest);
+        sums.total += mass;
+        return mass;
+    };
+    auto score = [&](int64_t k, auto part) KULLBACK_LAMBDA { return (load<V>(z + k, part, center) - center) * factor; };
+    // 0 times -inf is nothing
+    if (m.plain) {
+        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA { mass_at(k, part, sums); });
+    } else if (weight || m.everywhere) {
+        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
+            const V w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part);
+            const V s = w * mass_at(k, part, sums), d = score(k, part);
+            sums.weights += w;
+            sums.weighted += s;
+            sums.with_t += keep<V>(s != T(0), s * d);
+            sums.with_weight += keep<V>(w != T(0), w * d);
+        });
     } else {
-        run(std::true_type{});
+        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
+            const V mass = mass_at(k, part, sums);
+            sums.with_t += keep<V>(mass != T(0), mass * score(k, part));
+        });
     }
     const double total = sum_lanes(a.total + b.total);
     m.total += total;

@@ -130,12 +130,12 @@ struct SoftmaxRows {
         kept.exp[y] = 0;
         LongSum<V> sum;
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if ((k & (64 * lanes<T> - 1)) == 0) sum.settle();
+            if (LongSum<V>::is_time(k)) sum.settle();
             sum.add(inside_row(p * p, part));
         });
         sum.settle();
         kept.exp[y] = own;
-        return sum.total;
+        return sum.total();
     }
 
     // 0 times an infinite loss is 0: a share of nothing costs nothing.
@@ -145,6 +145,7 @@ struct SoftmaxRows {
 
     // Whether one or two true classes are all that the loss looks at.
     bool by_class() const {
+        if (job.divergence && (job.targets.form == Form::mixture || job.smoothing != 0)) return false;
         if constexpr (Loss::by_squares) return job.targets.form == Form::indices && job.smoothing == 0;
         return job.targets.form != Form::rows && (Loss::linear || (!Loss::looks_at_all && job.smoothing == 0));
     }
@@ -179,7 +180,7 @@ struct SoftmaxRows {
 #if KULLBACK_HAS_SHUFFLES
         if (job.classes > 1 && job.classes <= few_classes && !in_double) {
             T* losses = scratch.take<T>(count);
-            if (by_class && job.targets.form == Form::indices && job.z_loss == 0) {
+            if (by_class && job.targets.form == Form::indices) {
                 few_class_block<T, Indexed<Loss>>(job, run.loss, transform, logits, targets, begin, count, losses);
             } else {
                 T* padding = scratch.take<T>(3 * lanes<T> * job.classes);
@@ -338,15 +339,126 @@ void softmax_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
     }
 }
 
+// Sums of numbers that come as vectors of T, plain and times weights, in double. Entries that are not finite, or below 0,
+// show as a plain sum of NaN.
+template <class T>
+struct WeighedSums {
+    using V = Vector<T>;
+    static constexpr int halves = lanes<T> / lanes<double>;
+    VectorD plain[halves] = {}, weighted[halves] = {};
+    V odd = V{};
+
+    // `weight(h)` is that of half h
+    template <class Weight>
+    KULLBACK_INLINE void add(V mass, Weight weight) {
+        odd += keep<V>(mass < T(0), splat<V>(T(1))) + (mass - mass);
+        VectorD wide[halves];
+        if constexpr (sizeof(T) == 8 || lanes<T> == 1) {
+            wide[0] = VectorD(mass);
+        } else {
+#if KULLBACK_HAS_SHUFFLES
+            const auto half = std::make_integer_sequence<int, lanes<T> / 2>{};
+            wide[0] = __builtin_convertvector(part_of<0>(mass, half), VectorD);
+            wide[1] = __builtin_convertvector(part_of<lanes<T> / 2>(mass, half), VectorD);
+#else
+            for (int i = 0; i < lanes<T>; ++i) lane(wide[i / lanes<double>], i % lanes<double>) = double(get(mass, i));
+#endif
+        }
+        for (int h = 0; h < halves; ++h) {
+            plain[h] += wide[h];
+            weighted[h] += wide[h] * weight(h);
+        }
+    }
+};
+
+// The sums of the rows of a block.
+template <class T>
+void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const double* weight, double* plain,
+                double* weighted) {
+    using V = Vector<T>;
+    using Sums = WeighedSums<T>;
+    constexpr int W = lanes<T>;
+    int64_t r = 0;
+#if KULLBACK_HAS_SHUFFLES
+    V columns[few_classes];
+    for (; classes > 1 && classes <= few_classes && r + W <= count; r += W) {  // a lane per row
+        load_columns<T>(rows.row(r), rows.stride, int(classes), columns);
+        Sums sums;
+        for (int64_t k = 0; k < classes; ++k) {
+            sums.add(columns[k], [&](int) KULLBACK_LAMBDA { return weight[k]; });
+        }
+        for (int i = 0; i < W; ++i) {
+            const int h = i / lanes<double>, j = i % lanes<double>;
+            plain[r + i] = get(sums.odd, i) == 0 ? get(sums.plain[h], j) : __builtin_nan("");
+            weighted[r + i] = get(sums.weighted[h], j);
+        }
+    }
+#endif
+    for (; r < count; ++r) {
+        const T* t = rows.row(r);
+        double odd = 0;
+        plain[r] = weighted[r] = 0;
+        for (int64_t begin = 0; begin < classes; begin += 64 * W) {
+            const int64_t end = begin + 64 * W < classes ? begin + 64 * W : classes;
+            Sums sums;
+            along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                double last[W];  // the weights of the last, incomplete vector
+                const double* w = weight + k;
+                if constexpr (!std::is_same_v<decltype(part), Whole>) {
+                    for (int i = 0; i < W; ++i) last[i] = i < part.count ? w[i] : 0;
+                    w = last;
+                }
+                sums.add(load<V>(t + k, part, T(0)),
+                         [&](int h) KULLBACK_LAMBDA { return load<VectorD>(w + h * lanes<double>); });
+            });
+            odd += sum_lanes(sums.odd);
+            for (int h = 0; h < Sums::halves; ++h) {
+                plain[r] += sum_lanes(sums.plain[h]);
+                weighted[r] += sum_lanes(sums.weighted[h]);
+            }
+        }
+        if (odd != 0) plain[r] = __builtin_nan("");
+    }
+}
+
+// Mean class weight of each soft row of a block; false, and the report says where, for an entry that is not valid.
+inline bool mean_weights(const Job& job, const BlockTargets& targets, int64_t begin, int64_t end, Scratch& scratch,
+                         double* means, Report& report) {
+    const double* weight = static_cast<const double*>(job.class_weight);
+    const int64_t count = end - begin;
+    double* weighted = scratch.take<double>(count);
+    if (job.targets.rows.type == Type::float32) {
+        weigh_rows(rows_of<float>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
+                   weighted);
+    } else {
+        weigh_rows(rows_of<double>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
+                   weighted);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+        if (means[r] != means[r] && targets.weight(r) != 0) {
+            double t = 0;
+            report.bad_row = begin + r;
+            for (report.bad_column = 0; report.bad_column < job.classes; ++report.bad_column) {
+                copy_rows<double>(job.targets.rows, begin + r, 1, report.bad_column, 1, &t);
+                if (!(t >= 0 && t < infinity<double>)) return false;
+            }
+        }
+        means[r] = means[r] > 0 ? weighted[r] / means[r] : 1;
+    }
+    return true;
+}
+
 // Counts rows and sums row weight times the row's mean class weight; checks the range of class indices.
 inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
     Scratch scratch(memory);
     BlockTargets targets;
     if (!block_targets(job, begin, end, scratch, targets, report)) return;
     const double* class_weight = static_cast<const double*>(job.class_weight);
-    const bool weigh_rows = class_weight && job.targets.form == Form::rows;
-    const Rows<double> masses =
-        weigh_rows ? rows_of<double>(job.targets.rows, begin, end, job.classes, scratch) : Rows<double>{};
+    double* means = nullptr;
+    if (class_weight && job.targets.form == Form::rows) {
+        means = scratch.take<double>(end - begin);
+        if (!mean_weights(job, targets, begin, end, scratch, means, report)) return;
+    }
     double total = 0;
     int64_t counted = 0;
     if (!class_weight && !targets.weights) {
@@ -367,24 +479,7 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
                 const double share = job.targets.share[begin + r];
                 omega = share * class_weight[targets.first[r]] + (1 - share) * class_weight[targets.second[r]];
             } else {
-                using V = Vector<double>;
-                const double* t = masses.row(r);
-                V weighted = V{}, plain = V{}, good = splat<V>(1.0);
-                along<double>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                    const V mass = load<V>(t + k, part, 0.0);
-                    good = keep<V>(mass >= 0.0, good);
-                    good = keep<V>(mass < infinity<double>, good);
-                    weighted += mass * load<V>(class_weight + k, part, 0.0);
-                    plain += mass;
-                });
-                if (sum_lanes(good) != lanes<double>) {
-                    report.bad_row = begin + r;
-                    report.bad_column = 0;
-                    while (t[report.bad_column] >= 0 && t[report.bad_column] < infinity<double>) ++report.bad_column;
-                    return;
-                }
-                const double mass = sum_lanes(plain);
-                if (mass > 0) omega = sum_lanes(weighted) / mass;
+                omega = means[r];
             }
             counted += 1;
             total += targets.weight(r) * omega;

@@ -25,16 +25,20 @@ bool may_be_lost(const Job& job) {
     return Loss::apart && (Loss::looks_at_all || job.largest_shift > largest_shift_of_others);
 }
 
-// Sums vectors; every 64 of them go to double.
+// Sums vectors; now and then (`is_time`) they go to a sum in double.
 template <class V>
 struct LongSum {
     V here = V{};
-    double total = 0;
+    LongTotal all;
+    static KULLBACK_INLINE bool is_time(int64_t k) {
+        return (k & (summed_vectors<Scalar<V>> * traits<V>::width - 1)) == 0;
+    }
     KULLBACK_INLINE void add(V x) { here += x; }
     KULLBACK_INLINE void settle() {
-        total += sum_lanes(here);
+        all.add(sum_lanes(here));
         here = V{};
     }
+    double total() const { return all.get(); }
 };
 
 // The cost of a class that is not the true one.
@@ -67,16 +71,21 @@ struct DenseRows {
     bool row(const T* z, int64_t r, T* g, double scale, Kept<T> kept, double& value, Report& report, Exact exact) const {
         kept.result = g;
         const T* t = masses.soft() ? masses.rows.row(r) : nullptr;
-        RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0};
+        if constexpr (Loss::linear) {
+            if (!t) t = hot_row(r);
+        }
+        RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0, !Loss::linear};
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t ? &found : nullptr);
-        if (t && !found.sound && !masses.valid(r, report)) return false;
-        if (may_be_lost<Loss>(job) && row.others < least_others<T>) {
+        if (masses.soft() && !found.sound && !masses.valid(r, report)) return false;
+        const bool empty = row.inverse == 0;
+        if (Loss::apart && (empty || (may_be_lost<Loss>(job) && row.others < least_others<T>))) {
             value = exact();
             return true;
         }
         if (kept.transform) z = kept.scores;
         if constexpr (Loss::linear) {
             value = of_linear(t, found, row, g, scale, kept);
+            if (!masses.soft()) cool_row(r);
         } else {
             value = t ? of_masses(z, t, found.total, row, g, scale, kept) : of_classes(z, r, row, g, scale, kept);
         }
@@ -91,6 +100,11 @@ struct DenseRows {
         const double with_mass = masses.hard * found.with_t + (everywhere != 0 ? everywhere * found.with_weight : 0);
         double value = mass * row.log_sum - with_mass, pulls = -mass;
         add_z_loss(mass, row, value, pulls);
+        if (job.divergence) {
+            // at the minimum the difference of two equal numbers may round to a hair below zero
+            value += entropy_term(t, found.total, mass);
+            if (value < 0) value = 0;
+        }
         if (!g) return value;
         const double f = -scale * pulls * row.inverse;
         const bool plain = masses.spread == 0 && !masses.weight;
@@ -107,16 +121,35 @@ struct DenseRows {
         return value;
     }
 
-    double of_classes(const T* z, int64_t r, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+    // sum s log(s / S) of a row's masses s.
+    double entropy_term(const T* t, double total, double mass) const {
+        const T inverse = mass > double(Constants<T>::least_normal) ? T(1 / mass) : T(0), all = T(total);
+        return sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            const V s = masses.at(t, all, k, part);
+            return inside_row(s * log_to_one<V>(smaller<V>(s * inverse, splat<V>(T(1)))), part);
+        });
+    }
+
+    // The target of row r written out, in a row that is zero otherwise.
+    const T* hot_row(int64_t r) const {
         const int64_t first = masses.targets.first[r], second = masses.mixed() ? masses.targets.second[r] : first;
-        if constexpr (Loss::looks_at_all && !Loss::by_squares) {
-            if (first == second && job.smoothing == 0) return of_class(z, first, row, g, scale, kept);
-        }
         const double share = masses.share(r);
         hot[first] = T(share);
         hot[second] += T(1 - share);
-        const double value = of_masses(z, hot, 1, row, g, scale, kept);
-        hot[first] = hot[second] = 0;
+        return hot;
+    }
+    void cool_row(int64_t r) const {
+        hot[masses.targets.first[r]] = 0;
+        if (masses.mixed()) hot[masses.targets.second[r]] = 0;
+    }
+
+    double of_classes(const T* z, int64_t r, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+        const int64_t first = masses.targets.first[r], second = masses.mixed() ? masses.targets.second[r] : first;
+        if constexpr (Loss::logs) {
+            if (first == second && job.smoothing == 0) return of_class(z, first, row, g, scale, kept);
+        }
+        const double value = of_masses(z, hot_row(r), 1, row, g, scale, kept);
+        cool_row(r);
         return value;
     }
 
@@ -129,7 +162,7 @@ struct DenseRows {
         const T* shift = static_cast<const T*>(job.shift);
         LongSum<V> values, pulls, own;
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if ((k & (64 * lanes<T> - 1)) == 0) {
+            if (LongSum<V>::is_time(k)) {
                 values.settle();
                 pulls.settle();
                 own.settle();
@@ -144,7 +177,7 @@ struct DenseRows {
             if constexpr (Loss::apart) {
                 if (alone) chance.miss = select<V>(top, splat<V>(top_miss), chance.miss);
             }
-            const Cost<V> on = loss.on(chance, Loss::shifted ? load<V>(shift + k, part, T(0)) : V{});
+            const Cost<V> on = loss.on(chance, shift_of<Loss>(loss, Loss::shifted ? load<V>(shift + k, part, T(0)) : V{}));
             V value = keep<V>(on_mass != T(0), on_mass * on.value);
             V pull = -on_mass * on.pull;
             if constexpr (Loss::looks_at_all) {
@@ -170,9 +203,9 @@ struct DenseRows {
         values.settle();
         pulls.settle();
         own.settle();
-        double value = values.total, all_pulls = pulls.total;
+        double value = values.total(), all_pulls = pulls.total();
         add_z_loss(mass, row, value, all_pulls);
-        if (g) write(row, kept, g, scale, all_pulls, own.total, top);
+        if (g) write(row, kept, g, scale, all_pulls, own.total(), top);
         return value;
     }
 
@@ -205,29 +238,36 @@ struct DenseRows {
         }
         kept.exp[y] = 0;
         const T w = T(mass);
-        LongSum<V> values, pulls;
+        LongSum<V> pulls;
+        V logs = V{};
+        double all_logs = 0;
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if ((k & (64 * lanes<T> - 1)) == 0) {
-                values.settle();
+            if (LongSum<V>::is_time(k)) {
+                settle_logs(logs, all_logs);
                 pulls.settle();
             }
-            const V miss = T(1) - p;
-            const Cost<V> off = off_cost<V>(loss, p, miss, V{}, log_of_small_miss<V>(p));
-            const V pull = p * off.pull * w;
-            values.add(inside_row(off.value, part));
+            // 1 less the product of all 1 - p, which loses no digits, for one logarithm of many
+            const V pull = p / (T(1) - p) * w;
+            logs = p * (T(1) - logs) + logs;
             pulls.add(inside_row(pull, part));
             if (g) store<V>(g + k, part, pull);
         });
-        values.settle();
         pulls.settle();
-        value += mass * values.total;
-        all_pulls += pulls.total;
+        settle_logs(logs, all_logs);
+        value += mass * log1p_nonnegative<double>(all_logs / (1 - all_logs));
+        all_pulls += pulls.total();
         add_z_loss(mass, row, value, all_pulls);
         if (g) {
             write(row, kept, g, scale, all_pulls, a, top);
             if (y != top) g[y] = T(scale * (pulled - p_y * (all_pulls + (top < 0 ? 0 : a / top_miss))));
         }
         return value;
+    }
+
+    // Multiplies 1 - all by 1 - x for every lane, and sets x back to 0.
+    static void settle_logs(V& x, double& all) {
+        for (int i = 0; i < lanes<T>; ++i) all = double(get(x, i)) * (1 - all) + all;
+        x = V{};
     }
 
     void add_z_loss(double mass, const RowSum<T>& row, double& value, double& all_pulls) const {
@@ -240,7 +280,7 @@ struct DenseRows {
     // g = b - p sum(b); a class `top` (or -1) that stands apart pulls the others with a / (1 - p).
     void write(const RowSum<T>& row, Kept<T> kept, T* g, double scale, double pulls, double a, int64_t top) const {
         const T f = T(scale);
-        const double all = top < 0 ? pulls : pulls + a / (row.others * row.inverse);
+        const double all = top < 0 || row.others == 0 ? pulls : pulls + a / (row.others * row.inverse);
         along_kept(row, kept, classes, job.inverse_temperature, -scale * all * row.inverse,
                    [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
             store<V>(g + k, part, load<V>(g + k, part, T(0)) * f + e);

@@ -47,9 +47,15 @@ struct ExactRow {
   protected:
     template <class Term>
     KULLBACK_INLINE double sum_of(Term term) const {
-        V sum = V{};
-        for (int64_t k = 0; k < padded; k += W) sum += term(k);
-        return sum_lanes(sum);
+        constexpr int64_t step = summed_vectors<double> * W;
+        LongTotal total;
+        for (int64_t begin = 0; begin < padded; begin += step) {
+            const int64_t end = begin + step < padded ? begin + step : padded;
+            V sum = V{};
+            for (int64_t k = begin; k < end; k += W) sum += term(k);
+            total.add(sum_lanes(sum));
+        }
+        return total.get();
     }
     template <class Term>
     KULLBACK_INLINE void set(double* to, Term term) const {
@@ -85,13 +91,18 @@ struct ExactRows : ExactRow {
         const double s_top = s[top];
         s[top] = 0;
         V values = V{};
+        LongTotal all_values;
         for (int64_t k = 0; k < padded; k += W) {
+            if (k % (summed_vectors<double> * W) == 0) {
+                all_values.add(sum_lanes(values));
+                values = V{};
+            }
             Chance<V> chance;
             chance.p = at(p, k);
             chance.miss = 1.0 - chance.p;
             chance.log_p = at(d, k) - log_total;
             const V on_mass = at(s, k);
-            const Cost<V> on = loss.on(chance, shifts(k));
+            const Cost<V> on = loss.on(chance, shift_of<Loss>(loss, shifts(k)));
             values += keep<V>(on_mass != 0.0, on_mass * on.value);
             V first = -on_mass * on.pull, second = on_mass * (on.bend - chance.p * on.pull) / chance.miss;
             if constexpr (Loss::looks_at_all) {
@@ -105,9 +116,10 @@ struct ExactRows : ExactRow {
             store<V>(c + k, second);
         }
         p[top] = p_top;
-        value = sum_lanes(values);
+        all_values.add(sum_lanes(values));
+        value = all_values.get();
         Chance<double> chance{p_top, miss, p_top == 0 ? -infinity<double> : -log_total, true, log_miss};
-        const Cost<double> on = loss.on(chance, Loss::shifted ? double(shift_row()[top]) : 0.0);
+        const Cost<double> on = loss.on(chance, shift_of<Loss>(loss, Loss::shifted ? double(shift_row()[top]) : 0.0));
         if (s_top != 0) value += s_top * on.value;
         a = -s_top * miss * on.pull;
         h = s_top * miss * on.bend;

@@ -36,6 +36,7 @@ template <class T>
 struct Group {
     using V = Vector<T>;
     typename traits<V>::integer target;
+    V center;    // the largest logit
     V misses;    // sum of exp over the other classes
     V squares;   // sum of exp^2 over them, if the loss has a use for it
     V d_y, e_y;  // the target's logit relative to the largest, and its exp
@@ -100,6 +101,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
         squares += squares_here;
         weighted += weighted_here;
     }
+    group.center = center;
     group.misses = misses * unlift;
     group.squares = squares * (unlift * unlift);
     group.d_y = d_y;
@@ -113,7 +115,8 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
 
 // Stage 2: the losses of a group, and the scalars of its rows' gradients.
 template <class T, class Loss, Extent E>
-KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector<T> row_factor, Vector<T>& tiny) {
+KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T>& group, Vector<T> row_factor,
+                                       Vector<T>& tiny) {
     using V = Vector<T>;
     // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
     // is the largest and e_y - 1 is 0, or its loss is not small
@@ -132,7 +135,17 @@ KULLBACK_INLINE Vector<T> settle_group(const Loss& loss, Group<T>& group, Vector
     if constexpr (E != Extent::plain) at.weight = group.weight;
     if constexpr (E != Extent::plain && Loss::shifted) at.shift = group.shift;
     if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
-    const RowGradient<V> row = loss.at_class(at);
+    RowGradient<V> row = loss.at_class(at);
+    if (job.z_loss != 0) {
+        const V lse = group.center * T(job.inverse_temperature) + log_sum;
+        V mass = at.weight;
+        if constexpr (E == Extent::spread) mass = mass * T(1 - job.smoothing) + group.weight_sum * T(job.smoothing / double(job.classes));
+        const Mask<V> some = mass != T(0);
+        const V pull = keep<V>(some, mass * T(2 * job.z_loss) * lse);
+        row.loss += keep<V>(some, mass * T(job.z_loss) * lse * lse);
+        row.on_p += pull;
+        row.at_class += pull * at.p;
+    }
     group.unlifted_factor = row_factor * row.on_p * inverse;
     group.factor = group.unlifted_factor * Constants<T>::unlift;
     tiny += keep<V>(absolute<V>(group.factor) < Constants<T>::least_normal, absolute<V>(group.unlifted_factor));
@@ -210,7 +223,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             if (row_weight) {
                 for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
             }
-            store<V>(row_losses + i * W, settle_group<T, Loss, E>(loss, groups[i], factors, tiny));
+            store<V>(row_losses + i * W, settle_group<T, Loss, E>(job, loss, groups[i], factors, tiny));
         }
         const bool some_tiny = g && any_lane<V>(tiny);
         for (int i = 0; g && i < count; ++i) {

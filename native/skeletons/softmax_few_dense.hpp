@@ -30,7 +30,7 @@ struct DenseGroup {
     V top_miss, top_log_miss, alone;
     V with_mass;  // sum of masses times d
     V d_y, e_y, own_y;
-    V value, pulls, top_a;
+    V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
     bool broken_target;
 };
 
@@ -46,7 +46,8 @@ struct FewDenseRows {
     const Transform<T>& transform;
     const int classes;
     const T factor;
-    const T *weight, *shift;
+    const T* weight;
+    decltype(shift_of<Loss>(loss, T(0))) shifts[Loss::shifted ? few_classes : 1];  // of each class
 
     FewDenseRows(const Job& j, const Loss& l, const Masses<T>& m, const Transform<T>& t)
         : job(j),
@@ -55,8 +56,19 @@ struct FewDenseRows {
           transform(t),
           classes(int(j.classes)),
           factor(T(j.inverse_temperature)),
-          weight(static_cast<const T*>(j.class_weight)),
-          shift(static_cast<const T*>(j.shift)) {}
+          weight(static_cast<const T*>(j.class_weight)) {
+        if constexpr (Loss::shifted) {
+            for (int k = 0; k < classes; ++k) shifts[k] = loss.shift_of(static_cast<const T*>(j.shift)[k]);
+        }
+    }
+
+    KULLBACK_INLINE auto shift_at(int k) const {
+        if constexpr (Loss::shifted) {
+            return Loss::template splat_shift<V>(shifts[k]);
+        } else {
+            return V{};
+        }
+    }
 
     // The masses of a group, from t, rows of soft targets, or the group's classes.
     KULLBACK_INLINE void load_masses(const T* t, int64_t t_stride, V* s, G& x) const {
@@ -145,17 +157,22 @@ struct FewDenseRows {
     }
 
     // Stage 2: what follows from the sums.
+    template <bool OneHot>
     KULLBACK_INLINE void settle_group(G& x) const {
         const Mask<V> empty = x.sum == T(0);  // nothing but -inf
         x.inverse = select<V>(empty, V{}, T(1) / x.sum);
-        x.log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, x.others)), x.inverse);
+        if (!OneHot || job.z_loss != 0) {
+            x.log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, x.others)), x.inverse);
+        }
         if constexpr (Loss::apart) {
             const Mask<V> alone = x.others < T(1);
             x.alone = keep<V>(alone, splat<V>(T(1)));
             x.top_e = select<V>(alone, splat<V>(T(1)), splat<V>(T(2)));
             x.top_miss = select<V>(empty, splat<V>(T(1)), x.others * x.inverse);
-            const Mask<V> some = x.top_miss > T(0);
-            x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
+            if constexpr (!OneHot && Loss::looks_at_all) {
+                const Mask<V> some = x.top_miss > T(0);
+                x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
+            }
         }
     }
 
@@ -177,6 +194,8 @@ struct FewDenseRows {
         if constexpr (Loss::linear) {  // a class pulls with its mass
             x.value = x.mass * x.log_sum - x.with_mass;
             x.pulls = -x.mass;
+            // at the minimum the difference of two equal numbers may round to a hair below zero
+            if (job.divergence) x.value = larger<V>(V{}, x.value + entropy_term(s, x));
         } else {
             V values = V{}, pulls = V{}, top_a = V{};
             const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass;
@@ -190,7 +209,7 @@ struct FewDenseRows {
                     chance.log_p = d[k] - log_sum;
                     const Mask<V> is_top = e[k] == x.top_e;
                     if constexpr (Loss::apart) chance.miss = select<V>(is_top, x.top_miss, chance.miss);
-                    const Cost<V> on = loss.on(chance, Loss::shifted ? splat<V>(shift[k]) : V{});
+                    const Cost<V> on = loss.on(chance, shift_at(k));
                     V value = keep<V>(mass != T(0), mass * on.value);
                     V pull = -mass * on.pull;
                     if constexpr (Loss::looks_at_all) {
@@ -215,24 +234,31 @@ struct FewDenseRows {
             x.value = values;
             x.pulls = pulls;
             x.top_a = top_a;
+            if constexpr (Loss::apart) x.over_miss = over_top_miss(x, top_a);
         }
         add_z_loss(x);
         x.value = select<V>(x.sum == x.sum, x.value, x.sum);
     }
 
-    // The same where every row is of one class.
+    // sum s log(s / S) of the masses s of each row.
+    KULLBACK_INLINE V entropy_term(const V* s, const G& x) const {
+        const Mask<V> some = x.mass > Constants<T>::least_normal;
+        const V inverse = keep<V>(some, T(1) / select<V>(some, x.mass, splat<V>(T(1))));
+        V sum = V{};
+        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            V here = V{};
+            for (int k = begin; k < end; ++k) here += s[k] * log_to_one<V>(smaller<V>(s[k] * inverse, splat<V>(T(1))));
+            sum += here;
+        });
+        return sum;
+    }
+
+    // The same as pull_group where every row is of one class and the loss one of logarithms of p and of all 1 - p.
     KULLBACK_INLINE void pull_one_hot(const V* e, V* s, G& x) const {
         const V w = x.mass, inverse = x.inverse, sum = x.sum;
-        const Mask<V> right = x.e_y == x.top_e;
-        Chance<V> chance;
-        chance.p = x.e_y * inverse;
-        chance.miss = select<V>(right, x.top_miss, T(1) - chance.p);
-        chance.log_p = x.d_y - x.log_sum;
-        const Cost<V> on = loss.on(chance, V{});
-        const Cost<V> top = off_cost<V>(loss, inverse, x.top_miss, -x.log_sum, x.top_log_miss);
-        const V y_pull = -w * on.pull;
-        const Mask<V> alone = x.alone != T(0);
-        x.top_a = keep<V>(alone, select<V>(right, y_pull * x.top_miss, w * inverse * top.pull * x.top_miss));
+        const Mask<V> right = x.e_y == x.top_e, alone = x.alone != T(0);
+        const V wrong = select<V>(right, V{}, x.alone);  // 1 where another class stands apart
+        x.top_a = keep<V>(alone, select<V>(right, -w * x.top_miss, w * inverse));
         // the target and a class that stands apart have had their turn: as if they had p = 0
         V logs = V{}, pulls = V{};
         const auto target = x.first;
@@ -251,21 +277,26 @@ struct FewDenseRows {
             logs = logs_here * (T(1) - logs) + logs;
             pulls += pulls_here;
         });
-        V value = on.value + log1p_nonnegative<V>(logs / (T(1) - logs));
-        value += select<V>(right, V{}, keep<V>(alone, top.value));
+        // log(sum / prod(1 - p)), where a class that stands apart takes part in the product if it is not the target
+        const V odds = logs / (T(1) - logs), others = larger<V>(V{}, x.others);
+        const V base = others + odds + others * odds;
+        const Mask<V> far = wrong != T(0);
+        const V some_miss = larger<V>(splat<V>(Constants<T>::least_normal), x.top_miss);
+        const V value = log1p_nonnegative<V>(select<V>(far, (base + T(1)) / some_miss - T(1), base)) - x.d_y;
         x.value = keep<V>(w != T(0), w * value);
-        x.pulls = w * pulls + select<V>(right, V{}, y_pull);
+        x.pulls = w * pulls - select<V>(right, V{}, w);
         add_z_loss(x);
         x.value = select<V>(sum == sum, x.value, sum);
-        const V total = x.pulls + over_top_miss(x, x.top_a);
-        x.own_y = (y_pull - chance.p * total) * x.f;
+        x.over_miss = over_top_miss(x, x.top_a);
+        const V total = x.pulls + x.over_miss;
+        x.own_y = -(w + x.e_y * inverse * total) * x.f;
     }
 
     // Stage 4: g = b - p sum(b), in the place of exp. A class that stands apart pulls the others with a / (1 - p).
     template <bool OneHot>
     KULLBACK_INLINE void spread_group(V* e, const V* s, const G& x) const {
         const V each = OneHot ? x.mass * x.f : Loss::linear ? -x.f : x.f;
-        const V share = (Loss::apart ? x.pulls + over_top_miss(x, x.top_a) : x.pulls) * x.inverse * x.f;
+        const V share = (Loss::apart ? x.pulls + x.over_miss : x.pulls) * x.inverse * x.f;
         const V own = Loss::apart ? (x.top_a - x.inverse * x.pulls) * x.f : V{};
         const auto target = x.first;
         auto class_here = target ^ target;
@@ -280,9 +311,16 @@ struct FewDenseRows {
         });
     }
 
-    // Lanes in which nothing is left for the others: softmax_exact.hpp has to do them.
+    // Rows in which nothing is left for the others: softmax_exact.hpp has to do them.
+    bool some_lost(const G* groups, int count) const {
+        if (!may_be_lost<Loss>(job)) return false;
+        V least = groups[0].others;
+        for (int i = 1; i < count; ++i) least = smaller<V>(groups[i].others, least);
+        const Mask<V> below = least < T(least_others<T>);
+        return any_lane<V>(keep<V>(below, splat<V>(T(1))));
+    }
     bool lost(const G& x, int i) const {
-        return may_be_lost<Loss>(job) && get(x.others, i) < T(least_others<T>);
+        return get(x.others, i) < T(least_others<T>);
     }
 
     template <bool OneHot, class Exact>
@@ -337,7 +375,8 @@ struct FewDenseRows {
                 if (transform.any()) transform.columns(e + i * classes, classes, slopes + i * classes);
                 sum_group<OneHot>(e + i * classes, s + i * classes, d + (relative ? i * classes : 0), x);
             }
-            for (int i = 0; i < here; ++i) settle_group(groups[i]);
+            for (int i = 0; i < here; ++i) settle_group<OneHot>(groups[i]);
+            const bool look_for_lost = some_lost(groups, here);
             for (int i = 0; i < here; ++i) {
                 V *e_i = e + i * classes, *s_i = s + i * classes;
                 if constexpr (OneHot) {
@@ -353,7 +392,7 @@ struct FewDenseRows {
                 const int64_t own = r + i * W;
                 // rows that are lost are done over while their logits are still there
                 bool any_lost = false;
-                for (int j = 0; Loss::apart && j < W && j < rows; ++j) {
+                for (int j = 0; look_for_lost && j < W && j < rows; ++j) {
                     if (!lost(groups[i], j) || targets.weight(own + j) == 0) continue;
                     any_lost = true;
                     losses[own + j] = T(exact(z + (i * W + j) * z_stride, own + j, targets.weight(own + j) * scale,
@@ -413,7 +452,7 @@ struct FewDenseRows {
     template <class Exact>
     bool block(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
                Exact exact) const {
-        if constexpr (Loss::off_is_log) {
+        if constexpr (Loss::logs) {
             if (job.targets.form == Form::indices && job.smoothing == 0) {
                 return rows<true>(logits, begin, count, losses, padding, report, exact);
             }

@@ -6,8 +6,8 @@
 //   off(chance)         and when it is not, if `looks_at_all`; nothing at p = 0
 //
 // and flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
-// at_class); `looks_at_all`, it has an off(); `off_is_log`, which is -log(1 - p); `shifted`, it reads the job's own
-// number for each class; `by_squares`, it has an off(), but at_class knows all about a row of one class from the sum of
+// at_class); `looks_at_all`, it has an off(); `logs`, on() is -log p and off() -log(1 - p); `shifted`, it reads the job's own
+// number for each class, which on() gets as shift_of() makes it; `by_squares`, it has an off(), but at_class knows all about a row of one class from the sum of
 // squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row costs
 // sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
 //
@@ -51,7 +51,7 @@ constexpr double largest_moderate_shift = 64;
 
 struct SoftmaxLoss {
     static constexpr bool linear = false, looks_at_all = false, shifted = false, by_squares = false, apart = false;
-    static constexpr bool off_is_log = false;
+    static constexpr bool logs = false;
 
     bool spreads() const { return false; }  // smoothing, in rows of one class
 
@@ -71,6 +71,16 @@ struct TargetClass {
     V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
 };
 
+// What a loss makes of the job's number for a class.
+template <class Loss, class V>
+KULLBACK_INLINE auto shift_of(const Loss& loss, V number) {
+    if constexpr (Loss::shifted) {
+        return loss.shift_of(number);
+    } else {
+        return V{};
+    }
+}
+
 // A row's loss and the scalars of its gradient, on_p * p + on_square * p^2 + on_weight * w + (the element of class y,
 // given whole and free of cancellation).
 template <class V>
@@ -86,7 +96,7 @@ struct ByTrueClass : Loss {
 
     template <class V>
     KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
-        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, y.shift);
+        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, shift_of<Loss>(*this, y.shift));
         RowGradient<V> g;
         g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
         g.on_p = y.weight * cost.pull;

@@ -93,12 +93,16 @@ struct Masses {
             s[targets.first[r]] += hard * share(r);
             if (mixed()) s[targets.second[r]] += hard * (1 - share(r));
         }
-        double sum = 0;
-        for (int64_t k = 0; k < classes; ++k) {
-            s[k] *= weight_of(k);
-            sum += s[k];
+        LongTotal sum;
+        for (int64_t begin = 0; begin < classes; begin += 16) {
+            double here = 0;
+            for (int64_t k = begin; k < classes && k < begin + 16; ++k) {
+                s[k] *= weight_of(k);
+                here += s[k];
+            }
+            sum.add(here);
         }
-        return sum;
+        return sum.get();
     }
 };
 

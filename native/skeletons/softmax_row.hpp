@@ -28,17 +28,34 @@ KULLBACK_INLINE V inside_row(V value, Part part) {
     return value;
 }
 
+// A sum of many numbers that keeps what each addition rounds away.
+struct LongTotal {
+    double sum = 0, lost = 0;
+    KULLBACK_INLINE void add(double x) {
+        const double next = sum + x, part = next - sum;
+        lost += (sum - (next - part)) + (x - part);
+        sum = next;
+    }
+    double get() const { return lost == lost ? sum + lost : sum; }  // infinities leave nothing behind
+};
+
+// So many vectors are added up before their sum goes to a LongTotal: equal terms are rounded all alike, and double has
+// no wider type to go to.
+template <class T>
+constexpr int64_t summed_vectors = sizeof(T) == 4 ? 64 : 16;
+
 // Sum over k in [0, n) of term(k, part), which must be 0 in lanes beyond the row's end.
 template <class T, class Term>
 KULLBACK_INLINE double sum_along(int64_t n, Term term) {
-    double total = 0;
-    for (int64_t begin = 0; begin < n; begin += 64 * lanes<T>) {
-        const int64_t end = begin + 64 * lanes<T> < n ? begin + 64 * lanes<T> : n;
+    constexpr int64_t step = summed_vectors<T> * lanes<T>;
+    LongTotal total;
+    for (int64_t begin = 0; begin < n; begin += step) {
+        const int64_t end = begin + step < n ? begin + step : n;
         Vector<T> sum = Vector<T>{};
         along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA { sum += term(k, part); });
-        total += sum_lanes(sum);
+        total.add(sum_lanes(sum));
     }
-    return total;
+    return total.get();
 }
 
 template <class T>
@@ -66,6 +83,7 @@ template <class T>
 struct RowMasses {
     const T *t, *weight;  // weight: of each class, or null
     bool everywhere;      // whether every class has some mass, because of smoothing
+    bool plain;           // whether the sum of t is all that is asked for
     double total = 0, weighted = 0, weights = 0;  // sums of t, w t and, if everywhere, w
     double with_t = 0, with_weight = 0;   // sums of w t and of w times the scaled logit relative to the largest
     bool sound = true;                    // whether every t is finite and at least 0

@@ -193,3 +193,25 @@ def test_many_classes_in_float64_sums(backend, rng, dtype, n_classes):
         row = logits[i].astype(np.float64)
         truth = math.log(math.fsum(np.exp(row - row.max()))) + row.max() - row[y]
         assert abs(values[i] - truth) <= 8 * np.finfo(dtype).eps * (1 + truth)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [3, 70, 300])
+def test_a_wide_softcap_keeps_the_digits_of_small_logits(backend, rng, dtype, n_classes):
+    """cap·tanh(z / cap) for |z| far below the cap is z less a hair; 1 − exp would lose all that z has to say."""
+    cap = 1e6
+    loss = CrossEntropy(softcap=cap)
+    logits = (rng.normal(size=(6, n_classes)) * np.logspace(-6, 2, 6)[:, None]).astype(dtype)
+    logits[0, :2] = 0, -0.0
+    targets = rng.integers(0, n_classes, 6)
+    values, gradient = loss.value_and_gradient(logits, targets, reduction="none")
+    u = np.finfo(dtype).eps / 2
+    for i, row in enumerate(logits):
+        z = [exact.mp.mpf(float(x)) for x in row]
+        capped = [cap * exact.mp.tanh(x / cap) for x in z]
+        p, log_p = exact.softmax(capped)
+        slope = [1 - exact.mp.tanh(x / cap) ** 2 for x in z]
+        true = exact.floats([f * (q - (k == targets[i])) for k, (f, q) in enumerate(zip(slope, p, strict=True))])
+        limit = u * (16 + 4 * (1 + float(np.abs(row).max())))
+        assert abs(values[i] + log_p[targets[i]]) <= limit * (1 + values[i])
+        np.testing.assert_array_less(np.abs(gradient[i] - true), limit)

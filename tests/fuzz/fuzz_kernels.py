@@ -111,7 +111,7 @@ class Scene:
         """Whether to call the kernel's functions, and not the loss object's methods."""
         if not hasattr(self.loss, "_recipe") or self.rng.integers(2):
             return False
-        return dispatch.runner(self.loss._recipe(self.n_classes), self.targets) is cpu
+        return dispatch.runner(self.loss._recipe(self.n_classes)) is cpu
 
     def _ask_reference(self):
         self.value, self.gradient, self.product, self.diagonal = run(self, everything(self), backend=reference)
@@ -180,7 +180,7 @@ def run(scene, call, *, backend, operation=None):
         if second in wanted:
             runner = backend
             if backend is cpu:
-                runner = dispatch.runner(recipe, call.targets)
+                runner = dispatch.runner(recipe)
             out = call.gradient if operation else np.empty_like(call.logits)
             along = (call.direction,) if second == "hessian_product" else ()
             getattr(runner, f"{name}_{second}")(
@@ -420,7 +420,7 @@ def malformed(rng, log, counts):
     counts["malformed calls, refused", name] += 1
     arguments = {"logits": logits, "targets": targets} | options | wrong[name]()
     function = getattr(cpu, f"{skeleton(recipe)}_evaluate")
-    if dispatch.runner(recipe, targets) is not cpu:
+    if dispatch.runner(recipe) is not cpu:
         function, recipe = cpu.softmax_evaluate, dispatch.SoftmaxRecipe()
     try:
         function(recipe, arguments.pop("logits"), arguments.pop("targets"), **arguments)

@@ -5,7 +5,7 @@ import pytest
 
 from kullback.errors import InputError, ShapeError, TargetError
 from kullback.kernels import cpu
-from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
+from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
 RECIPE = SoftmaxRecipe(smoothing=0.1)
@@ -139,6 +139,8 @@ def test_a_bad_soft_target_is_named(rng, value):
         cpu.softmax_evaluate(RECIPE, z, ClassRows(rows))
     with pytest.raises(TargetError, match="row 123, column 45"):
         cpu.softmax_targets(ClassRows(rows), 70, class_weight=np.ones(70))
+    with pytest.raises(TargetError, match="row 123, column 45"):
+        cpu.margin_evaluate(MarginRecipe(), z, ClassRows(rows))
     with pytest.raises(TargetError, match="row 123, column 45"):
         cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(rows))
 

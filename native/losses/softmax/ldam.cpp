@@ -8,21 +8,40 @@ struct Ldam : SoftmaxLoss {
 
     explicit Ldam(const Job&) {}
 
-    // With E = e^D the cost is -log p + log(p + E (1 - p)), where the second logarithm is that of 1 + (E - 1)(1 - p):
-    // nothing cancels. Where E is too large to be a number it is D + log((1 - p) + p / E).
+    // The margin D, and with E = e^D: 1 / E, (E - 1) / E, and E - 1 where that is a number.
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V margin) const {
+    struct Shift {
+        V margin, inverse, keeps, more;
+    };
+    template <class V>
+    KULLBACK_INLINE Shift<V> shift_of(V margin) const {
         using T = Scalar<V>;
-        if (y.knows_log_miss) return far_out<V>(y, margin);
         const ExpAndRest<V> by = exp_and_rest<V>(-margin);
-        const V inverse = by.exp, keeps = by.rest;               // 1 / E and (E - 1) / E
-        const V rest = y.miss + inverse * y.p;                   // (p + E (1 - p)) / E
-        const V pull = T(1) / rest;
         const Mask<V> moderate = margin <= T(largest_moderate_shift);
-        const V more =
-            select<V>(moderate, keeps * y.miss / select<V>(moderate, inverse, splat<V>(T(1))), keeps * y.p * pull);
-        const V log = log1p_nonnegative<V>(more);
-        return {select<V>(moderate, log, margin - log) - y.log_p, pull, pull * (y.p * inverse * pull)};
+        return {margin, by.exp, by.rest, keep<V>(moderate, by.rest / select<V>(moderate, by.exp, splat<V>(T(1))))};
+    }
+    template <class V, class T>
+    static KULLBACK_INLINE Shift<V> splat_shift(const Shift<T>& x) {
+        return {splat<V>(x.margin), splat<V>(x.inverse), splat<V>(x.keeps), splat<V>(x.more)};
+    }
+
+    // The cost is -log p + log(p + E (1 - p)), where the second logarithm is that of 1 + (E - 1)(1 - p): nothing cancels.
+    // Where E is too large to be a number, which happens in double alone, it is D + log((1 - p) + p / E).
+    template <class V>
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>& shift) const {
+        using T = Scalar<V>;
+        if (y.knows_log_miss) return far_out<V>(y, shift.margin);
+        const V rest = y.miss + shift.inverse * y.p;  // (p + E (1 - p)) / E
+        const V pull = T(1) / rest;
+        V log;
+        if constexpr (sizeof(T) == 4) {
+            log = log1p_nonnegative<V>(shift.more * y.miss, shift.inverse * pull);
+        } else {
+            const Mask<V> moderate = shift.margin <= T(largest_moderate_shift);
+            log = log1p_nonnegative<V>(select<V>(moderate, shift.more * y.miss, shift.keeps * y.p * pull));
+            log = select<V>(moderate, log, shift.margin - log);
+        }
+        return {log - y.log_p, pull, pull * (y.p * shift.inverse * pull)};
     }
 
     // The same by log-odds, for a class so likely that 1 - p may be no number any more.

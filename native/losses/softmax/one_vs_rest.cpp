@@ -4,7 +4,7 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct OneVsRest : SoftmaxLoss {
-    static constexpr bool looks_at_all = true, apart = true, off_is_log = true;
+    static constexpr bool looks_at_all = true, apart = true, logs = true;
 
     explicit OneVsRest(const Job&) {}
 

@@ -26,6 +26,7 @@ def family(
     offset: Array | None = None,
     softcap: float = 0.0,
     z_loss: float = 0.0,
+    divergence: bool = False,
 ) -> Summary: ...
 def targets(
     sigmoid: bool,

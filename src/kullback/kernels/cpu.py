@@ -243,7 +243,7 @@ def margin_evaluate(
     per_example: Array | None = None,
     gradient: Array | None = None,
 ) -> Evaluation:
-    """Loss of every row and, if asked for, its gradient, for class indices; see the reference."""
+    """Loss of every row and, if asked for, its gradient; see the reference."""
     return _run(
         _EVALUATE,
         _as_softmax(recipe),
@@ -268,7 +268,7 @@ def margin_hessian_product(
     scale: float = 1.0,
     out: Array,
 ) -> None:
-    """Write the Hessian times the direction into `out`, for class indices; see the reference."""
+    """Write the Hessian times the direction into `out`; see the reference."""
     _run(
         _PRODUCT,
         _as_softmax(recipe),
@@ -292,7 +292,7 @@ def margin_hessian_diagonal(
     scale: float = 1.0,
     out: Array,
 ) -> None:
-    """Write the diagonal of the Hessian into `out`, for class indices; see the reference."""
+    """Write the diagonal of the Hessian into `out`; see the reference."""
     _run(
         _DIAGONAL,
         _as_softmax(recipe),
@@ -489,6 +489,7 @@ def _run(
         offset,
         softcap,
         z_loss,
+        isinstance(recipe, SoftmaxRecipe) and recipe.divergence,
     )
     _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
     if out is not None and target is not out:

@@ -1,7 +1,7 @@
 """Which backend runs a recipe: the active one or, for what it lacks, the reference.
 
-The C++ kernels run every loss of the softmax and sigmoid families, but for an asymmetric one whose clip is next to 0,
-and hinges on class indices. What they lack runs on the NumPy reference, which is right but slow; ``loss.backend`` says
+The C++ kernels run every loss of the softmax, sigmoid and margin families on every target form, but for an asymmetric
+loss whose clip is next to 0. What they lack runs on the NumPy reference, which is right but slow; ``loss.backend`` says
 where a loss runs, so nobody has to guess.
 """
 
@@ -12,7 +12,6 @@ from typing import TypeAlias, cast
 
 from kullback import kernels
 from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe, SoftmaxRecipe
-from kullback.targets import ClassIndices, Targets
 
 Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe
 
@@ -21,32 +20,27 @@ _LEAST_CLIP = 1e-30
 
 
 def backend_of(recipe: Recipe) -> str:
-    """The name of the backend that runs the recipe on class indices here: ``"cpu"`` or ``"reference"``.
+    """The name of the backend that runs the recipe here: ``"cpu"`` or ``"reference"``.
 
     >>> backend_of(SoftmaxRecipe())
     'cpu'
     """
-    return runner(recipe, None).__name__.rpartition(".")[2]
+    return runner(recipe).__name__.rpartition(".")[2]
 
 
-def runner(recipe: Recipe, targets: Targets | None) -> kernels.Kernels:
-    """The backend module that runs the recipe: the active one if it can, else the reference.
-
-    Args:
-        recipe: the loss.
-        targets: what it is to run on; None stands for class indices or labels.
-    """
+def runner(recipe: Recipe) -> kernels.Kernels:
+    """The backend module that runs the recipe: the active one if it can, else the reference."""
     active = kernels.active()
-    if active.__name__.endswith(".cpu") and not _native_runs(recipe, targets):
+    if active.__name__.endswith(".cpu") and not _native_runs(recipe):
         return cast(kernels.Kernels, importlib.import_module("kullback.kernels.reference"))
     return active
 
 
-def _native_runs(recipe: Recipe, targets: Targets | None) -> bool:
+def _native_runs(recipe: Recipe) -> bool:
     from kullback.kernels import _native
 
     if recipe.family not in _native.families(isinstance(recipe, SigmoidRecipe)):
         return False
     if isinstance(recipe, SigmoidRecipe):
         return recipe.family != "asymmetric" or recipe.parameters[2] == 0 or recipe.parameters[2] >= _LEAST_CLIP
-    return not isinstance(recipe, MarginRecipe) or targets is None or isinstance(targets, ClassIndices)
+    return True

@@ -35,6 +35,8 @@ class SoftmaxRecipe:
         offset: (C,) float64 added to the scaled logits (logit adjustment), or None.
         softcap: c > 0: logits become c·tanh(logit / c), but −inf stays −inf; None for none.
         z_loss: λ ≥ 0.
+        divergence: whether Σ_k s_k·log(s_k / S) is added to a row's loss, which makes cross-entropy the
+            Kullback–Leibler divergence from the target; only that family has it.
     """
 
     family: str = "cross_entropy"
@@ -46,6 +48,7 @@ class SoftmaxRecipe:
     offset: NDArray[np.float64] | None = None
     softcap: float | None = None
     z_loss: float = 0.0
+    divergence: bool = False
 
 
 @dataclass(frozen=True, eq=False)

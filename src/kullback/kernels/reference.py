@@ -247,6 +247,10 @@ class _SoftmaxRows:
         self.z_loss = recipe.z_loss * total
         if recipe.z_loss:
             self.value += _times(self.z_loss[:, 0], self.softmax.lse**2)
+        if recipe.divergence:
+            share = np.divide(s, total, out=np.ones_like(s), where=(s > 0) & (total > 0))
+            # at the minimum the difference of two equal numbers may round to a hair below zero
+            self.value = np.maximum(self.value + (s * np.log(share)).sum(axis=1), 0.0)
 
     def split(self) -> tuple[Float, Float, Float, Float]:
         """b and c (n, C) of all classes but the largest, and a and h (n, 1) of that one."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback.kernels.recipe import Evaluation
+from kullback.kernels.recipe import SoftmaxRecipe
 from kullback.losses import base
-from kullback.losses.base import Array, Float
+from kullback.losses.base import Float
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.losses.softmax_loss import SoftmaxLoss
-from kullback.targets import ClassIndices, ClassTargets, Targets, counted_rows
+from kullback.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -79,35 +79,8 @@ class KullbackLeibler(SoftmaxLoss):
     def _lowest(self, s: Float) -> Float:
         return np.zeros(len(s))
 
-    def _evaluate(
-        self,
-        logits: Array,
-        targets: ClassTargets,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        per_example: Array | None,
-        gradient: Array | None,
-    ) -> Evaluation:
-        n, n_classes = logits.shape
-        if isinstance(targets, ClassIndices) and not self.label_smoothing:
-            return super()._evaluate(
-                logits, targets, row_weight=row_weight, scale=scale, per_example=per_example, gradient=gradient
-            )
-        losses = np.empty(n)
-        evaluation = super()._evaluate(
-            logits, targets, row_weight=row_weight, scale=scale, per_example=losses, gradient=gradient
-        )
-        counted = np.flatnonzero(counted_rows(targets, row_weight, self.ignore_index))
-        for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
-            entropy = super()._lowest(self._effective(targets[rows].dense(n_classes)))
-            if row_weight is not None:
-                entropy *= row_weight[rows]
-            # at the minimum the difference of two equal numbers may round to a hair below zero
-            losses[rows] = np.maximum(losses[rows] - entropy, 0.0)
-        if per_example is not None:
-            per_example[...] = losses
-        return Evaluation(float(losses.sum()), evaluation.infinite_row)
+    def _recipe(self, n_classes: int) -> SoftmaxRecipe:
+        return replace(super()._recipe(n_classes), divergence=True)
 
 
 def _x_log_x(x: Float) -> Float:

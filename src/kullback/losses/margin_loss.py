@@ -207,7 +207,7 @@ class MarginLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe, targets).margin_evaluate(
+        return dispatch.runner(recipe).margin_evaluate(
             recipe,
             logits,
             targets,
@@ -229,7 +229,7 @@ class MarginLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).margin_hessian_product(
+        dispatch.runner(recipe).margin_hessian_product(
             recipe,
             logits,
             targets,
@@ -244,7 +244,7 @@ class MarginLoss(Loss):
         self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).margin_hessian_diagonal(
+        dispatch.runner(recipe).margin_hessian_diagonal(
             recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 

@@ -303,7 +303,7 @@ class SigmoidLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe, targets).sigmoid_evaluate(
+        return dispatch.runner(recipe).sigmoid_evaluate(
             recipe,
             logits,
             targets,
@@ -325,7 +325,7 @@ class SigmoidLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).sigmoid_hessian_product(
+        dispatch.runner(recipe).sigmoid_hessian_product(
             recipe,
             logits,
             targets,
@@ -340,7 +340,7 @@ class SigmoidLoss(Loss):
         self, logits: Array, targets: LabelRows, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).sigmoid_hessian_diagonal(
+        dispatch.runner(recipe).sigmoid_hessian_diagonal(
             recipe,
             logits,
             targets,

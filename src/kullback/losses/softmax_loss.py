@@ -324,7 +324,7 @@ class SoftmaxLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe, targets).softmax_evaluate(
+        return dispatch.runner(recipe).softmax_evaluate(
             recipe,
             logits,
             targets,
@@ -346,7 +346,7 @@ class SoftmaxLoss(Loss):
         out: Array,
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).softmax_hessian_product(
+        dispatch.runner(recipe).softmax_hessian_product(
             recipe,
             logits,
             targets,
@@ -361,7 +361,7 @@ class SoftmaxLoss(Loss):
         self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe, targets).softmax_hessian_diagonal(
+        dispatch.runner(recipe).softmax_hessian_diagonal(
             recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 
