@@ -178,12 +178,10 @@ struct SigmoidRows {
     static constexpr int64_t size = 4096 / sizeof(T);  // of a tile, in elements
 
     struct Tile {
-        struct Weights {
-            alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
-        };
         alignas(64) T logits[size], labels[size], values[size], out[size];
-        Weights weight, share;            // by column
-        Weights own_weight, own_share;  // by element, where rows or elements have weights of their own
+        alignas(64) T counts[size];  // 0 for ignored labels, 1 for others, if any is ignored
+        alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
+        alignas(64) T on_share[size + 4 * lanes<T>], off_share[size + 4 * lanes<T>];
     };
 
     // Where a tile lies: some whole rows, or a piece of one.
@@ -196,7 +194,7 @@ struct SigmoidRows {
     const T *weight, *positive;
     const bool even_weights;  // whether all labels weigh the same
     bool weightless = false;  // whether a label weighs nothing
-    const double scale_off, scale_on;  // of the output
+    const double scale_off, scale_on;  // of the output, but for row weights
     Tile& tile;
     LabelRun<T> run;
 
@@ -205,7 +203,8 @@ struct SigmoidRows {
           weight(static_cast<const T*>(j.class_weight)),
           positive(static_cast<const T*>(j.positive_weight)),
           even_weights(all_same(weight, j.classes) && all_same(positive, j.classes)),
-          scale_off(j.scale * j.inverse_temperature * (output == LabelOutput::diagonal ? j.inverse_temperature : 1.0)),
+          scale_off((j.targets.row_weight ? 1.0 : j.scale) * j.inverse_temperature *
+                    (output == LabelOutput::diagonal ? j.inverse_temperature : 1.0)),
           // the loss falls with the logit of a label that holds; second derivatives have one sign for both
           scale_on(output == LabelOutput::diagonal ? scale_off : -scale_off),
           tile(t) {
@@ -231,19 +230,16 @@ struct SigmoidRows {
         for (int64_t j = 0; j < run.period + 2 * lanes<T>; ++j) {
             const int64_t k = column + j % width;
             const T on = on_weight(k), off = off_weight(k);
-            tile.weight.on[j] = on;
-            tile.weight.off[j] = off;
-            tile.share.on[j] = on * T(scale_on);
-            tile.share.off[j] = off * T(scale_off);
+            tile.on[j] = on;
+            tile.off[j] = off;
+            tile.on_share[j] = on * T(scale_on);
+            tile.off_share[j] = off * T(scale_off);
             weightless |= off == 0;
         }
-        use(tile.weight, tile.share);
-    }
-    void use(const typename Tile::Weights& weights, const typename Tile::Weights& shares) {
-        run.on = weights.on;
-        run.off = weights.off;
-        run.on_share = shares.on;
-        run.off_share = shares.off;
+        run.on = tile.on;
+        run.off = tile.off;
+        run.on_share = tile.on_share;
+        run.off_share = tile.off_share;
     }
 
     static bool packed(const Matrix& m, const Place& at) {
@@ -268,65 +264,49 @@ struct SigmoidRows {
         run.labels = tile.labels;
     }
 
-    // Rows of weight 0 count as logits and labels of 0, and their output is 0.
-    void apply_row_weights(const Place& at) {
-        const double* weights = job.targets.row_weight + at.row;
+    // Rows of weight 0 count as logits and labels of 0.
+    void strike_rows(const Place& at) {
         for (int64_t r = 0; r < at.rows; ++r) {
-            const int64_t first = r * at.columns;
-            const T share_on = T(weights[r] * scale_on), share_off = T(weights[r] * scale_off);
-            T *__restrict on = tile.own_share.on + first, *__restrict off = tile.own_share.off + first;
-            const T *w_on = tile.weight.on, *w_off = tile.weight.off;
-            if (even_weights) {
-                const T even_on = w_on[0] * share_on, even_off = w_off[0] * share_off;
-                for (int64_t k = 0; k < at.columns; ++k) on[k] = even_on, off[k] = even_off;
-            } else {
-                for (int64_t k = 0; k < at.columns; ++k) on[k] = w_on[k] * share_on, off[k] = w_off[k] * share_off;
-            }
-            if (weights[r] != 0) continue;
+            if (job.targets.row_weight[at.row + r] != 0) continue;
             own(at);
-            for (int64_t k = first; k < first + at.columns; ++k) tile.logits[k] = tile.labels[k] = 0;
+            for (int64_t k = r * at.columns; k < (r + 1) * at.columns; ++k) tile.logits[k] = tile.labels[k] = 0;
         }
     }
 
-    // Ignored labels weigh nothing, whatever their logit.
-    void strike_ignored(const Place& at) {
+    // So do ignored labels, whatever their logit. Whether there are any.
+    bool strike_ignored(const Place& at) {
         const int64_t n = at.count();
         const T ignored = T(job.targets.ignore_index);
         int32_t some = 0;
         for (int64_t k = 0; k < n; ++k) some |= int32_t(run.labels[k] == ignored);
-        if (!some) return;
-        own(at);
-        own_weights(at);
-        T *__restrict logits = tile.logits, *__restrict labels = tile.labels;
-        T *__restrict on = tile.own_weight.on, *__restrict off = tile.own_weight.off;
-        T *__restrict share_on = tile.own_share.on, *__restrict share_off = tile.own_share.off;
+        if (!some) return false;
+        T *__restrict logits = tile.logits, *__restrict labels = tile.labels, *__restrict counts = tile.counts;
+        if (run.logits != logits) std::memcpy(logits, run.logits, size_t(n) * sizeof(T));
+        if (run.labels != labels) std::memcpy(labels, run.labels, size_t(n) * sizeof(T));
+        run.logits = logits;
+        run.labels = labels;
         for (int64_t k = 0; k < n; ++k) {
-            const bool counts = labels[k] != ignored;
-            logits[k] = counts ? logits[k] : T(0);
-            labels[k] = counts ? labels[k] : T(0);
-            on[k] = counts ? on[k] : T(0);
-            off[k] = counts ? off[k] : T(0);
-            share_on[k] = counts ? share_on[k] : T(0);
-            share_off[k] = counts ? share_off[k] : T(0);
+            const bool known = labels[k] != ignored;
+            counts[k] = known ? T(1) : T(0);
+            logits[k] = known ? logits[k] : T(0);
+            labels[k] = known ? labels[k] : T(0);
         }
+        return true;
     }
 
-    // Lays the weights out by element. Shares are there already if rows have weights.
-    void own_weights(const Place& at) {
+    // What a sweep left out: ignored labels are worth nothing, and the output of a row has its weight.
+    void weigh(const Place& at, bool struck) {
         for (int64_t r = 0; r < at.rows; ++r) {
-            const int64_t first = r * at.columns;
-            copy_columns(tile.weight, tile.own_weight, first, at.columns);
-            if (!job.targets.row_weight) copy_columns(tile.share, tile.own_share, first, at.columns);
-        }
-        use(tile.own_weight, tile.own_share);
-        run.period = size + 2 * lanes<T>;
-    }
-    void copy_columns(const typename Tile::Weights& from, typename Tile::Weights& to, int64_t first, int64_t columns) const {
-        if (even_weights) {
-            for (int64_t k = first; k < first + columns; ++k) to.on[k] = from.on[0], to.off[k] = from.off[0];
-        } else {
-            std::memcpy(to.on + first, from.on, size_t(columns) * sizeof(T));
-            std::memcpy(to.off + first, from.off, size_t(columns) * sizeof(T));
+            const int64_t first = r * at.columns, columns = at.columns;
+            T *__restrict values = tile.values + first, *__restrict out = run.out ? run.out + first : nullptr;
+            const T* __restrict counts = tile.counts + first;
+            const T factor = job.targets.row_weight ? T(job.targets.row_weight[at.row + r] * job.scale) : T(1);
+            if (struck) {
+                for (int64_t k = 0; k < columns; ++k) values[k] *= counts[k];
+                for (int64_t k = 0; out && k < columns; ++k) out[k] *= counts[k] * factor;
+            } else {
+                for (int64_t k = 0; out && k < columns; ++k) out[k] *= factor;
+            }
         }
     }
 
@@ -459,11 +439,8 @@ struct SigmoidRows {
         run.count = n;
         run.logits = read(job.logits, at, tile.logits);
         run.labels = read(job.targets.rows, at, tile.labels);
-        if (job.targets.row_weight) {
-            apply_row_weights(at);
-            own_weights(at);
-        }
-        if (job.targets.has_ignore) strike_ignored(at);
+        if (job.targets.row_weight) strike_rows(at);
+        const bool struck = job.targets.has_ignore && strike_ignored(at);
         if (weightless) strike_weightless(at);
         const bool hard = all_hard(at);
         if (!hard) {
@@ -477,12 +454,13 @@ struct SigmoidRows {
         run.values = tile.values;
         const bool direct = job.out && (job.out_stride == at.columns || at.rows == 1);
         T* target = job.out ? static_cast<T*>(job.out) + at.row * job.out_stride + at.column : nullptr;
-        run.out = direct ? target : tile.out;
+        run.out = !job.out || direct ? target : tile.out;
         if (hard && job.smoothing == 0) {
             sweep_labels<T, Output, true>(run, side);
         } else {
             sweep_labels<T, Output, false>(run, side);
         }
+        if (struck || (job.targets.row_weight && Output != LabelOutput::value)) weigh(at, struck);
         if (Output == LabelOutput::diagonal && job.direction.data) {
             const T* direction = read(job.direction, at, tile.values);
             for (int64_t k = 0; k < n; ++k) run.out[k] *= direction[k];
@@ -514,8 +492,8 @@ void sigmoid_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
     }
 }
 
-// How many labels of row i are not ignored.
-inline int64_t known_labels(const Job& job, int64_t i) {
+// How many labels of row i are not ignored; up to the first one if only that is of interest.
+inline int64_t known_labels(const Job& job, int64_t i, bool only_whether) {
     if (!job.targets.has_ignore) return job.classes;
     const Matrix& labels = job.targets.rows;
     int64_t known = 0;
@@ -523,15 +501,17 @@ inline int64_t known_labels(const Job& job, int64_t i) {
         using S = decltype(sample);
         const S* t = static_cast<const S*>(labels.data) + i * labels.row_stride;
         const S ignored = S(job.targets.ignore_index);
-        int32_t count = 0;  // compilers vectorise this
         if (double(ignored) != double(job.targets.ignore_index)) {
-            count = int32_t(job.classes);  // no number of this type is ignored
+            known = job.classes;  // no number of this type is ignored
+        } else if (only_whether) {
+            for (int64_t k = 0; k < job.classes && !known; ++k) known = t[k * labels.column_stride] != ignored;
         } else if (labels.column_stride == 1) {
+            int32_t count = 0;  // compilers vectorise this
             for (int64_t k = 0; k < job.classes; ++k) count += int32_t(t[k] != ignored);
+            known = count;
         } else {
-            for (int64_t k = 0; k < job.classes; ++k) count += int32_t(t[k * labels.column_stride] != ignored);
+            for (int64_t k = 0; k < job.classes; ++k) known += t[k * labels.column_stride] != ignored;
         }
-        known = count;
     });
     return known;
 }
@@ -541,7 +521,7 @@ inline int64_t known_labels(const Job& job, int64_t i) {
 inline void sigmoid_targets(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
     for (int64_t i = begin; i < end; ++i) {
         double weight = job.targets.row_weight ? job.targets.row_weight[i] : 1.0;
-        const int64_t known = weight != 0 || job.per_example ? known_labels(job, i) : 0;
+        const int64_t known = weight != 0 || job.per_example ? known_labels(job, i, !job.per_example) : 0;
         if (job.per_example) static_cast<double*>(job.per_example)[i] = double(known);
         if (job.targets.has_ignore && known == 0) weight = 0;
         report.counted += weight != 0;
