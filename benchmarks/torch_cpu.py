@@ -2,7 +2,9 @@
 
 Everything whose time is compared runs in one process, in turns; the figures are medians. Each contender has a gradient
 of its own, and dropping its last one belongs to its step. Memory is measured in a process for each contender. Writes
-``results/torch_cpu.json``, one entry per set; ``--only`` measures some sets and leaves the others as they are.
+``results/torch_cpu.json``, one entry per set; ``--only`` measures some sets and leaves the others as they are. Without
+it everything is measured but ``layer-bfloat16-whole``, which alone takes half an hour where the processor has no
+bfloat16 products: PyTorch's time, once.
 
     python benchmarks/torch_cpu.py [--only float32-3 ...] [--rounds 7] [--threads 2] [--no-store] [--quick] [--list]
 """
@@ -42,6 +44,7 @@ LAYER = (2048, 1024, 64_000)  # N, D, C
 # bfloat16 products.
 BFLOAT16_LAYER = (64, 1024, 64_000)
 QUICK_LAYER = (64, 256, 8000)
+SLOW = "layer-bfloat16-whole"
 # at most, of eager PyTorch's time and memory, and of the time of PyTorch's own chunked function
 TIME_BARS = {"eager": 1.0, "torch_chunked": 1.0}
 MEMORY_BARS = {"eager": 1 / 8}
@@ -212,6 +215,7 @@ def sets(quick: bool) -> dict[str, Callable[[int, int], dict[str, Any]]]:
         most = 3 if dtype == "float32" else 1
         found[f"layer-{dtype}"] = lambda rounds, threads, s=timed, d=dtype, m=most: layer_times(s, d, min(m, rounds))
         found[f"memory-{dtype}"] = lambda rounds, threads, s=whole, d=dtype: layer_memory(s, d, threads)
+    found[SLOW] = lambda rounds, threads: layer_times(QUICK_LAYER if quick else LAYER, "bfloat16", 1)
     return found
 
 
@@ -253,7 +257,7 @@ def main() -> int:
     if unknown := set(options.only) - set(known):
         parser.error(f"no such sets: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     rows = {}
-    for name in options.only or known:
+    for name in options.only or [name for name in known if name != SLOW]:
         torch._dynamo.reset()
         rows[name] = known[name](options.rounds, options.threads)
         print(described(name, rows[name]), flush=True)

@@ -87,6 +87,7 @@ PUBLIC = {
     "examples": lambda z: kt.cross_entropy(z, TARGET, WEIGHT, denominator="examples"),
     "per example": lambda z: kt.cross_entropy(z, TARGET, reduction="none"),
     "soft": lambda z: kt.cross_entropy(z, torch.linspace(0, 1, N * C).reshape(N, C), softcap=3.0, z_loss=0.1),
+    "soft, below 0": lambda z: kt.cross_entropy(z, torch.linspace(-1, 2, N * C).reshape(N, C), WEIGHT),
     "mixture": lambda z: kt.cross_entropy(z, MIXTURE, temperature=1.5),
     "images": lambda z: kt.cross_entropy(z[:6].reshape(2, 3, C).movedim(2, 1), TARGET[:6].reshape(2, 3)),
     "statistics": lambda z: kt.cross_entropy_with_statistics(z, TARGET)[0],
@@ -109,6 +110,7 @@ def differentiated(function, dtype):
     return value.detach(), torch.autograd.grad(value, z, incoming)[0]
 
 
+@pytest.mark.filterwarnings("ignore:soft targets below 0")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", PUBLIC)
 def test_everything_public_takes_that_path_where_the_kernels_do_not_reach(name, dtype, monkeypatch):

@@ -24,7 +24,7 @@ class RowSettings(NamedTuple):
         z_loss: λ >= 0, the weight of the squared log-sum-exp (PaLM, Chowdhery et al. 2022, §5).
         ignore_index: class index of rows that do not count, or None.
         by_mass: whether smoothing gives each class Σt·ε/C, a row's own total, as Kullback's losses do; PyTorch gives
-            ε/C whatever a soft row sums to. For distributions the two agree.
+            ε/C whatever a soft row sums to, and takes entries below 0. For distributions the two agree.
     """
 
     smoothing: float = 0.0

@@ -17,9 +17,10 @@ device (`RowLoss.from_recipe`). `targets` is a `kullback.torch.rows.TargetRows`:
 two classes and a share.
 
 **Targets that cannot be used.** A kernel cannot raise, and finding out on the host would stop the stream at every
-step. So a row whose class is out of range, whose soft target is negative or not finite, or whose share is outside
-[0, 1] gets a NaN loss and a NaN gradient, and ``status`` says why; every other row is what it would be without it.
-A mean over the batch is then NaN at once rather than quietly wrong. `check_targets` names the row and the value.
+step. So a row whose class is out of range, whose soft target is not finite (or negative, where the loss goes
+``by_mass``), or whose share is outside [0, 1] gets a NaN loss and a NaN gradient, and ``status`` says why; every other
+row is what it would be without it. A mean over the batch is then NaN at once rather than quietly wrong.
+`check_targets` names the row and the value.
 
 **Precision.** Logits of float32, bfloat16 and float16, everything between in float32. 1 − p of a confident row keeps
 its digits, and so do its loss and its gradient.

@@ -59,9 +59,9 @@ def shift_block(shifts, column, n_classes):
 
 
 @triton.jit
-def not_mass(t):
-    """Whether any entry of a row's target is negative, infinite or NaN."""
-    good = (t >= 0) & (t < float("inf"))
+def not_mass(t, BY_MASS: tl.constexpr):
+    """Whether any entry of a row's target is infinite or NaN, or negative, which PyTorch's convention takes."""
+    good = (t < float("inf")) & (t >= 0 if BY_MASS else t > float("-inf"))
     return tl.max(tl.where(good, 0, 1), axis=1)
 
 
@@ -174,7 +174,7 @@ def dense_rows_kernel(
             w = weight_block(class_weight, column, n_classes)
             old_top = top
             top, equal, rest = gather_top(u, top, equal, rest)
-            wrong = tl.maximum(wrong, not_mass(t))
+            wrong = tl.maximum(wrong, not_mass(t, BY_MASS))
             mass += tl.sum(t, axis=1)
             hot_weight, hot_pull = gather_pull(u, t * w[None, :], old_top, top, hot_weight, hot_pull)
             if SMOOTH:
@@ -188,7 +188,7 @@ def dense_rows_kernel(
     w = weight_block(class_weight, head, n_classes)
     old_top = top
     top, equal, rest = gather_top(u, top, equal, rest)
-    wrong = tl.maximum(wrong, not_mass(t))
+    wrong = tl.maximum(wrong, not_mass(t, BY_MASS))
     mass += tl.sum(t, axis=1)
     hot_weight, hot_pull = gather_pull(u, t * w[None, :], old_top, top, hot_weight, hot_pull)
     if SMOOTH:

@@ -83,9 +83,10 @@ def softmax_evaluate(
 ) -> RowResult:
     """Loss of every row and, if asked for, its gradient, in one kernel. Nothing here waits for the device.
 
-    A target that cannot be used (a class out of range; a soft entry that is negative or not finite; a share outside
-    [0, 1]) makes its row's loss and gradient NaN and is marked in ``status``: the error cannot be overlooked, other
-    rows are untouched, and no time is spent on waiting for the device. `check_targets` turns it into an exception.
+    A target that cannot be used (a class out of range; a soft entry that is not finite, or negative where the loss
+    goes ``by_mass``; a share outside [0, 1]) makes its row's loss and gradient NaN and is marked in ``status``: the
+    error cannot be overlooked, other rows are untouched, and no time is spent on waiting for the device.
+    `check_targets` turns it into an exception.
 
     Args:
         loss: the loss.

@@ -139,7 +139,7 @@ def _evaluate_block(
         counted = counted & (weight != 0)
     if ignore_index is not None and targets.second is None and not targets.is_soft():
         counted = counted & (targets.first != ignore_index)
-    mass, good = _mass(targets, counted, n_classes, dtype)
+    mass, good = _mass(targets, counted, n_classes, dtype, loss.by_mass)
     valid = counted & good
 
     z = torch.where(valid[:, None], logits.to(dtype), 0.0)
@@ -202,11 +202,14 @@ def _pulled(odds: Odds, own: Tensor) -> Tensor:
     return g.scatter(1, top, at_top - odds.p.gather(1, top) * pull)
 
 
-def _mass(targets: TargetRows, counted: Tensor, n_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _mass(
+    targets: TargetRows, counted: Tensor, n_classes: int, dtype: torch.dtype, by_mass: bool
+) -> tuple[Tensor, Tensor]:
     """Target mass (N, C), zero in rows that do not count, and which rows' targets are valid."""
     if targets.is_soft():
         t = torch.where(counted[:, None], targets.first.to(dtype), 0.0)
-        return t, ((t >= 0) & t.isfinite()).all(dim=1)
+        good = t.isfinite()
+        return t, (good & (t >= 0) if by_mass else good).all(dim=1)
     first = targets.first.long()
     good = (first >= 0) & (first < n_classes)
     share = torch.ones(len(first), dtype=dtype, device=first.device)

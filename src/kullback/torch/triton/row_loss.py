@@ -31,8 +31,8 @@ class RowLoss:
         class_weight: (C,) or None.
         shift: (C,) or None.
         offset: (C,) or None.
-        by_mass: whether smoothing gives each class Σt·ε/C, as Kullback's losses do; PyTorch's convention is ε/C
-            whatever a soft row sums to.
+        by_mass: whether smoothing gives each class Σt·ε/C, as Kullback's losses do, which refuse soft rows below 0.
+            PyTorch's convention is ε/C whatever a soft row sums to, and takes them.
     """
 
     family: str = "cross_entropy"
@@ -130,7 +130,8 @@ def check_targets(result: RowResult, targets: TargetRows, n_classes: int) -> Non
     row = int(bad[0])
     if targets.is_soft():
         entries = targets.first[row]
-        column = int((~((entries >= 0) & entries.isfinite())).nonzero()[0])
+        bad = ~entries.isfinite() if not bool(entries.isfinite().all()) else entries < 0
+        column = int(bad.nonzero()[0])
         raise SoftTargetError(
             f"row {row}, column {column}: soft target {float(entries[column])} is not valid; entries must be finite "
             "and at least 0"
