@@ -1,4 +1,4 @@
-"""One of several processes that share the classes of a loss; `test_parallel` starts them."""
+"""One of several processes that share the classes of a loss, or a network's examples; `test_parallel` starts them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback.torch as kt
 
 N, C, D = 9, 11, 4
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def settings():
@@ -52,6 +53,9 @@ def main(rank, size, store):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     low, high = shards(size)[rank]
     compare(low, high)
+    replicate(rank, size)
+    if VERSION >= (2, 7):  # before, fully_shard does not run on CPUs
+        spread(rank, size)
     dist.barrier()  # a process that leaves early can make another wait for it in vain
     dist.destroy_process_group()
 
@@ -101,6 +105,51 @@ def compare(low, high):
     assert losses.isnan().tolist() == [i == 1 for i in range(N)]
     single = kt.vocab_parallel_cross_entropy(logits[:, low:high].float(), target, empty="zero")
     torch.testing.assert_close(single, F.cross_entropy(logits.float(), target))
+
+
+class Network(torch.nn.Module):
+    """A network that ends in the fused layer and loss, summed over its own examples."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Linear(D, 6)
+        self.head = kt.LinearCrossEntropy(6, C, reduction="sum", label_smoothing=0.1)
+
+    def forward(self, x, y):
+        return self.head(self.body(x).tanh(), y)
+
+
+def examples(rank, size):
+    """The whole batch, and a process' own part of it."""
+    features, target = batch()[-1].float(), batch()[1]
+    return (features, target), (features[rank::size], target[rank::size])
+
+
+def whole_gradients(size):
+    """Of the mean over the processes of their sums."""
+    network = Network()
+    (network(*examples(0, size)[0]) / size).backward()
+    return [p.grad for p in network.parameters()]
+
+
+def replicate(rank, size):
+    network = torch.nn.parallel.DistributedDataParallel(Network())
+    network(*examples(rank, size)[1]).backward()
+    for parameter, wanted in zip(network.parameters(), whole_gradients(size), strict=True):
+        torch.testing.assert_close(parameter.grad, wanted)
+
+
+def spread(rank, size):
+    from torch.distributed.fsdp import fully_shard
+
+    network = Network()
+    mesh = dist.device_mesh.init_device_mesh("cpu", (size,))
+    for part in (network.body, network):
+        fully_shard(part, mesh=mesh)
+    network(*examples(rank, size)[1]).backward()
+    for parameter, wanted in zip(network.parameters(), whole_gradients(size), strict=True):
+        torch.testing.assert_close(parameter.grad.full_tensor(), wanted)
 
 
 if __name__ == "__main__":

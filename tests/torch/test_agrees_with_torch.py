@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -11,7 +13,27 @@ import kullback.torch as kt
 
 N, C = 6, 5
 REDUCTIONS = ["mean", "sum", "none"]
+FUNCTIONS = ["cross_entropy", "nll_loss", "binary_cross_entropy_with_logits", "kl_div"]
+MODULES = ["CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss", "KLDivLoss"]
 SHAPES = [(N, C), (C,), (2, C, 3), (2, C, 2, 2), (2, C, 1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(getattr(kt, name), getattr(F, name)) for name in FUNCTIONS]
+    + [(getattr(kt, name), getattr(torch.nn, name)) for name in MODULES],
+    ids=FUNCTIONS + MODULES,
+)
+def test_signatures_begin_with_those_of_torch(ours, theirs):
+    """The same names, in the same order, with the same defaults and kinds; what is ours comes after and by name."""
+
+    def arguments(function):
+        found = inspect.signature(function).parameters.values()
+        return [(p.name, p.kind, p.default) for p in found]
+
+    mine, wanted = arguments(ours), arguments(theirs)
+    assert mine[: len(wanted)] == wanted
+    assert all(kind == inspect.Parameter.KEYWORD_ONLY for _, kind, _ in mine[len(wanted) :])
 
 
 def tolerance(dtype):

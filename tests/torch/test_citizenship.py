@@ -189,8 +189,37 @@ def test_what_cannot_be_transformed_says_so():
     z, y = torch.randn(3, C), torch.tensor([0, 1, 2])
     with pytest.raises(NotImplementedError, match=r"torch\.func cannot see into it"):
         torch.func.grad(lambda z: kt.functional("focal")(z, y))(z)
-    with pytest.raises(RuntimeError, match="forward mode"):
-        torch.func.jvp(lambda z: kt.cross_entropy(z, y), (z,), (z,))
+
+
+FORWARD = {
+    "cross-entropy": (kt.cross_entropy, F.cross_entropy),
+    "capped": (lambda z, y: kt.cross_entropy(z, y, softcap=3.0), lambda z, y: F.cross_entropy(3 * (z / 3).tanh(), y)),
+    "nll": (lambda z, y: kt.nll_loss(z.log_softmax(1), y), F.cross_entropy),
+    "labels": (
+        lambda z, y: kt.binary_cross_entropy_with_logits(z, F.one_hot(y.clamp_min(0), C)),
+        lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y.clamp_min(0), C).to(z)),
+    ),
+    "layer": (
+        lambda z, y: kt.linear_cross_entropy(z, torch.eye(C, dtype=z.dtype), y),
+        F.cross_entropy,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward_mode(name):
+    """Along one direction, and the whole Hessian, forward over reverse."""
+    ours, theirs = FORWARD[name]
+    z, y = torch.randn(3, C, dtype=torch.float64), torch.tensor([0, 1, -100])
+    along = torch.randn_like(z)
+    found, wanted = (torch.func.jvp(lambda z, f=f: f(z, y), (z,), (along,)) for f in (ours, theirs))
+    torch.testing.assert_close(found, wanted)
+    found, wanted = (torch.func.hessian(lambda z, f=f: f(z, y))(z) for f in (ours, theirs))
+    torch.testing.assert_close(found, wanted)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(z, along)
+        found, wanted = (torch.autograd.forward_ad.unpack_dual(f(dual, y)) for f in (ours, theirs))
+        torch.testing.assert_close((found.primal, found.tangent), (wanted.primal, wanted.tangent))
 
 
 # ------------------------------------------------------------ autograd

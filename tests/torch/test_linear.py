@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -9,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback
 import kullback.torch as kt
 from kullback.errors import InputError
+from kullback.torch import linear_rows
 
 N, D, C = 37, 8, 11
 
@@ -123,6 +126,41 @@ def test_statistics(dtype):
     torch.testing.assert_close(found.log_sum_exp[counts], torch.logsumexp(logits, dim=1)[counts], rtol=1e-4, atol=1e-4)
     assert torch.equal(found.prediction[counts], logits.argmax(dim=1)[counts])
     torch.testing.assert_close(found.accuracy, (logits.argmax(dim=1) == target)[counts].float().mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_are_never_held_as_a_whole(dtype, monkeypatch):
+    rows, classes = 96, 2048
+    input, weight = torch.randn(rows, D).to(dtype).requires_grad_(), torch.randn(classes, D).to(dtype).requires_grad_()
+    target = torch.randint(0, classes, (rows,))
+    held = []
+
+    def seen(function):
+        def run(*args, **keywords):
+            held.extend(a.numel() for a in args if isinstance(a, torch.Tensor) and a.dim() == 2)
+            result = function(*args, **keywords)
+            held.append(result.numel())
+            return result
+
+        return run
+
+    for name, most in (("CHUNK_ELEMENTS", rows * classes // 6), ("BLOCK_ELEMENTS", rows * classes // 8)):
+        monkeypatch.setattr(linear_rows, name, most)
+    for name in ("mm", "addmm"):
+        monkeypatch.setattr(torch, name, seen(getattr(torch, name)))
+    monkeypatch.setattr(linear_rows, "ClassBlock", Spied)
+    kt.linear_cross_entropy(input, weight, target).backward()
+    held += Spied.sizes
+    assert max(held) <= rows * classes // 4
+    assert len(held) > 6
+
+
+class Spied(linear_rows.ClassBlock):
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, settings, logits, *args):
+        self.sizes.append(logits.numel())
+        super().__init__(settings, logits, *args)
 
 
 def test_only_what_is_needed_is_computed():

@@ -1,4 +1,4 @@
-"""Classes spread over 2 and 3 processes against the same loss in one."""
+"""Classes spread over 2 and 3 processes against the same loss in one; networks under PyTorch's own wrappers too."""
 
 from __future__ import annotations
 

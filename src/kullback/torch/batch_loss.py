@@ -35,13 +35,13 @@ def batch_loss(
     logits, target, class_weight, sample_weight, _ = batch
     dtype = value_dtype(logits, target)
     learnt_weight = requires_grad(sample_weight)
-    composite = target.requires_grad() or requires_grad(class_weight)
+    composite = target.requires_grad() or requires_grad(class_weight) or ops.in_forward_mode()
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
     if overwrite_input:
         if composite or learnt_weight or reduction == "none":
             raise NotSupportedError(
-                'overwrite_input=True needs reduction="mean" or "sum", and no gradient for target or weights: '
-                "leave it out"
+                'overwrite_input=True needs reduction="mean" or "sum", no gradient for target or weights and no '
+                "forward-mode derivatives: leave it out"
             )
         value = overwriting_loss(batch, settings, reduction, kind, empty, dtype)
         return value, None

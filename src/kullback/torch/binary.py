@@ -68,6 +68,7 @@ def binary_cross_entropy_with_logits(
         and not target.requires_grad
         and not any(w is not None and w.requires_grad for w in weights)
         and not ops.in_transform()
+        and not ops.in_forward_mode()
     )
     if fused and layout is not None:
         wide = accumulation_dtype(input.dtype)

@@ -430,7 +430,8 @@ def _linear_cross_entropy(
 
 def _loss(layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
     batch = rows.batch
-    if batch.target.requires_grad() or requires_grad(batch.class_weight) or ops.in_transform():
+    composite = batch.target.requires_grad() or requires_grad(batch.class_weight)
+    if composite or ops.in_transform() or ops.in_forward_mode():
         whole = Batch(layer.logits(), batch.target, batch.class_weight, batch.sample_weight, batch.shape)
         return _from_logits(whole, layer, settings, choices)
     return _fused(layer, rows, settings, choices, "")

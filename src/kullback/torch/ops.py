@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kullback.errors import InputError
 from kullback.torch import devices, native, plain, triton
@@ -431,6 +432,11 @@ _gradient_directly = direct(_softmax_gradient, _gradient_context, _gradient_back
 def in_transform() -> bool:
     """Whether a transform of ``torch.func`` is running here."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode derivatives may be asked for here; the operators have none, ordinary operations do."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
