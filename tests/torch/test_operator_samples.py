@@ -42,8 +42,10 @@ def test_samples(op, dtype):
             (value, *gradients), (expected, *wanted), (exact, *exact_gradients), strict=True
         ):
             assert mine.dtype == theirs.dtype
-            bound = (theirs - truth).abs() + 2**-8 * truth.abs() + 1e-7  # one rounding, and float32 inside
             known = truth.isfinite()
+            largest = truth[known].abs().max() if known.any() else 0.0
+            # one rounding, and float32 inside, whose sums may cancel
+            bound = (theirs - truth).abs() + 2**-8 * truth.abs() + 1e-7 + 2**-20 * largest
             assert ((mine - truth).abs() <= bound)[known].all()
     assert n_samples > 3
 

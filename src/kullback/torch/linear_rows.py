@@ -31,7 +31,7 @@ from kullback.torch.settings import RowSettings
 CHUNK_ELEMENTS = 3 * 2**23
 FEWEST_ROWS = 16
 # The same for a block of classes, of which several temporaries are held at once.
-BLOCK_ELEMENTS = 2**21
+BLOCK_ELEMENTS = 3 * 2**19
 
 
 class Wanted(NamedTuple):
