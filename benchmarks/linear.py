@@ -21,19 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+from capped import child, choose, clock, clock_name, ended_after, threads
 
 RESULTS = Path(__file__).resolve().parent / "results" / "linear.json"
 GAPS = (1e-3, 1e-6)
@@ -170,22 +165,6 @@ SOLVERS: dict[str, tuple[Fit, Any, tuple[float, ...]]] = {
 }
 
 
-def clock() -> float:
-    """Seconds: wall clock, or, where KULLBACK_BENCHMARK_CLOCK says ``cpu``, the processor time of this process.
-
-    On one thread the two agree on a machine that does nothing else; on a busy one only processor time can be compared.
-    """
-    return time.process_time() if clock_name() == "cpu" else time.perf_counter()
-
-
-def clock_name() -> str:
-    return os.environ.get("KULLBACK_BENCHMARK_CLOCK", "wall")
-
-
-def threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS", "2"))
-
-
 def objective(X: Matrix, y: Matrix, weights: Matrix, intercept: Matrix) -> float:
     """Mean nats plus the penalty, in float64, by blocks; two-class models are one vector."""
     if len(weights) == 1:
@@ -222,7 +201,7 @@ def measure(data: str, solver: str, dual: float, cap: float) -> None:
     for tol in tolerances:
         seconds = math.inf
         for _ in range(REPEATS):
-            with _ended_after(cap):
+            with ended_after(cap):
                 start = clock()
                 weights, intercept = fit(given, y, tol)
                 taken = clock() - start
@@ -235,17 +214,6 @@ def measure(data: str, solver: str, dual: float, cap: float) -> None:
             break
 
 
-@contextmanager
-def _ended_after(cap: float) -> Iterator[None]:
-    """Inside the ``with`` block this process ends after `cap` seconds of the clock in use, whatever it is doing."""
-    timer = signal.ITIMER_PROF if clock_name() == "cpu" else signal.ITIMER_REAL
-    if math.isfinite(cap):
-        print(json.dumps({"cap": cap}), flush=True)
-        signal.setitimer(timer, cap)
-    yield
-    signal.setitimer(timer, 0)
-
-
 def to_gap(held: dict[str, Any], gap: float) -> float | None:
     """Seconds of the fastest run within a true gap."""
     return min((run["seconds"] for run in held["runs"] if run["gap"] <= gap), default=None)
@@ -253,24 +221,14 @@ def to_gap(held: dict[str, Any], gap: float) -> float | None:
 
 def ladder(data: str, solver: str, dual: float, cap: float) -> dict[str, Any]:
     """The runs of a solver, and after how many seconds a run of it was stopped, if one was."""
-    done = _child("--child", data, solver, repr(dual), repr(cap))
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    held: dict[str, Any] = {"runs": [line for line in lines if "tol" in line]}
-    stopped = done.returncode in (-signal.SIGALRM, -signal.SIGPROF)
+    runs, stopped, failed = child(__file__, "--child", data, solver, repr(dual), repr(cap))
+    held: dict[str, Any] = {"runs": runs}
     if stopped:
         held["stopped_after"] = round(cap, 1)
-    elif done.returncode:
-        held["failed"] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        print(f"    {solver} on {data} failed: {held['failed']}", flush=True)
+    if failed:
+        held["failed"] = failed
+        print(f"    {solver} on {data} failed: {failed}", flush=True)
     return held
-
-
-def _child(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this file in a process of its own."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KULLBACK_NUM_THREADS")
-    environment = {**os.environ, **{name: str(threads()) for name in names}}
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def main() -> None:
@@ -290,7 +248,7 @@ def main() -> None:
         measure(data, solver, float(dual), float(cap))
         return
 
-    os.environ.update(OMP_NUM_THREADS=str(options.threads), KULLBACK_BENCHMARK_CLOCK=options.clock)
+    choose(options.threads, options.clock)
     for data in options.data:
         row(data, options.solvers)
 
@@ -299,9 +257,9 @@ def row(data: str, solvers: list[str]) -> None:
     """Measure some solvers on one data set, and put them into that row of the results."""
     from machine import machine
 
-    done = _child("--bound", data)
-    if done.returncode:
-        print(f"    no bound for {data}: {(done.stderr.strip().splitlines() or ['?'])[-1]}", flush=True)
+    lines, _, failed = child(__file__, "--bound", data)
+    if failed:
+        print(f"    no bound for {data}: {failed}", flush=True)
         return
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"linear": {}}
     held = stored["linear"].get(data, {})
@@ -309,7 +267,7 @@ def row(data: str, solvers: list[str]) -> None:
     if {name: held.get(name) for name in how} != how or "solvers" not in held:
         held = {**how, "solvers": {}}
     stored["linear"][data] = held
-    held.update(json.loads(done.stdout.splitlines()[-1]))
+    held.update(lines[-1])
     X, y = DATA[data]()
     held.update(rows=X.shape[0], columns=X.shape[1], classes=int(y.max()) + 1, dtype=str(X.dtype))
     del X, y

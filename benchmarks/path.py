@@ -1,18 +1,20 @@
 """Choosing C by cross-validation: 10 Cs × 5 folds, against the solvers of scikit-learn's `LogisticRegressionCV`.
 
 Every adapter gets the same Cs, folds and data and scores held-out rows by their log loss, at its own default tolerance.
-A stored row says how long it took, in processor seconds of all threads and in seconds of the clock, which C it chose,
-and how far its scores are from those of fits to a relative gap of 1e-9 at most.
+A stored row says how long it took by the clock in use, which C it chose, and how far its scores are from those of fits
+to a relative gap of 1e-9 at most. Kullback runs first; another adapter is stopped after `CAP` times as long, and counts
+as longer than that.
 
-    python benchmarks/path.py digits kullback lbfgs newton-cg    # adds or replaces these rows of results/path.json
-    python benchmarks/path.py --table
+    python benchmarks/path.py                                      # all of it: five minutes on a quiet machine
+    python benchmarks/path.py --data digits --adapters kullback    # these rows of results/path.json alone
+    python benchmarks/path.py --threads 1 --clock cpu              # on a busy machine
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
-import time
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +22,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow.csv as pa_csv
+from capped import child, choose, clock, clock_name, ended_after, threads
 from datasets import CACHE, letter
 from machine import machine
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegressionCV
 
-from kullback import SoftmaxClassifierCV, get_num_threads
+from kullback import SoftmaxClassifierCV
 
 RESULTS = Path(__file__).resolve().parent / "results" / "path.json"
 CS = np.logspace(-4, 4, 10)
 FOLDS = 5
 SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky")
+OURS = "kullback"
+# Another adapter is stopped after so many seconds, or so many times what Kullback took, whichever is longer.
+LEAST_SECONDS = 20.0
+CAP = 15.0
 
 
 def digits() -> tuple[Any, Any]:
@@ -78,55 +85,61 @@ def theirs(solver: str) -> Callable[[Any, Any], tuple[float, np.ndarray]]:
     return fit
 
 
-def measure(name: str, wanted: list[str]) -> None:
+def measure(name: str, adapter: str, cap: float) -> None:
+    """One adapter, in this process."""
     X, y = SETS[name]()
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"path": {}}
-    row = stored["path"].setdefault(name, {})
-    row["shape"] = [*X.shape, len(np.unique(y))]
-    for adapter in wanted:
-        fit = ours if adapter == "kullback" else theirs(adapter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            processor, clock = time.process_time(), time.perf_counter()
-            C, scores = fit(X, y)
-            row[adapter] = {
-                "processor_seconds": round(time.process_time() - processor, 3),
-                "seconds": round(time.perf_counter() - clock, 3),
-                "C": C,
-                "scores": scores.tolist(),
-            }
-        print(name, adapter, row[adapter], flush=True)
-    if "exact" not in row:
-        row["exact"] = ours(X, y, exact=True)[1].tolist()
-    stored["machine"] = {**machine("scikit-learn", "scipy"), "threads": get_num_threads()}
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    warnings.simplefilter("ignore")
+    with ended_after(cap):
+        start = clock()
+        C, scores = ours(X, y) if adapter == OURS else theirs(adapter)(X, y)
+        seconds = clock() - start
+    print(json.dumps({"seconds": round(seconds, 3), "C": C, "scores": scores.tolist()}), flush=True)
 
 
-def table(stored: dict[str, Any]) -> str:
-    lines = [
-        "| set | solver | processor s | against Kullback | C chosen | worst score off by, nats |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in stored["path"].items():
-        shape = " × ".join(str(n) for n in row["shape"])
-        base = row["kullback"]["processor_seconds"]
-        for adapter in ("kullback", *SOLVERS):
-            if adapter in row:
-                found = row[adapter]
-                off = np.abs(np.array(found["scores"]) - row["exact"]).max()
-                ratio = found["processor_seconds"] / base
-                lines.append(
-                    f"| {name} {shape} | {adapter} | {found['processor_seconds']:.2f} | {ratio:.1f}× "
-                    f"| {found['C']:.3g} | {off:.1g} |"
-                )
-    return "\n".join(lines) + "\n"
+def exact(name: str) -> None:
+    """The scores of exact fits, in this process."""
+    X, y = SETS[name]()
+    print(json.dumps({"shape": [*X.shape, len(np.unique(y))], "exact": ours(X, y, exact=True)[1].tolist()}), flush=True)
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--table"]:
-        print(table(json.loads(RESULTS.read_text())), end="")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--adapters", nargs="*", default=[OURS, *SOLVERS], choices=[OURS, *SOLVERS])
+    parser.add_argument("--threads", type=int, default=threads(), help="of every adapter")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default=clock_name())
+    parser.add_argument("--child", nargs=3, metavar=("DATA", "ADAPTER", "CAP"), help="one adapter, in this process")
+    parser.add_argument("--exact", metavar="DATA", help="scores of exact fits, in this process")
+    options = parser.parse_args()
+    if options.exact:
+        exact(options.exact)
         return
-    measure(sys.argv[1], sys.argv[2:])
+    if options.child:
+        measure(options.child[0], options.child[1], float(options.child[2]))
+        return
+    choose(options.threads, options.clock)
+    for name in options.data:
+        row(name, options.adapters)
+
+
+def row(name: str, adapters: list[str]) -> None:
+    """Measure some adapters on one data set, and put them into that row of the results."""
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"path": {}}
+    how = {"threads": threads(), "clock": clock_name()}
+    held = stored["path"].get(name, {})
+    if {key: held.get(key) for key in how} != how:
+        held = {**how, "adapters": {}, **child(__file__, "--exact", name)[0][-1]}
+    stored["path"][name] = held
+    for adapter in sorted(adapters, key=lambda other: other != OURS):
+        own = held["adapters"].get(OURS, {}).get("seconds", 0.0)
+        cap = math.inf if adapter == OURS else max(LEAST_SECONDS, CAP * own)
+        lines, stopped, failed = child(__file__, "--child", name, adapter, repr(cap))
+        ended = {"stopped_after": round(cap, 1)} if stopped else {"failed": failed}
+        held["adapters"][adapter] = lines[-1] if lines else ended
+        told = {key: value for key, value in held["adapters"][adapter].items() if key != "scores"}
+        print(f"{name:>12} {adapter:<16} {told}", flush=True)
+        stored["machine"] = machine("scikit-learn", "scipy")
+        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 if __name__ == "__main__":

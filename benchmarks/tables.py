@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 LINEAR = HERE.parent / "docs" / "linear.md"
+PATH = HERE.parent / "docs" / "path.md"
 TORCH = HERE.parent / "docs" / "torch.md"
 
 FITS = {
@@ -138,6 +139,35 @@ def _stopped(held: dict[str, Any], name: str) -> bool:
     return "stopped_after" in held["solvers"][name]
 
 
+def paths() -> str:
+    content = load("path")
+    rows = []
+    for name, held in content["path"].items():
+        base = held["adapters"]["kullback"]["seconds"]
+        for adapter, found in held["adapters"].items():
+            if "seconds" in found:
+                off = max(abs(a - b) for a, b in zip(found["scores"], held["exact"], strict=True))
+                cells = [
+                    f"{found['seconds']:.2f}",
+                    f"{found['seconds'] / base:.1f}×",
+                    f"{found['C']:.3g}",
+                    f"{off:.0e}",
+                ]
+            elif "stopped_after" in found:
+                cells = [f"> {found['stopped_after']:.0f}", f"> {found['stopped_after'] / base:.1f}×", "–", "–"]
+            else:
+                cells = ["too large", "–", "–", "–"]
+            rows.append([f"{name}, {' × '.join(map(str, held['shape']))}", adapter, *cells])
+    first = next(iter(content["path"].values()))
+    clock = "processor time" if first["clock"] == "cpu" else "wall clock"
+    head = ["data, rows × columns × classes", "solver", "s", "against Kullback", "C chosen", "worst score off by, nats"]
+    return (
+        f"10 Cs × 5 folds, {first['threads']} thread{'s' if first['threads'] > 1 else ''}, {clock}, each at its own "
+        "default tolerance, against `LogisticRegressionCV`; > where it was stopped after so many seconds "
+        f"(`benchmarks/path.py`; {where(content)}):\n\n{table(head, rows)}"
+    )
+
+
 def _to_gap(runs: list[dict[str, float]], gap: float) -> float | None:
     return min((run["seconds"] for run in runs if run["gap"] <= gap), default=None)
 
@@ -219,6 +249,7 @@ def main() -> int:
         (README, "results", f"{losses()}\n{fits()}"),
         (LINEAR, "linear", linear()),
         (LINEAR, "scaling", scaling()),
+        (PATH, "path", paths()),
         (TORCH, "results", torch_cpu()),
     ):
         text, new = between(path, name, inside)

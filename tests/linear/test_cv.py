@@ -4,11 +4,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score
+from sklearn.metrics import get_scorer, log_loss
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score, cross_validate
 
 from kullback import (
     ClassIndices,
@@ -251,3 +252,51 @@ def test_verbose_prints_a_line_a_fold(noisy, capsys):
     assert capsys.readouterr().out.count("best score") == 5
     SoftmaxPath(CS, verbose=1).fit(*noisy)
     assert capsys.readouterr().out.count("gap") == 5
+
+
+def test_groups_reach_the_splitter(rng):
+    X, y = rng.normal(size=(60, 3)), np.tile([0, 1, 2], 20)
+    groups = np.repeat(np.arange(6), 10)
+    model = SoftmaxClassifierCV(Cs=2, cv=GroupKFold(3)).fit(X, y, groups=groups)
+    folds = list(GroupKFold(3).split(X, y, groups))
+    assert (model.scores_ == SoftmaxClassifierCV(Cs=2, cv=folds).fit(X, y).scores_).all()
+    with pytest.raises(InputError, match="got extra, which is only supported if enable_metadata_routing"):
+        SoftmaxClassifierCV(Cs=2).fit(X, y, extra=1)
+
+
+def test_metadata_is_routed_as_scorers_request(rng):
+    X, y = rng.normal(size=(80, 3)), rng.integers(0, 2, 80)
+    weight = rng.random(80)
+    with sklearn.config_context(enable_metadata_routing=True):
+        deaf, keen = (get_scorer("accuracy").set_score_request(sample_weight=asked) for asked in (False, True))
+        scores = {
+            name: SoftmaxClassifierCV(Cs=2, scoring=scorer).fit(X, y, weight).scores_
+            for name, scorer in (("deaf", deaf), ("keen", keen))
+        }
+        assert not np.allclose(scores["deaf"], scores["keen"])
+        with pytest.raises(TypeError, match="sample_weight"):
+            SoftmaxClassifierCV(Cs=2, scoring=deaf).fit(X, y, weight).score(X, y, sample_weight=weight)
+        quiet = SoftmaxClassifierCV(Cs=2).fit(X, y, weight)
+        nested = cross_validate(
+            SoftmaxClassifierCV(Cs=2).set_fit_request(sample_weight=True), X, y, params={"sample_weight": weight}
+        )
+        assert np.isfinite(nested["test_score"]).all()
+    assert (scores["keen"] == SoftmaxClassifierCV(Cs=2, scoring="accuracy").fit(X, y, weight).scores_).all()
+    assert (quiet.scores_ == SoftmaxClassifierCV(Cs=2).fit(X, y, weight).scores_).all()
+
+
+@pytest.mark.parametrize(("penalty", "l1_ratio"), [("l1", None), ("elasticnet", 0.3), ("group", 0.9)])
+def test_other_penalties_have_paths_too(rng, penalty, l1_ratio):
+    X = rng.normal(size=(120, 6))
+    y = (X[:, :2] @ rng.normal(size=(2, 3)) + rng.gumbel(size=(120, 3))).argmax(axis=1)
+    how = {"penalty": penalty, "l1_ratio": l1_ratio}
+    model = SoftmaxClassifierCV(Cs=[0.05, 1.0], tol=1e-8, **how).fit(X, y)
+    alone = SoftmaxClassifier(model.C_, tol=1e-8, **how).fit(X, y)
+    np.testing.assert_allclose(model.coef_, alone.coef_, atol=2e-3)
+    path = SoftmaxPath(Cs=[0.05, 1.0], tol=1e-8, **how).fit(X, y)
+    assert (path.coefs_[0] == 0).sum() > (path.coefs_[1] == 0).sum()
+    np.testing.assert_allclose(path.at(model.C_).coef_, alone.coef_, atol=2e-3)
+    train, test = next(StratifiedKFold(5).split(X, y))
+    fold = SoftmaxClassifier(0.05, tol=1e-8, **how).fit(X[train], y[train])
+    held_out = np.log(fold.predict_proba(X[test])[np.arange(len(test)), y[test]]).mean()
+    assert model.scores_[0, 0] == pytest.approx(held_out, abs=1e-3)

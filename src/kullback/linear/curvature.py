@@ -43,6 +43,10 @@ LEAST_TOGETHER = 200
 CANDIDATE_BYTES = 1 << 26
 # Classes up to which each minor axis gets a C × C block.
 BLOCK_CLASSES = 32
+# Rows that are standardised at a time.
+PIECE_ROWS = 1 << 14
+# The most rows that are sampled because parameters are few.
+MOST_SAMPLED = 1 << 16
 # A class with fewer examples than this is a candidate with all of them.
 RARE = 200
 # What m parameters cost to build and factorise together, as a multiple of m³.
@@ -131,7 +135,7 @@ def _sampling(
     """How many rows to sample, `rows_each` or more for a parameter, out of how many kept of `n_columns` each."""
     size = leading * n_outputs if coupled else leading
     # Where parameters are few, more rows cost little beside the passes, and make the estimate better.
-    cheap = int(8.0 * one_pass / ((1 if coupled else n_outputs) * size**2))
+    cheap = min(int(8.0 * one_pass / ((1 if coupled else n_outputs) * size**2)), MOST_SAMPLED)
     sampled = min(n_rows, max(500, rows_each * size, cheap))
     most = CANDIDATE_BYTES // (4 * n_columns)
     candidates = min(n_rows, max(sampled, min(most, max(3 * sampled, 3_000))))
@@ -167,14 +171,11 @@ class SubsampledCurvature:
         self._total_weight = objective.total_weight
         self._coupled = structure_of(objective.loss) == "coupled" and objective.n_outputs > 1
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
-        standardised = StandardisedDesign(source, objective.scaling, self._dtype)
-        self._rows = standardised.take(rows)
+        self._rows = _standardised(source, objective, rows, len(self._share), self._dtype)
         # Rows far out in rare columns hold all the curvature there.
-        self._reach = np.einsum("ij,ij->i", self._rows, self._rows)
+        self._reach = np.einsum("ij,ij->i", self._rows, self._rows) - float(objective.fit_intercept)
         self._penalty = objective.penalty / objective.scaling.scale**2
         if objective.fit_intercept:
-            # First, so that it is always one of the leading axes.
-            self._rows = np.column_stack([np.ones(len(self._rows), self._dtype), self._rows])
             self._penalty = np.concatenate([[0.0], self._penalty])
         self._fit_intercept = objective.fit_intercept
         self._targets = objective.targets[rows]
@@ -327,6 +328,21 @@ class SubsampledCurvature:
     def _unrolled(self, matrix: Vector) -> Vector:
         ordered = np.concatenate([matrix[1:], matrix[:1]]) if self._fit_intercept else matrix
         return np.ascontiguousarray(ordered).ravel()
+
+
+def _standardised(source: DenseDesign, objective: LinearObjective, which: Any, n_rows: int, dtype: Any) -> Array:
+    """Standardised rows, with a column of ones before the others if there is an intercept.
+
+    That is first so that it is always one of the leading axes.
+    """
+    standardised = StandardisedDesign(source, objective.scaling, dtype)
+    first = int(objective.fit_intercept)
+    rows = np.ones((n_rows, source.shape[1] + first), dtype)
+    # Piece by piece, because standardising passes through float64.
+    for start in range(0, n_rows, PIECE_ROWS):
+        piece = slice(start, min(start + PIECE_ROWS, n_rows))
+        rows[piece, first:] = standardised.take(piece if isinstance(which, slice) else which[piece])
+    return rows
 
 
 def whole_inverse(rows: Array, shape: Array, factor: Vector, bend: Vector, *, coupled: bool, run: Map) -> Apply | None:

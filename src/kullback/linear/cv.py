@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.metrics import brier_score_loss, get_scorer, make_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 
 from kullback.errors import InputError, TargetError
 from kullback.linear.blocks import block_map
 from kullback.linear.folds import Examples, Fold, chosen_place, mean_log_probability
 from kullback.linear.inputs import check_number
 from kullback.linear.interruption import ctrl_c_stops
+from kullback.linear.penalties import PenaltyName, resolve_penalty
 from kullback.linear.rotation import is_wide, rotate
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
@@ -53,6 +56,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             objective without any weights, which is log C for balanced classes. A share of the minimum itself would
             be wasted effort where a weak penalty brings that close to zero.
         keep_coefs: keep every fold's coefficients in `coefs_paths_`.
+        penalty: as in `SoftmaxClassifier`, and so is `l1_ratio`.
         loss: as in `SoftmaxClassifier`, and so are `class_weight`, `fit_intercept`, `tol`, `max_iter`, `solver`,
             `recover` and `verbose`.
 
@@ -83,6 +87,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         selection: str = "best",
         refit: bool = True,
         n_jobs: int | None = None,
+        penalty: PenaltyName = "l2",
+        l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
         fit_intercept: bool = True,
@@ -100,6 +106,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.selection = selection
         self.refit = refit
         self.n_jobs = n_jobs
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.loss = loss
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept
@@ -116,7 +124,10 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
     callback = None
     checkpoint = None
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> SoftmaxClassifierCV:  # type: ignore[override]
+    # The scorer decides what weighs held-out rows; see `get_metadata_routing`.
+    __metadata_request__score: ClassVar[dict[str, str]] = {"sample_weight": UNUSED}
+
+    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> SoftmaxClassifierCV:
         """Choose C and fit.
 
         Ctrl-C while folds are fitted raises KeyboardInterrupt at their next step; in the last fit it returns the best
@@ -125,11 +136,15 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         Args:
             X: (N, d) float32 or float64, dense or sparse.
             y: as in `SoftmaxClassifier.fit`.
-            sample_weight: (N,) non-negative, or None for all ones.
+            sample_weight: (N,) non-negative, or None for all ones; it weighs held-out rows too, unless scikit-learn's
+                metadata routing is on and the scorer does not request it.
+            **params: ``groups`` for a splitter that wants them; with metadata routing, whatever the splitter and the
+                scorer request.
 
         Raises:
             InputError: for settings, data or targets that cannot be used; the message names the place.
         """
+        split_params, score_params = self._routed("fit", sample_weight, params)
         self._check_search()
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
@@ -137,14 +152,19 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         if self.scoring not in (None, "neg_log_loss") and not hard:
             raise TargetError("scoring by a scorer needs one label per row; leave scoring=None for soft targets")
         labels = classes[targets.indices] if isinstance(targets, ClassIndices) else np.zeros(X.shape[0])
-        splits = list(check_cv(self.cv, labels, classifier=hard).split(X, labels))
+        splits = list(check_cv(self.cv, labels, classifier=hard).split(X, labels, **split_params))
         _check_splits(splits)
-        plain = Examples(X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)))
+        penalty = resolve_penalty(self.penalty, self.l1_ratio)
+        plain = Examples(
+            X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
+        )
+        if "sample_weight" in score_params:
+            score_params = {**score_params, "sample_weight": weight}
         scorer = _scorer(self.scoring, classes)
         n_jobs = len(splits) if self.n_jobs is None else min(int(self.n_jobs), len(splits))
         with ctrl_c_stops() as interrupted, block_map(max(2, n_jobs)) as run:
             examples = plain
-            if is_wide(X) and np.isfinite(Cs).all() and not callable(self.scoring):
+            if is_wide(X) and penalty.lasso == 0 and np.isfinite(Cs).all() and not callable(self.scoring):
                 rotation = rotate(X, centred=self.fit_intercept, run=run)
                 examples = plain.with_rows(rotation)
 
@@ -162,7 +182,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
                     follow=follow,
                     run=inner,
                 )
-                scores = [self._score_of(parameters, examples, test, classes, scorer) for parameters, _ in course]
+                told = {name: _of_rows(value, test, X.shape[0]) for name, value in score_params.items()}
+                scores = [self._score_of(p, examples, test, classes, scorer, told) for p, _ in course]
                 if self.verbose:
                     print(f"fold: best score {max(scores):.6f} at C = {Cs[int(np.argmax(scores))]:g}", flush=True)
                 return np.array(scores), [n for _, n in course], [parameters for parameters, _ in course]
@@ -210,10 +231,43 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.classes_ = classes
         return self
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> float:
         """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says."""
+        _, score_params = self._routed("score", sample_weight, params)
+        return float(get_scorer(self.scoring or "neg_log_loss")(self, X, y, **score_params))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Scikit-learn's routing: which scorer or splitter gets what `fit` and `score` are given besides X and y.
+
+        The log loss of ``scoring=None`` requests `sample_weight`; every other scorer says for itself.
+        """
+        scorer = get_scorer(self.scoring or "neg_log_loss")
+        if self.scoring is None and get_config()["enable_metadata_routing"]:
+            scorer = scorer.set_score_request(sample_weight=True)
+        splitting = MethodMapping().add(caller="fit", callee="split")
+        scoring = MethodMapping().add(caller="score", callee="score").add(caller="fit", callee="score")
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=check_cv(self.cv, classifier=True), method_mapping=splitting)
+            .add(scorer=scorer, method_mapping=scoring)
+        )
+
+    def _routed(
+        self, method: str, sample_weight: ArrayLike | None, params: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the splitter gets, and what the scorer gets."""
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(get_scorer(self.scoring or "neg_log_loss")(self, X, y, **weights))
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, method, **weights, **params)
+            return dict(routed.splitter.split) if method == "fit" else {}, dict(routed.scorer.score)
+        unknown = sorted(set(params) - ({"groups"} if method == "fit" else set()))
+        if unknown:
+            raise InputError(
+                f"{type(self).__name__}.{method} got {', '.join(unknown)}, which is only supported if "
+                "enable_metadata_routing=True (sklearn.set_config)"
+            )
+        return params, weights
 
     def plot_scores(self, ax: Any = None) -> Any:
         """Draw the held-out scores against C, with their standard errors; returns the matplotlib axes."""
@@ -236,9 +290,15 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         return rows[1:] - rows[:1] if len(rows) == 2 else rows
 
     def _score_of(
-        self, parameters: Parameters, examples: Examples, test: Index, classes: NDArray[Any], scorer: Any
+        self,
+        parameters: Parameters,
+        examples: Examples,
+        test: Index,
+        classes: NDArray[Any],
+        scorer: Any,
+        told: dict[str, Any],
     ) -> float:
-        weight = None if examples.sample_weight is None else examples.sample_weight[test]
+        weight = told.get("sample_weight")
         if weight is not None and not weight.any():
             raise InputError("a fold's held-out rows all have sample_weight 0; leave such rows out, or use other folds")
         if scorer is None:
@@ -250,8 +310,12 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         model.classes_, model.loss_ = classes, examples.loss
         model.n_features_in_ = examples.X.shape[1]
         assert isinstance(examples.targets, ClassIndices)
-        weights = {} if weight is None else {"sample_weight": weight}
-        return float(scorer(model, examples.X[test], classes[examples.targets.indices[test]], **weights))
+        return float(scorer(model, examples.X[test], classes[examples.targets.indices[test]], **told))
+
+
+def _of_rows(value: Any, rows: Index, n_rows: int) -> Any:
+    """What belongs to some of the rows; anything that is not one value a row, as it is."""
+    return np.asarray(value)[rows] if np.ndim(value) and len(value) == n_rows else value
 
 
 def strengths(Cs: int | ArrayLike) -> Vector:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.linear.interruption import Stopped
+from kullback.linear.penalties import Penalty
 from kullback.linear.rotation import Rotation
 from kullback.linear.solvers import IterationRecord
-from kullback.linear.task import FitTask, Follow, Parameters, Run
+from kullback.linear.task import RIDGE, FitTask, Follow, Parameters, Run
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 
@@ -40,6 +41,7 @@ class Examples:
         n_classes: C.
         fit_intercept: whether there is one.
         penalty_factor: multiplies ½‖W‖².
+        penalty: with λ = 1.
         rotation: where X comes from, if it is rotated.
     """
 
@@ -50,6 +52,7 @@ class Examples:
     n_classes: int
     fit_intercept: bool
     penalty_factor: float
+    penalty: Penalty = RIDGE
     rotation: Rotation | None = None
 
     def with_rows(self, rotation: Rotation) -> Examples:
@@ -77,6 +80,7 @@ class Examples:
             fit_intercept=self.fit_intercept,
             penalty_factor=self.penalty_factor,
             shift_free=True,
+            penalty=self.penalty,
         )
 
     def logits(self, parameters: Parameters, rows: Index) -> Vector:

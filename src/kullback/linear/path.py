@@ -13,6 +13,7 @@ from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.cv import strengths
 from kullback.linear.folds import Examples
+from kullback.linear.penalties import PenaltyName, resolve_penalty
 from kullback.linear.rotation import is_wide, rotate
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.losses import Loss
@@ -31,6 +32,7 @@ class SoftmaxPath(SoftmaxClassifier):
 
     Args:
         Cs: the values of C, or how many to spread evenly in their logarithm from 1e-4 to 1e4.
+        penalty: as in `SoftmaxClassifier`, and so is `l1_ratio`.
         loss: as in `SoftmaxClassifier`, and so are `class_weight`, `fit_intercept`, `tol`, `max_iter`, `solver`,
             `recover` and `verbose`.
 
@@ -55,6 +57,8 @@ class SoftmaxPath(SoftmaxClassifier):
         self,
         Cs: int | ArrayLike = 10,
         *,
+        penalty: PenaltyName = "l2",
+        l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
         fit_intercept: bool = True,
@@ -65,6 +69,8 @@ class SoftmaxPath(SoftmaxClassifier):
         verbose: int = 0,
     ) -> None:
         self.Cs = Cs
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.loss = loss
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept
@@ -97,11 +103,14 @@ class SoftmaxPath(SoftmaxClassifier):
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
         effort: dict[str, Any] = {"tol": float(self.tol), "max_iter": int(self.max_iter), "solver": self.solver}
-        plain = Examples(X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)))
+        penalty = resolve_penalty(self.penalty, self.l1_ratio)
+        plain = Examples(
+            X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
+        )
         task = plain.task()
         solutions = []
         with block_map(max(2, task.n_blocks)) as run:
-            rotation = rotate(X, centred=self.fit_intercept, run=run) if is_wide(X) else None
+            rotation = rotate(X, centred=self.fit_intercept, run=run) if is_wide(X) and penalty.lasso == 0 else None
             rotated = None if rotation is None else plain.with_rows(rotation).task()
             start = turned = None
             iterations = []
@@ -145,7 +154,7 @@ class SoftmaxPath(SoftmaxClassifier):
         if len(places) == 0:
             raise InputError(f"C={C!r} is not on this path; it has {', '.join(f'{c:g}' for c in self.Cs_)}")
         place = int(places[0])
-        names = ("loss", "class_weight", "fit_intercept", "tol", "max_iter", "solver", "recover")
+        names = ("penalty", "l1_ratio", "loss", "class_weight", "fit_intercept", "tol", "max_iter", "solver", "recover")
         model = SoftmaxClassifier(C=float(self.Cs_[place]), **{name: getattr(self, name) for name in names})
         for name, value in vars(self).items():
             if name in ("classes_", "loss_", "n_features_in_", "feature_names_in_"):

@@ -32,7 +32,8 @@ Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
 
-_RIDGE = Penalty(0.0, 1.0)
+# The L2 penalty alone.
+RIDGE = Penalty(0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class FitTask:
         fit_intercept: bool,
         penalty_factor: float,
         shift_free: bool,
-        penalty: Penalty = _RIDGE,
+        penalty: Penalty = RIDGE,
     ) -> None:
         self.shape = (X.shape[1], n_outputs)
         # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
