@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from kullback import BalancedSoftmax, CrossEntropy, SoftmaxClassifier
+from kullback import BalancedSoftmax, CrossEntropy, LogitL1, LogitL2, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
 from kullback.targets import ClassRows
 
@@ -172,7 +172,7 @@ def test_losses_that_are_not_convex_say_so_and_warn_of_nothing_else(data, loss):
 def test_an_optimum_of_zero_needs_no_steps(data):
     X, y = data
     for fit_intercept in (True, False):
-        model = SoftmaxClassifier(loss="logit_l2", fit_intercept=fit_intercept).fit(X, y)
+        model = SoftmaxClassifier(loss=LogitL1() + LogitL2(), fit_intercept=fit_intercept).fit(X, y)
         assert model.converged_
         assert not model.coef_.any()
 

@@ -24,6 +24,7 @@ from kullback import (
     SoftmaxPath,
 )
 from kullback.errors import DataError, InputError, NotConvergedWarning, TargetError
+from kullback.linear.softmax_classifier import encoded
 
 
 @pytest.fixture
@@ -470,3 +471,15 @@ def test_a_penalty_on_logits_added_to_a_loss_is_fitted():
     X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), [0, 1, 0, 1]
     small = SoftmaxClassifier(loss=CrossEntropy() + 1.0 * LogitL2()).fit(X, y)
     assert np.abs(small.coef_).max() < np.abs(SoftmaxClassifier().fit(X, y).coef_).max()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, np.uint64])
+def test_whole_numbers_are_classes_in_order(rng, dtype):
+    limits = np.iinfo(dtype)
+    for low, high in ((limits.min, limits.max), (0, 5), (limits.max - 3, limits.max)):
+        y = rng.integers(low, high, 300, dtype=dtype, endpoint=True)
+        classes, places = encoded(y)
+        expected, inverse = np.unique(y, return_inverse=True)
+        assert classes.dtype == dtype
+        np.testing.assert_array_equal(classes, expected)
+        np.testing.assert_array_equal(places, inverse)

@@ -335,7 +335,10 @@ def _standardised(source: DenseDesign, objective: LinearObjective, which: Any, n
 
     That is first so that it is always one of the leading axes.
     """
+    own = objective.design
     standardised = StandardisedDesign(source, objective.scaling, dtype)
+    if isinstance(own, StandardisedDesign) and own.dtype == dtype:
+        standardised = own
     first = int(objective.fit_intercept)
     rows = np.ones((n_rows, source.shape[1] + first), dtype)
     # Piece by piece, because standardising passes through float64.

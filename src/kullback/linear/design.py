@@ -186,12 +186,12 @@ class StandardisedDesign:
         self._inverse = 1.0 / scaling.scale
         self._kept: Array | None = None
         if keep:
-            kept = np.empty((self.shape[0], self.shape[1] + self.with_ones), dtype=self.dtype)
+            rows = np.empty((self.shape[0], self.shape[1] + self.with_ones), dtype=self.dtype)
             if self.with_ones:
-                kept[:, -1] = 1
+                rows[:, -1] = 1
             for which in source.blocks(self.shape[1]):
-                kept[which, : self.shape[1]] = self.take(which)
-            self._kept = kept
+                rows[which, : self.shape[1]] = self.take(which)
+            self._kept = rows
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`."""
@@ -205,6 +205,9 @@ class StandardisedDesign:
 
     def take(self, which: Any) -> Array:
         """Standardised rows (n, d) by slice or index array."""
+        if self._kept is not None:
+            kept: Array = self._kept[which, : self.shape[1]]
+            return kept
         centred = self._source.take(which) - self._scaling.centre
         standardised = np.empty(centred.shape, self.dtype)
         np.multiply(centred, self._inverse, out=standardised, casting="same_kind")

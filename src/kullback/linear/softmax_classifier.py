@@ -174,12 +174,13 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             classes, targets = _wrapped_classes(y, X.shape[0])
         else:
             X, y = self._checked(X, y, reset=True)
-            try:
-                check_classification_targets(y)
-            except ValueError as error:
-                raise TargetError(str(error)) from error
-            classes, encoded = np.unique(y, return_inverse=True)
-            targets = ClassIndices(encoded)
+            if y.dtype.kind not in "biu":  # whole numbers are classes, whatever they are
+                try:
+                    check_classification_targets(y)
+                except ValueError as error:
+                    raise TargetError(str(error)) from error
+            classes, places = encoded(y)
+            targets = ClassIndices(places)
         n_classes = len(classes)
         _check_ignore_index(loss, n_classes)
         weight = checked_weight(sample_weight, X.shape[0])
@@ -230,6 +231,19 @@ def penalty_factor(n_classes: int) -> float:
     The two classes' weights are ±½ of their difference w, so ‖W‖² = ½‖w‖²: doubled, ½‖W‖² is ½‖w‖².
     """
     return 2.0 if n_classes == 2 else 1.0
+
+
+def encoded(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes in sorted order, and each row's place among them."""
+    if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
+        least = int(y.min())
+        width = int(y.max()) - least + 1
+        if width <= 2 * y.size:  # counting takes less than sorting
+            place = y.astype(np.int64) - least
+            held = np.bincount(place, minlength=width) > 0
+            return (np.flatnonzero(held) + least).astype(y.dtype), (np.cumsum(held) - 1)[place]
+    classes, places = np.unique(y, return_inverse=True)
+    return classes, places
 
 
 def _wrapped_classes(y: ClassTargets, n_examples: int) -> tuple[NDArray[Any], ClassTargets]:
