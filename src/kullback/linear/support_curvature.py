@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from kullback.linear.design import DenseDesign, SparseDesign
+from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.sparse_problem import SparseObjective
 
@@ -145,6 +145,100 @@ class SupportCurvature:
         whole = whole and exact_rows and len(sizes) <= (1 if coupled else outputs)
         return Blocks(ordered, start, offset[:-1], blocks.values, whole)
 
+    def products(self, parameters: Vector, places: Index) -> Callable[[Vector], Vector]:
+        """The whole Hessian of the loss and the ridge among the variables `places` (sorted) times (m,).
+
+        It is that of all classes together, of as many rows as are kept; one product costs two passes over the columns
+        in use.
+        """
+        objective, smooth = self._objective, self._objective.smooth
+        outputs, count = objective.n_outputs, objective.n_columns * objective.n_outputs
+        n_weights = int(np.searchsorted(places, count))
+        columns = np.unique(places[:n_weights] // outputs)
+        row = np.searchsorted(columns, places[:n_weights] // outputs)
+        output = places % outputs
+        n_rows = int(self._source.shape[0])
+        is_sparse = isinstance(self._source, SparseDesign)
+        which, rows = self._rows(n_rows if is_sparse else self._most_rows())
+        scaled, intercept = smooth.split(objective.expand(parameters))
+        scale = smooth.scaling.scale[columns]
+        if is_sparse:
+            if self._columns is None:
+                self._columns = sparse.csc_array(self._source.matrix)
+            taken: Design = SparseDesign(sparse.csr_array(self._columns[:, columns]))
+            # Centred columns are those as they are, and a part of the intercept.
+            centre, factor = smooth.scaling.centre[columns] / scale, 1.0 / scale
+        else:
+            taken = DenseDesign(np.ascontiguousarray(rows[:, columns]))
+            centre, factor = np.zeros(len(columns)), np.ones(len(columns))
+        every = len(which) == n_rows
+        targets = smooth.targets if every else smooth.targets[which]
+        weight = smooth.sample_weight if every or smooth.sample_weight is None else smooth.sample_weight[which]
+        stands = n_rows / len(which) / smooth.total_weight
+        ridge = np.zeros(len(places))
+        ridge[:n_weights] = objective.ridges[places[:n_weights] // outputs]
+        spread = objective.spread
+        coupled = structure_of(smooth.loss) == "coupled" and smooth.n_outputs > 1
+
+        def multiplied(weights: Vector, shift: Vector) -> tuple[Array, Array]:
+            raw = np.ascontiguousarray(weights * factor[:, None], taken.dtype)
+            return raw, (shift - centre @ weights).astype(taken.dtype)
+
+        def forward(block: slice, by: tuple[Array, Array]) -> Array:
+            out = np.empty((block.stop - block.start, smooth.n_outputs), dtype=taken.dtype)
+            taken.rows(block).forward(by[0], out)
+            out += by[1]
+            return out
+
+        blocks = taken.blocks(smooth.n_outputs)
+        here = multiplied(scaled[columns], intercept)
+
+        def shape_of(block: slice) -> tuple[Array, Any, Any]:
+            """What the curvature of a block's rows takes: probabilities and factors, or logits, targets and weights."""
+            logits, of_rows = forward(block, here), None if weight is None else weight[block]
+            if not coupled:
+                return logits, targets[block], of_rows
+            factors = row_scale(smooth.loss, targets[block], smooth.n_outputs, of_rows)
+            return coupled_probabilities(smooth.loss, logits), factors.astype(taken.dtype)[:, None], None
+
+        shapes = list(self._run(shape_of, blocks))
+
+        def product(vector: Vector) -> Vector:
+            weights = np.zeros((len(columns), outputs))
+            weights[row, output[:n_weights]] = vector[:n_weights]
+            shift = np.zeros(outputs)
+            shift[output[n_weights:]] = vector[n_weights:]
+            if spread is not None:
+                weights, shift = weights @ spread, (shift @ spread).ravel()
+            along = multiplied(weights, shift)
+
+            def one(place: int) -> tuple[Array, Array]:
+                block, (first, second, third) = blocks[place], shapes[place]
+                moved = forward(block, along)
+                if coupled:
+                    moved -= np.einsum("ij,ij->i", first, moved)[:, None]
+                    moved *= first
+                    moved *= second
+                else:
+                    moved = smooth.loss.hessian_product(first, second, moved, sample_weight=third, reduction="sum")
+                return taken.rows(block).backward(moved), moved.sum(axis=0, dtype=np.float64)
+
+            pull, total = np.zeros((len(columns), smooth.n_outputs)), np.zeros(smooth.n_outputs)
+            for part in self._run(one, range(len(blocks))):
+                pull += part[0]
+                total += part[1]
+            pull *= factor[:, None]
+            pull -= np.outer(centre, total)
+            if spread is not None:
+                pull, total = pull @ spread.T, total @ spread.T
+            out = np.concatenate([pull[row, output[:n_weights]], total[output[n_weights:]]]) * stands
+            return np.asarray(out + ridge * vector)
+
+        return product
+
+    def _most_rows(self) -> int:
+        return int(min(self._source.shape[0], max(LEAST_ROWS, KEPT_BYTES // (4 * max(1, self._source.shape[1])))))
+
     def _coupled(self, counts: Index) -> bool:
         objective = self._objective
         total = int(counts.sum())
@@ -157,8 +251,7 @@ class SupportCurvature:
         n_rows = int(self._source.shape[0])
         if isinstance(self._source, SparseDesign):
             return n_rows
-        most = max(LEAST_ROWS, KEPT_BYTES // (4 * max(1, self._source.shape[1])))
-        return int(min(n_rows, most, max(LEAST_ROWS, ROWS_PER_VARIABLE * variables)))
+        return min(self._most_rows(), max(LEAST_ROWS, ROWS_PER_VARIABLE * variables))
 
     def _fill(self, blocks: Blocks, parameters: Vector, coupled: bool, n_rows: int) -> bool:
         """Write the loss's second derivatives into the blocks; whether every row took part."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kullback.linear.solvers.base import Callback, History, Point, SolverResult, Vector
 from kullback.linear.solvers.quadratic_model import QuadraticModel
+from kullback.linear.solvers.support_newton import newton_on_support, support_of
 from kullback.linear.sparse_problem import SparseObjective
 from kullback.linear.support_curvature import Blocks, SupportCurvature
 
@@ -44,6 +45,10 @@ OLDEST = 25
 # The share of the predicted decrease that a step must reach.
 SUFFICIENT = 1e-4
 PATIENCE = 10
+# A step that lowers the objective by less than this share of it is one near the optimum.
+NEAR = 0.01
+# A Newton step on the support is worth its products once a step changes no more than this share of it.
+STILL_CHANGING = 0.3
 
 
 class SparseProblem(Protocol):
@@ -119,6 +124,28 @@ class WorkingModel:
         wanted = parameters.copy()
         wanted[blocks.places] = x
         return wanted
+
+    def on_support(self, before: Vector, parameters: Vector, point: Point) -> Vector | None:
+        """Where a Newton step on the support leads, or None while the support still changes too much for one.
+
+        Args:
+            before: (P,) the point before the last step.
+            parameters: (P,).
+            point: the objective there.
+        """
+        assert self._blocks is not None
+        one_block = len(self._blocks.offset) == 1 and not self._objective.penalty.grouped
+        if self._blocks.exact or one_block:
+            return None
+        support = support_of(self._objective, parameters)
+        changed = int(np.count_nonzero(support != support_of(self._objective, before)))
+        if changed > STILL_CHANGING * int(support.sum()):
+            return None
+        places = np.flatnonzero(support).astype(np.int64)
+        if not np.isin(places, self._blocks.places, assume_unique=True).all():
+            return None
+        product = self._curvature.products(parameters, places)
+        return newton_on_support(self._objective, self._blocks, product, parameters, point, places)
 
     def _stale(self, violation: Vector) -> bool:
         if self._blocks is None:
@@ -244,8 +271,14 @@ def prox_newton(
             continue
         new, new_point = found
         model.learn(new - at, new_point.gradient - point.gradient)
-        before, at = point.objective, new
+        before, before_step, at = point.objective, at, new
         distance, point = problem.check(at, new_point)
+        near = before - point.objective < NEAR * abs(before)
+        if near and distance > tol and (wanted_there := model.on_support(before_step, at, point)) is not None:
+            better = _search(problem, at, point, wanted_there)
+            if better is not None and better[1].objective < point.objective:
+                at, point = better
+                distance, point = problem.check(at, point)
         norm = record(at, point, distance)
         moved = point.objective < before - problem.rounding * abs(before) or norm < 0.9 * best
         best, stalled = min(best, norm), 0 if moved else stalled + 1

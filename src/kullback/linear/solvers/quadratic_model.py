@@ -10,6 +10,7 @@ solving lasso problems", for Newton steps on the support.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -133,7 +134,18 @@ class QuadraticModel:
                 out -= bend * unit * along
             return out
 
-        step = _conjugate_gradients(product, inverses, -slope, chosen)
+        mask = np.zeros(len(x))
+        mask[chosen] = 1.0
+
+        def condition(vector: Vector) -> Vector:
+            out = np.zeros_like(vector)
+            for inside, factor in inverses:
+                out[inside] = linalg.cho_solve(factor, vector[inside], check_finite=False)
+            return out
+
+        step = conjugate_gradients(
+            lambda vector: product(vector) * mask, condition, -slope * mask, products=PRODUCTS, residual=RESIDUAL
+        )
         before = self.value(x)
         rounding = 1e-14 * float(self._threshold @ norms)
         for length in (1.0, 0.5, 0.25, 0.0625):
@@ -173,34 +185,32 @@ class QuadraticModel:
         return found
 
 
-def _conjugate_gradients(
-    product: object, inverses: list[tuple[Index, tuple[Vector, bool]]], target: Vector, chosen: Index
+def conjugate_gradients(
+    product: Callable[[Vector], Vector],
+    condition: Callable[[Vector], Vector],
+    target: Vector,
+    *,
+    products: int,
+    residual: float,
 ) -> Vector:
-    """Solve product(step) = target among the chosen variables, preconditioned by the blocks."""
-    assert callable(product)
-    mask = np.zeros(len(target))
-    mask[chosen] = 1.0
+    """Solve product(step) = target, with `condition` close to the inverse of `product`.
 
-    def condition(vector: Vector) -> Vector:
-        out = np.zeros_like(vector)
-        for inside, factor in inverses:
-            out[inside] = linalg.cho_solve(factor, vector[inside], check_finite=False)
-        return out
-
+    It ends after so many products, or where the residual has fallen to this share of the target.
+    """
     step = np.zeros_like(target)
-    left = target * mask
+    left = target.copy()
     whole = float(np.linalg.norm(left))
     ahead = condition(left)
     direction, energy = ahead, float(left @ ahead)
-    for _ in range(PRODUCTS):
-        image = product(direction) * mask
+    for _ in range(products):
+        image = product(direction)
         width = float(direction @ image)
         if not width > 0:
             break
         share = energy / width
         step += share * direction
         left -= share * image
-        if float(np.linalg.norm(left)) <= RESIDUAL * whole:
+        if float(np.linalg.norm(left)) <= residual * whole:
             break
         ahead = condition(left)
         new = float(left @ ahead)
