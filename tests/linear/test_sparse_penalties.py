@@ -303,3 +303,52 @@ def test_the_conjugate_is_the_supremum(rng):
         assert penalty.conjugate(slopes) == pytest.approx(-found.fun, rel=1e-6)
     assert Penalty(1.0, 0.0).conjugate(np.array([[0.5, -1.0]])) == 0
     assert Penalty(1.0, 0.0).conjugate(np.array([[0.5, -1.1]])) == math.inf
+
+
+@pytest.mark.parametrize("kind", ["l1", "elasticnet", "group"])
+@pytest.mark.parametrize("C", [0.05, 1.0, 30.0])
+def test_random_problems_end_at_a_gap_of_ten_digits(kind, C):
+    """Weak penalties among them, where one number added to a feature's weights in all classes changes little else."""
+    for seed in (1, 13, 14, 31, 42, 54):
+        rng = np.random.default_rng(seed)
+        n, d, n_classes = int(rng.integers(40, 400)), int(rng.integers(3, 30)), int(rng.integers(3, 6))
+        X = rng.normal(size=(n, d)) * 10.0 ** rng.uniform(-1, 1, d) + rng.normal(size=d)
+        y = (X @ rng.normal(size=(d, n_classes)) * 0.3 + rng.gumbel(size=(n, n_classes))).argmax(axis=1)
+        y[:n_classes] = np.arange(n_classes)
+        model = SoftmaxClassifier(C, penalty=kind, tol=1e-10).fit(X, y)
+        assert model.converged_
+        assert model.certificate_.relative_gap <= 1e-10
+        assert model.n_iter_ < 250
+
+
+@pytest.mark.parametrize(("kind", "ratio"), PENALTIES)
+def test_no_shift_of_a_features_weights_lowers_the_penalty(rng, kind, ratio):
+    from kullback.linear.choice import Terms, precisions
+    from kullback.linear.design import as_design
+    from kullback.linear.scaling import column_scaling
+    from kullback.linear.sparse_problem import SparseObjective
+    from kullback.losses import CrossEntropy
+    from kullback.targets import ClassIndices
+
+    X, y = noisy(rng, n_classes=5)
+    penalty = resolve_penalty(kind, ratio).scaled(0.01)
+    design = as_design(X)
+    terms = Terms(CrossEntropy(), ClassIndices(y), None, 5, float(len(y)), 0.0, True)
+    scaling = column_scaling(design, None, penalty=0.01, curvature=0.2, fit_intercept=True)
+    objective = SparseObjective(terms.objective(precisions(design, scaling)[0], scaling, map), penalty)
+    at = rng.normal(size=objective.size)
+    at[:5] = 0  # a feature without weights
+    at[5:7] = 0
+    moved, point = objective.centred(at, objective.evaluate(at))
+    exact = objective.evaluate(moved)
+    assert point.objective == pytest.approx(exact.objective, rel=1e-13)
+    assert point.loss == pytest.approx(exact.loss, rel=1e-12)
+    np.testing.assert_allclose(point.gradient, exact.gradient, atol=1e-14)
+    assert exact.objective < objective.evaluate(at).objective
+    assert not moved[:5].any()
+    for column in range(1, 6):
+        rows = objective.split(moved)[0]
+        for shift in (-0.3, -1e-3, 1e-3, 0.3):
+            other = moved.copy()
+            other[: rows.size].reshape(rows.shape)[column] += shift
+            assert objective.penalty_at(other) >= objective.penalty_at(moved) * (1 - 1e-14)

@@ -113,6 +113,32 @@ class SparseObjective:
             gradient[: scaled.size] += (self.ridges[:, None] * scaled).ravel()
         return Point(point.loss + self.penalty_at(parameters), point.loss, gradient)
 
+    def centred(self, parameters: Vector, point: Point) -> tuple[Vector, Point]:
+        """Of all parameters with the same probabilities, those with the least penalty, and the objective there.
+
+        Adding one number to a feature's weights in all classes changes no probability of a coupled loss. No step in
+        one weight at a time finds that number: the loss forbids each, and allows all together.
+        """
+        if self.spread is not None or self.n_outputs == 1 or structure_of(self.smooth.loss) != "coupled":
+            return parameters, point
+        scaled, _ = self.split(parameters)
+        used = np.flatnonzero(scaled.any(axis=1))
+        rows = scaled[used]
+        if self.penalty.grouped:
+            shifted = rows - rows.mean(axis=1, keepdims=True)
+        else:
+            shifted = rows + _best_shift(rows, self.thresholds[used], self.ridges[used])[:, None]
+        before, moved = self.penalty_at(parameters), parameters.copy()
+        moved[: scaled.size].reshape(scaled.shape)[used] = shifted
+        lower = self.penalty_at(moved) - before
+        if not lower < 0:
+            return parameters, point
+        gradient = point.gradient
+        if self.penalty.ridge:
+            gradient = gradient.copy()
+            gradient[: scaled.size].reshape(scaled.shape)[used] += self.ridges[used, None] * (shifted - rows)
+        return moved, Point(point.objective + lower, point.loss, gradient)
+
     def violations(self, parameters: Vector, gradient: Vector) -> Vector:
         """(P,) or (d + intercept, ) for groups: the least subgradient's size in scaled variables, entry by entry."""
         scaled, _ = self.split(parameters)
@@ -207,3 +233,26 @@ class SparseObjective:
         if self.spread is None:
             return gradient
         return np.asarray((gradient[:, None] @ np.array([[-1.0, 1.0]])).ravel())
+
+
+def _best_shift(rows: Vector, threshold: Vector, ridge: Vector) -> Vector:
+    """(m,) the c that minimise τ·Σ_k |v_k + c| + ½ρ·Σ_k (v_k + c)² for rows v (m, K); zero where nothing is better.
+
+    The slope in c rises by 2τ as each weight passes zero, and by K·ρ in between.
+    """
+    n_outputs = rows.shape[1]
+    ordered = np.sort(rows, axis=1)
+    # With i weights below zero: slope τ·(K − 2i) + ρ·(Σv + K·c) = 0.
+    signs = n_outputs - 2.0 * np.arange(n_outputs + 1)
+    best, least = np.zeros(len(rows)), np.full(len(rows), np.inf)
+    candidates = [-ordered[:, k] for k in range(n_outputs)]
+    if ridge.any():
+        free = -(threshold[:, None] * signs / (n_outputs * ridge[:, None])) - rows.mean(axis=1, keepdims=True)
+        candidates += list(free.T)
+    candidates.insert(0, best.copy())
+    for shift in candidates:
+        moved = rows + shift[:, None]
+        cost = threshold * np.abs(moved).sum(axis=1) + 0.5 * ridge * np.square(moved).sum(axis=1)
+        lower = cost < least * (1 - 1e-14)
+        best[lower], least[lower] = shift[lower], cost[lower]
+    return best

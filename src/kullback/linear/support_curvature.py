@@ -38,6 +38,8 @@ ROWS_PER_VARIABLE = 16
 LEAST_ROWS = 2000
 # What a sampled diagonal is raised by, as a share of its largest entry.
 LEAST_SHARE = 3e-3
+# Up to so many elements, standardised rows are kept in float64: a Hessian of float32 ends at about seven digits.
+EXACT_ELEMENTS = 1 << 18
 # Standardised rows kept for it, as bytes.
 KEPT_BYTES = 1 << 28
 
@@ -94,6 +96,10 @@ class SupportCurvature:
         self._source = source
         self._run = run
         self._sampled: tuple[Array, Array] | None = None
+        small = source.shape[0] * source.shape[1] <= EXACT_ELEMENTS
+        self._row_dtype = (
+            np.dtype(np.float64 if small else np.float32) if isinstance(source, DenseDesign) else source.dtype
+        )
         self._columns: Any = None
 
     def one_pass(self) -> float:
@@ -138,7 +144,8 @@ class SupportCurvature:
             diagonal = np.diag(matrix).copy()
             # A constant or an unused column has no curvature; a little keeps the descent defined.
             # From sampled rows it is also what a column that is zero in all of them would get.
-            least = 1e-12 + (1e-7 if exact_rows else LEAST_SHARE) * float(diagonal.max(initial=0.0))
+            exact = 100 * float(np.finfo(self._row_dtype).eps)
+            least = 1e-14 + (min(exact, 1e-7) if exact_rows else LEAST_SHARE) * float(diagonal.max(initial=0.0))
             ridge = diagonal_ridge[start[block] : start[block + 1]]
             matrix[np.diag_indices(len(matrix))] = np.maximum(diagonal, 0.0) + least + ridge
         whole = coupled or outputs == 1 or objective.smooth.loss.link == "sigmoid"
@@ -392,7 +399,7 @@ class SupportCurvature:
                 which = np.arange(n_rows)
             else:
                 which = np.sort(np.random.default_rng(0).choice(n_rows, count, replace=False))
-            rows = np.empty((len(which), self._source.shape[1]), dtype=np.float32)
+            rows = np.empty((len(which), self._source.shape[1]), dtype=self._row_dtype)
             for begin in range(0, len(which), 1024):
                 piece = which[begin : begin + 1024]
                 rows[begin : begin + len(piece)] = (self._source.matrix[piece] - scaling.centre) / scaling.scale

@@ -269,7 +269,7 @@ def prox_newton(
             else:
                 return history.result(at, BEYOND_ROUNDING)
             continue
-        new, new_point = found
+        new, new_point = objective.centred(*found)
         model.learn(new - at, new_point.gradient - point.gradient)
         before, before_step, at = point.objective, at, new
         distance, point = problem.check(at, new_point)
@@ -277,7 +277,7 @@ def prox_newton(
         if near and distance > tol and (wanted_there := model.on_support(before_step, at, point)) is not None:
             better = _search(problem, at, point, wanted_there)
             if better is not None and better[1].objective < point.objective:
-                at, point = better
+                at, point = objective.centred(*better)
                 distance, point = problem.check(at, point)
         norm = record(at, point, distance)
         moved = point.objective < before - problem.rounding * abs(before) or norm < 0.9 * best
