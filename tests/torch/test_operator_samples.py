@@ -44,8 +44,8 @@ def test_samples(op, dtype):
             assert mine.dtype == theirs.dtype
             known = truth.isfinite()
             largest = truth[known].abs().max() if known.any() else 0.0
-            # one rounding, and float32 inside, whose sums may cancel
-            bound = (theirs - truth).abs() + 2**-8 * truth.abs() + 1e-7 + 2**-20 * largest
+            # one rounding; inside it is float32, whose logits in the hundreds know p to four digits
+            bound = (theirs - truth).abs() + 2**-8 * truth.abs() + 1e-7 + 2**-15 * largest
             assert ((mine - truth).abs() <= bound)[known].all()
     assert n_samples > 3
 
