@@ -29,6 +29,7 @@ from kullback.losses import (
     Deviance,
     Focal,
     GeneralisedCrossEntropy,
+    JensenShannon,
     KullbackLeibler,
     Ldam,
     Loss,
@@ -36,13 +37,13 @@ from kullback.losses import (
     Poly,
     SmoothedZeroOne,
 )
-from kullback.targets import ClassRows
+from kullback.targets import ClassMixture, ClassRows
 from losses import turn
 
 SHAPES = ((1_000_000, 10), (65_536, 100), (4096, 10_000))
 
-# the most that a loss may take, in times of plain cross-entropy on indices
-MOST_ON_INDICES, MOST_ON_ROWS = 1.3, 1.7
+# the most that a loss may take on each form of targets, in times of plain cross-entropy on indices
+MOST = {"indices": 1.3, "rows": 1.7, "mixture": 1.7}
 SLOW = 0.5  # seconds: a call that takes longer is measured once
 
 Work = Callable[[], object]
@@ -67,6 +68,7 @@ def softmax_losses(n_classes: int) -> dict[str, Loss]:
         "smoothed 0–1": SmoothedZeroOne(),
         "Brier": Brier(),
         "one-vs-rest": OneVsRest(),
+        "Jensen–Shannon": JensenShannon(),
         "deviance": Deviance(),
     }
 
@@ -95,18 +97,19 @@ def softmax(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
     indices, gradient = rng.integers(0, c, n), np.zeros_like(logits)
     soft = rng.random((n, c), dtype=np.float32)
     soft /= soft.sum(axis=1, keepdims=True)
-    rows = ClassRows(soft)
+    rows, mixture = ClassRows(soft), ClassMixture(indices, rng.integers(0, c, n), rng.random(n))
     plain = "cross-entropy"
     losses = softmax_losses(c)
     on_rows = {plain: CrossEntropy(), "Kullback–Leibler": KullbackLeibler()} | losses
     works = {("indices", plain): ours(CrossEntropy(), logits, indices, gradient)}
     works |= {("indices", name): ours(loss, logits, indices, gradient) for name, loss in losses.items()}
     works |= {("rows", name): ours(loss, logits, rows, gradient) for name, loss in on_rows.items()}
+    works |= {("mixture", name): ours(loss, logits, mixture, gradient) for name, loss in on_rows.items()}
     times = compared(works, rounds)
     base = times["indices", plain]
     results = []
     for (form, name), milliseconds in times.items():
-        most = MOST_ON_INDICES if form == "indices" else MOST_ON_ROWS
+        most = MOST[form]
         results.append(
             {
                 "rows": n,

@@ -13,6 +13,7 @@ README = HERE.parent / "README.md"
 LINEAR = HERE.parent / "docs" / "linear.md"
 PATH = HERE.parent / "docs" / "path.md"
 TORCH = HERE.parent / "docs" / "torch.md"
+LOSSES = HERE.parent / "docs" / "losses.md"
 
 FITS = {
     "letter": "letter, CSV, 20000 × 16, 26 classes",
@@ -55,6 +56,37 @@ def losses() -> str:
         f"{content['threads']} threads each, medians, against PyTorch's forward and backward pass in the same run "
         f"(`benchmarks/losses.py`; {where(content)}):\n\n{table(head, rows)}"
     )
+
+
+def catalogue() -> str:
+    content = load("catalogue")
+    results = content["results"]
+    ratios = {(row["loss"], row["targets"], row["classes"]): row for row in results}
+    classes = sorted({row["classes"] for row in results})
+    forms = {"indices": "indices", "rows": "soft rows", "mixture": "mixtures"}
+    names = list(dict.fromkeys(row["loss"] for row in results))
+    cells = [
+        [name, *(_catalogue_cell(ratios, name, form, classes) for form in forms)]
+        for name in sorted(names, key=lambda name: (name != "cross-entropy", names.index(name)))
+    ]
+    bars = {row["targets"]: row["bar"] for row in results}
+    head = ["loss", *(f"{title}, ≤ {bars[form]:g}×" for form, title in forms.items())]
+    base = ", ".join(
+        f"{row['milliseconds']:.1f} ms for {row['rows']} × {row['classes']}"
+        for row in results
+        if (row["loss"], row["targets"]) == ("cross-entropy", "indices")
+    )
+    return (
+        "Value and gradient in one call in times of plain cross-entropy on class indices of the same logits, with "
+        f"{' / '.join(map(str, classes))} classes, float32, {content['threads']} threads, medians "
+        f"(`benchmarks/catalogue.py`; {where(content)}); the header says what is aimed at. Cross-entropy on indices "
+        f"takes {base}.\n\n{table(head, cells)}"
+    )
+
+
+def _catalogue_cell(ratios: dict[Any, Any], name: str, form: str, classes: list[int]) -> str:
+    found = [ratios.get((name, form, c)) for c in classes]
+    return " / ".join(f"{row['ratio']:.2f}" if row else "–" for row in found)
 
 
 def fits() -> str:
@@ -251,6 +283,7 @@ def main() -> int:
         (LINEAR, "scaling", scaling()),
         (PATH, "path", paths()),
         (TORCH, "results", torch_cpu()),
+        (LOSSES, "catalogue", catalogue()),
     ):
         text, new = between(path, name, inside)
         differs |= text != new

@@ -103,7 +103,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
     }
     group.center = center;
     group.misses = misses * unlift;
-    group.squares = squares * (unlift * unlift);
+    if constexpr (Squares) group.squares = squares * (unlift * unlift);
     group.d_y = d_y;
     group.e_y = e_y * unlift;
     if constexpr (E == Extent::spread) {
@@ -129,14 +129,15 @@ KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T
     at.log_p = group.d_y - log_sum;
     at.p = group.e_y * inverse;
     at.miss = select<V>(empty, splat<V>(T(1)), group.misses * inverse);
-    at.squares = group.squares * (inverse * inverse);
+    at.squares = V{};
+    if constexpr (Loss::by_squares) at.squares = group.squares * (inverse * inverse);
     at.weight = splat<V>(T(1));
     at.weighted_log_p = at.shift = V{};
     if constexpr (E != Extent::plain) at.weight = group.weight;
     if constexpr (E != Extent::plain && Loss::shifted) at.shift = group.shift;
     if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
     RowGradient<V> row = loss.at_class(at);
-    if (job.z_loss != 0) {
+    if (E != Extent::plain && job.z_loss != 0) {
         const V lse = group.center * T(job.inverse_temperature) + log_sum;
         V mass = at.weight;
         if constexpr (E == Extent::spread) mass = mass * T(1 - job.smoothing) + group.weight_sum * T(job.smoothing / double(job.classes));
@@ -183,7 +184,8 @@ KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Gr
 }
 
 // The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
-// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it.
+// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it;
+// with a number, columns stay in registers from stage to stage, so nothing else may be done to them on the way.
 template <class T, class Loss, int C, Extent E>
 void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transform, const Rows<T>& logits,
                     const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
@@ -194,7 +196,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
     const T factor = T(job.inverse_temperature);
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
-    V kept[kept_vectors<T>], slopes[kept_vectors<T>];
+    V kept[kept_vectors<T>], slopes[C == 0 ? kept_vectors<T> : 1];
     Group<T> groups[most_groups];
     auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
                    int64_t g_stride, T* row_losses) {
@@ -206,7 +208,9 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             }
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
-            if (transform.any()) transform.columns(e, classes, slopes + i * classes);
+            if constexpr (C == 0) {
+                if (transform.any()) transform.columns(e, classes, slopes + i * classes);
+            }
             if constexpr (E == Extent::scaled) {
                 // the weights of other classes do not matter
                 groups[i].weight = splat<V>(T(1));
@@ -229,8 +233,8 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
         for (int i = 0; g && i < count; ++i) {
             V* e = kept + i * classes;
             spread_group<T, C, E, Loss::by_squares>(weight, classes, groups[i], some_tiny, e);
-            if (transform.capped) {
-                for (int k = 0; k < classes; ++k) e[k] *= slopes[i * classes + k];
+            if constexpr (C == 0) {
+                for (int k = 0; transform.capped && k < classes; ++k) e[k] *= slopes[i * classes + k];
             }
             store_columns<T>(g + i * W * g_stride, g_stride, classes, e);
         }
@@ -280,13 +284,13 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
     if constexpr (Loss::linear) {
         if (loss.spreads()) return run(any, std::integral_constant<Extent, Extent::spread>{});
     }
-    if (Loss::shifted || job.class_weight || job.inverse_temperature != 1) {
+    if (Loss::shifted || job.class_weight || job.inverse_temperature != 1 || job.z_loss != 0) {
         return run(any, std::integral_constant<Extent, Extent::scaled>{});
     }
     const std::integral_constant<Extent, Extent::plain> plain{};
     if constexpr (Loss::linear) {
         // the loops over so few classes are worth unrolling
-        switch (job.classes) {
+        switch (transform.any() ? 0 : job.classes) {
             case 2: return run(std::integral_constant<int, 2>{}, plain);
             case 3: return run(std::integral_constant<int, 3>{}, plain);
             case 4: return run(std::integral_constant<int, 4>{}, plain);
