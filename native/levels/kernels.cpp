@@ -8,6 +8,7 @@
 #include "losses/hinges.hpp"
 #include "skeletons/margin.hpp"
 #include "skeletons/softmax.hpp"
+#include "skeletons/softmax_probabilities.hpp"
 #include "sparse/csr.hpp"
 
 namespace kullback {

@@ -319,26 +319,6 @@ struct SoftmaxRows {
     }
 };
 
-template <class T>
-void softmax_probabilities(const Job& job, int64_t begin, int64_t end, void* memory, Report&) {
-    using V = Vector<T>;
-    Scratch scratch(memory);
-    const T factor = T(job.inverse_temperature);
-    const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
-    const Kept<T> kept = room_to_keep<T>(job.classes, scratch);
-    for (int64_t i = begin; i < end; ++i) {
-        const T* z = logits.row(i - begin);
-        T* out = static_cast<T*>(job.out) + i * job.out_stride;
-        const RowSum<T> row = sum_row(z, job.classes, job.inverse_temperature, kept);
-        // log_sum is NaN with the sum, so a row with a NaN or +inf logit is NaN all along
-        const T log_sum = T(row.log_sum), inverse = T(row.inverse);
-        along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V d = (load<V>(z + k, part, -infinity<T>) - row.center) * factor;
-            store<V>(out + k, part, job.logarithm ? d - log_sum : exp_nonpositive<V>(d) * inverse);
-        });
-    }
-}
-
 // Sums of numbers that come as vectors of T, plain and times weights, in double. Entries that are not finite, or below 0,
 // show as a plain sum of NaN.
 template <class T>
