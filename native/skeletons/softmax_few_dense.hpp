@@ -314,10 +314,11 @@ struct FewDenseRows {
     // Rows in which nothing is left for the others: softmax_exact.hpp has to do them.
     bool some_lost(const G* groups, int count) const {
         if (!may_be_lost<Loss>(job)) return false;
-        V least = groups[0].others;
-        for (int i = 1; i < count; ++i) least = smaller<V>(groups[i].others, least);
-        const Mask<V> below = least < T(least_others<T>);
-        return any_lane<V>(keep<V>(below, splat<V>(T(1))));
+        V some = V{};
+        for (int i = 0; i < count; ++i) {
+            some += keep<V>(groups[i].others < T(least_others<T>), splat<V>(T(1)));  // false for NaN
+        }
+        return any_lane<V>(some);
     }
     bool lost(const G& x, int i) const {
         return get(x.others, i) < T(least_others<T>);

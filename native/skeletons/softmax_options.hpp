@@ -86,9 +86,11 @@ struct WithOptions {
             along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 const int64_t at = r * classes + k;
                 const V f = load<V>(slope + at, part, T(0));
-                const V bent = transform.bend * load<V>(tanh + at, part, T(0)) * f * load<V>(pulls + at, part, T(0));
-                const V h = load<V>(out + k, part, T(0)) * f;
-                store<V>(out + k, part, (product ? h : h * f) + bent);
+                const V pull = load<V>(pulls + at, part, T(0)), inner = load<V>(out + k, part, T(0));
+                const V bent = transform.bend * load<V>(tanh + at, part, T(0)) * f * pull;
+                const V h = product ? inner * f : inner * f * f;
+                // in a row that does not count both are 0, whatever the logit
+                store<V>(out + k, part, keep<V>((inner != T(0)) | (pull != T(0)), h + bent));
             });
         }
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 import kullback.kernels as kernels
 from kullback import BinaryCrossEntropy, ClassIndices, ClassMixture, ClassRows, CrossEntropy, LabelRows
 from kullback.errors import InfiniteLossWarning, InputError, ShapeError, TargetError
+from kullback.losses import OneVsRest
 
 DTYPES = (np.float32, np.float64)
 
@@ -401,3 +404,23 @@ def test_denominators(backend, dtype):
     assert by_examples == pytest.approx(parts.sum() / 3, rel=1e-6)
     one_hot = np.eye(2)[targets]
     assert loss(logits, one_hot, sample_weight=weight) == pytest.approx(by_weights, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(ignore_index=0, softcap=5.0), OneVsRest(ignore_index=0)])
+def test_hard_rows_beside_rows_that_do_not_count_or_are_nan(loss):
+    """A NaN or a row of -inf touches no other row, whichever rows are worked on together."""
+    z = np.zeros((70, 32), np.float32)
+    z[3, 0] = z[5, 1] = np.nan
+    z[13] = z[29] = -np.inf
+    classes = np.ones(70, int)
+    classes[3] = 0
+    v = np.ones_like(z)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", InfiniteLossWarning)
+        _, gradient = loss.value_and_gradient(z, classes, reduction="sum")
+        diagonal = loss.hessian_diagonal(z, classes, reduction="sum")
+        product = loss.hessian_product(z, classes, v, reduction="sum")
+        for result in (gradient, diagonal, product):
+            assert not result[3].any()
+            assert np.isnan(result[5]).any()
+            assert np.isfinite(np.delete(result, 5, axis=0)).all()
