@@ -1,10 +1,13 @@
 """Ten seconds of the fuzz tool, what it finds, and the record of its long run."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kullback.losses.spelling import CATALOGUE
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,3 +54,16 @@ def test_a_wrong_result_is_found_and_can_be_repeated(tmp_path):
 def test_scenes_can_be_played_one_by_one(scene):
     run = play("--scene", str(scene))
     assert run.stdout == "passed\n", run.stderr
+
+
+def test_the_record_is_of_a_million_cases_and_every_loss():
+    record = json.loads((HERE / "record.json").read_text())
+    assert record["cases"] >= 1_000_000
+    assert record["outcome"] == "all passed"
+    assert not record["machine"]["uncommitted_changes"]
+    counts = record["counts"]
+    played = set(counts["losses, through the kernel"]) | set(counts["losses, through the loss object"])
+    assert played >= set(CATALOGUE)
+    assert min(counts["layouts of logits"].values()) > 1000
+    assert counts["steps of logits"]["negative"] > 1000
+    assert counts["steps of logits"]["zero"] > 1000
