@@ -71,10 +71,13 @@ KULLBACK_INLINE V exp_reduced(V r) {
     return exp_remainder<V>(r, r2) * r2 + (r + Scalar<V>(1));
 }
 
-// 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
-// the factor that follows anyway takes the lift back for nothing.
+// exp(x) for x <= 0 is exp(r) times a power of two; that power comes times 2^lift.
 template <class V>
-KULLBACK_INLINE V exp_lifted(V x) {
+struct ReducedExp {
+    V r, lifted;
+};
+template <class V>
+KULLBACK_INLINE ReducedExp<V> reduced_exp(V x) {
     using T = Scalar<V>;
     using K = Constants<T>;
     using I = typename traits<V>::integer;
@@ -83,15 +86,21 @@ KULLBACK_INLINE V exp_lifted(V x) {
     // Adding the magic number leaves the rounded exponent, already lifted and biased, in the lowest bits.
     const V shifted = x * K::log2_e + magic;
     const V n = shifted - magic;
-    const V y = exp_reduced<V>((x - n * K::ln2_high) - n * K::ln2_low);
-    V scale;
+    const V r = (x - n * K::ln2_high) - n * K::ln2_low;
     if constexpr (traits<V>::width == 1) {
         using U = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-        scale = bits_as<V>(U(bits_as<U>(shifted) << K::mantissa_bits));
+        return {r, bits_as<V>(U(bits_as<U>(shifted) << K::mantissa_bits))};
     } else {
-        scale = bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits);
+        return {r, bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits)};
     }
-    return y * scale;
+}
+
+// 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
+// the factor that follows anyway takes the lift back for nothing.
+template <class V>
+KULLBACK_INLINE V exp_lifted(V x) {
+    const ReducedExp<V> reduced = reduced_exp<V>(x);
+    return exp_reduced<V>(reduced.r) * reduced.lifted;
 }
 
 template <class V>
@@ -107,24 +116,12 @@ struct ExpAndRest {
 template <class V>
 KULLBACK_INLINE ExpAndRest<V> exp_and_rest(V x) {
     using T = Scalar<V>;
-    using K = Constants<T>;
-    using I = typename traits<V>::integer;
-    constexpr T magic = K::round_magic + T(K::lift + K::bias);
-    // below, exp(x) - 1 = r + r^2 q where no power of two is taken out, as near 0
-    const V bounded = larger<V>(splat<V>(K::exp_floor), x);
-    const V shifted = bounded * K::log2_e + magic;
-    const V n = shifted - magic;
-    const V r = (bounded - n * K::ln2_high) - n * K::ln2_low, r2 = r * r;
-    const V more = exp_remainder<V>(r, r2) * r2 + r;
-    V lifted;
-    if constexpr (traits<V>::width == 1) {
-        using U = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-        lifted = bits_as<V>(U(bits_as<U>(shifted) << K::mantissa_bits));
-    } else {
-        lifted = bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits);
-    }
-    const V power = lifted * K::unlift;
-    return {(more + T(1)) * lifted * K::unlift, (T(1) - power) - power * more};
+    constexpr T unlift = Constants<T>::unlift;
+    // exp(x) - 1 = r + r^2 q where no power of two is taken out, as near 0
+    const auto [r, lifted] = reduced_exp<V>(x);
+    const V r2 = r * r, more = exp_remainder<V>(r, r2) * r2 + r;
+    const V power = lifted * unlift;
+    return {(more + T(1)) * lifted * unlift, (T(1) - power) - power * more};
 }
 
 // (log((1 + s) / (1 - s)) / s - 2) / s^2 for z = s^2 <= ((sqrt2 - 1) / (sqrt2 + 1))^2.

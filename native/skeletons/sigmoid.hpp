@@ -280,11 +280,8 @@ struct SigmoidRows {
         int32_t some = 0;
         for (int64_t k = 0; k < n; ++k) some |= int32_t(run.labels[k] == ignored);
         if (!some) return false;
+        own(at);
         T *__restrict logits = tile.logits, *__restrict labels = tile.labels, *__restrict counts = tile.counts;
-        if (run.logits != logits) std::memcpy(logits, run.logits, size_t(n) * sizeof(T));
-        if (run.labels != labels) std::memcpy(labels, run.labels, size_t(n) * sizeof(T));
-        run.logits = logits;
-        run.labels = labels;
         for (int64_t k = 0; k < n; ++k) {
             const bool known = labels[k] != ignored;
             counts[k] = known ? T(1) : T(0);

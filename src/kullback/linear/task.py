@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,10 +20,10 @@ from kullback.linear.choice import Terms, choose
 from kullback.linear.design import SparseDesign, as_design, used_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
-from kullback.linear.row_fit import fit_rows, suits_rows
-from kullback.linear.scaling import ColumnScaling, column_scaling
+from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
+from kullback.linear.scaling import column_scaling
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
-from kullback.linear.sparse_fit import fit_sparse
+from kullback.linear.sparse_fit import SparseFit, fit_sparse
 from kullback.losses import Loss
 from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
@@ -31,6 +32,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
+RawFit: TypeAlias = Callable[..., RowFit | SparseFit]
 
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
@@ -146,9 +148,14 @@ class FitTask:
             fit_intercept=self._fit_intercept,
         )
         if parts.lasso > 0:
-            return self._solve_sparse(terms, scaling, parts, start, tol, max_iter, follow, announce, run)
+            fit: RawFit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
+            return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
         if solver == "auto" and suits_rows(self.design, terms, scaling):
-            return self._solve_rows(terms, scaling, start, tol, max_iter, follow, announce, run)
+            assert isinstance(self.design, SparseDesign)
+            rows, columns = self.design.shape
+            why = f"{rows} rows are fewer than {columns} columns of similar scale"
+            fit = partial(fit_rows, self.design, terms, scaling, tol=tol, max_iter=max_iter, run=run)
+            return self._solve_raw("row_space", why, fit, start, follow, announce)
         choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
@@ -178,21 +185,18 @@ class FitTask:
         weights, intercept = parameters_of(result.parameters)
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
 
-    def _solve_sparse(
+    def _solve_raw(
         self,
-        terms: Terms,
-        scaling: ColumnScaling,
-        parts: Penalty,
+        name: str,
+        why: str,
+        fit: RawFit,
         start: Parameters | None,
-        tol: float,
-        max_iter: int,
         follow: Follow | None,
         announce: Callable[[str], object] | None,
-        run: Run,
     ) -> Solution:
-        why = "the penalty has a kink at zero"
+        """With a solver that starts, reports and ends at raw weights of the columns that are used."""
         if announce is not None:
-            announce(f"solver prox_newton: {why}")
+            announce(f"solver {name}: {why}")
         if start is not None and self._kept is not None:
             start = start[0][self._kept], start[1]
 
@@ -200,38 +204,9 @@ class FitTask:
             if follow is not None:
                 follow(record, lambda: self._reported(*parameters()))
 
-        found = fit_sparse(
-            self.design, terms, scaling, parts, start=start, tol=tol, max_iter=max_iter, follow=step, run=run
-        )
+        found = fit(start=start, follow=step)
         weights, intercept = self._reported(found.weights, found.intercept)
-        return Solution(weights, intercept, found.result, found.certificate, "prox_newton", why)
-
-    def _solve_rows(
-        self,
-        terms: Terms,
-        scaling: ColumnScaling,
-        start: Parameters | None,
-        tol: float,
-        max_iter: int,
-        follow: Follow | None,
-        announce: Callable[[str], object] | None,
-        run: Run,
-    ) -> Solution:
-        rows, columns = self.design.shape
-        why = f"{rows} rows are fewer than {columns} columns of similar scale"
-        if announce is not None:
-            announce(f"solver row_space: {why}")
-        if start is not None and self._kept is not None:
-            start = start[0][self._kept], start[1]
-
-        def step(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
-            if follow is not None:
-                follow(record, lambda: self._reported(*parameters()))
-
-        assert isinstance(self.design, SparseDesign)
-        found = fit_rows(self.design, terms, scaling, start=start, tol=tol, max_iter=max_iter, follow=step, run=run)
-        weights, intercept = self._reported(found.weights, found.intercept)
-        return Solution(weights, intercept, found.result, found.certificate, "row_space", why)
+        return Solution(weights, intercept, found.result, found.certificate, name, why)
 
     def _reported(self, weights: Vector, intercept: Vector) -> Parameters:
         """Raw weights of all columns, in the gauge that is reported."""
