@@ -297,9 +297,13 @@ void run_probabilities(bool sigmoid, const In& logits, double inverse_temperatur
              int64_t(logits.shape(0)));
 }
 
-CsrJob csr_job(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
+CsrJob csr_job(const In& indptr, const In& ends, const In& indices, const In& data, const In& dense, const Out& out,
+               int64_t base) {
     CsrJob job;
     job.indptr = indptr.data();
+    job.ends = ends.data();
+    job.base = base;
+    job.double_data = type_of_array(data) == Type::float64;
     job.indices = indices.data();
     job.wide_indices = type_of_array(indices) == Type::int64;
     job.nonzeros = int64_t(indices.shape(0));
@@ -311,8 +315,9 @@ CsrJob csr_job(const In& indptr, const In& indices, const In& data, const In& de
     return job;
 }
 
-int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
-    const CsrJob job = csr_job(indptr, indices, data, dense, out);
+int64_t run_csr(const In& indptr, const In& ends, const In& indices, const In& data, const In& dense, const Out& out,
+                int64_t base) {
+    const CsrJob job = csr_job(indptr, ends, indices, data, dense, out, base);
     const CsrKernel kernel = level().csr_product[type_of_array(dense) == Type::float64];
     const int64_t rows = int64_t(out.shape(0));
     const int threads = (job.nonzeros + rows) * job.columns <= serial_elements ? 1 : thread_count;
@@ -330,8 +335,9 @@ int64_t run_csr(const In& indptr, const In& indices, const In& data, const In& d
 }
 
 // On the calling thread alone: rows that share a column add to the same numbers.
-int64_t run_csr_transposed(const In& indptr, const In& indices, const In& data, const In& dense, const Out& out) {
-    CsrJob job = csr_job(indptr, indices, data, dense, out);
+int64_t run_csr_transposed(const In& indptr, const In& ends, const In& indices, const In& data, const In& dense, const Out& out,
+                           int64_t base) {
+    CsrJob job = csr_job(indptr, ends, indices, data, dense, out, base);
     job.inner = int64_t(out.shape(0));
     const CsrKernel kernel = level().csr_transposed[type_of_array(dense) == Type::float64];
     const int64_t rows = int64_t(dense.shape(0));
@@ -396,10 +402,10 @@ NB_MODULE(_native, m) {
           nb::arg("known").none());
     m.def("probabilities", &run_probabilities, nb::arg("sigmoid"), nb::arg("logits"), nb::arg("inverse_temperature"),
           nb::arg("logarithm"), nb::arg("out"));
-    m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"), nb::arg("dense"),
-          nb::arg("out"));
-    m.def("csr_transposed", &run_csr_transposed, nb::arg("indptr"), nb::arg("indices"), nb::arg("data"),
-          nb::arg("dense"), nb::arg("out"));
+    m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("ends"), nb::arg("indices"), nb::arg("data"),
+          nb::arg("dense"), nb::arg("out"), nb::arg("base"));
+    m.def("csr_transposed", &run_csr_transposed, nb::arg("indptr"), nb::arg("ends"), nb::arg("indices"),
+          nb::arg("data"), nb::arg("dense"), nb::arg("out"), nb::arg("base"));
     m.def("descent", &run_descent, nb::arg("block_start"), nb::arg("matrix_start"), nb::arg("block_of"),
           nb::arg("matrix"), nb::arg("left"), nb::arg("right"), nb::arg("group_start"), nb::arg("member"),
           nb::arg("threshold"), nb::arg("slope"), nb::arg("x"), nb::arg("moved"), nb::arg("tolerance"),

@@ -77,9 +77,10 @@ struct Family {
     bool in_double = false;  // whether its kernels use softmax_exact.hpp
 };
 struct CsrJob {
-    const void *indptr, *indices;
-    bool wide_indices;
+    const void *indptr, *ends, *indices;  // row i holds entries indptr[i] … ends[i]
+    bool wide_indices, double_data;
     int64_t nonzeros, inner, columns;
+    int64_t base;  // what index 0 of the dense matrix is called in `indices`
     const void *data, *dense;
     void* out;
 };

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kullback.errors import InputError
 from kullback.kernels import cpu, reference
 from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
@@ -204,3 +205,33 @@ def test_transposed_sparse_product_adds(rng):
                         )
                         results.append(out)
                         np.testing.assert_allclose(out, truth, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("data_dtype", DTYPES)
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+def test_products_with_a_part_of_each_row(rng, dtype, data_dtype, index_type):
+    """Rows of entries between two columns: what a block of a matrix stored by columns is."""
+    import scipy.sparse
+
+    for n, d, c, first, last in [(9, 40, 1, 3, 31), (60, 500, 5, 100, 340), (20, 300, 40, 0, 299)]:
+        matrix = scipy.sparse.random(n, d, 0.2, "csr", dtype=data_dtype, random_state=0)
+        matrix.sort_indices()
+        pairs = list(zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True))
+        starts, ends = (
+            np.array([a + np.searchsorted(matrix.indices[a:b], at) for a, b in pairs], index_type)
+            for at in (first, last)
+        )
+        places = (matrix.indices.astype(index_type), matrix.data)
+        part = matrix.toarray()[:, first:last].astype(float)
+        for kernels in (cpu, reference):
+            dense = rng.normal(size=(last - first, c)).astype(dtype)
+            out = np.full((n, c), 9, dtype)
+            kernels.csr_product(starts, *places, dense, out, ends=ends, base=first)
+            np.testing.assert_allclose(out, part @ dense, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+            dense, out = rng.normal(size=(n, c)).astype(dtype), np.full((last - first, c), 9, dtype)
+            kernels.csr_transposed(starts, *places, dense, out, ends=ends, base=first)
+            np.testing.assert_allclose(out, 9 + part.T @ dense, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+        dense, out = np.ones((last - first, c), dtype), np.ones((n, c), dtype)
+        with pytest.raises(InputError, match=f"outside {last} to {2 * last - first - 1}, or"):
+            cpu.csr_product(starts, *places, dense, out, ends=ends, base=last)

@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from kullback.linear import design as design_module
-from kullback.linear.design import SparseDesign, as_design, used_columns
+from kullback.linear.design import SparseDesign, as_design, without_empty_columns
 from kullback.linear.scaling import column_scaling
 
 
@@ -17,6 +17,7 @@ def layouts(X):
         "reversed": np.ascontiguousarray(X[::-1])[::-1],
         "csr": sparse.csr_array(X),
         "csr_matrix": sparse.csr_matrix(X),
+        "csc": sparse.csc_array(X),
     }
 
 
@@ -68,12 +69,78 @@ def test_scaling_is_a_change_of_variables_and_back(rng):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_empty_columns_of_a_sparse_matrix_are_found():
-    X = sparse.csr_array(np.array([[0.0, 1, 0, 2], [0, 0, 0, 3]]))
-    X.data[0] = 0  # stored, but zero
-    np.testing.assert_array_equal(used_columns(X), [3])
-    assert used_columns(sparse.csr_array(np.ones((2, 3)))) is None
-    assert used_columns(np.zeros((2, 3))) is None
+@pytest.mark.parametrize("form", [sparse.csr_array, sparse.csc_array, sparse.csr_matrix, sparse.csc_matrix])
+def test_empty_columns_of_a_sparse_matrix_are_left_out(form):
+    dense = np.array([[0.0, 1, 0, 2, 0], [0, 0, 0, 3, 4]])
+    X = form(dense)
+    used, left = without_empty_columns(X)
+    np.testing.assert_array_equal(used, [1, 3, 4])
+    np.testing.assert_array_equal(left.toarray(), dense[:, used])
+    assert np.shares_memory(left.data, X.data)
+    assert left.indices.dtype == X.indices.dtype
+    X.data[0] = 0  # the only entry of column 1: stored, but zero
+    used, left = without_empty_columns(X)
+    np.testing.assert_array_equal(used, [3, 4])
+    np.testing.assert_array_equal(left.toarray(), dense[:, used])
+    for full in (form(np.ones((2, 3))), np.zeros((2, 3))):
+        used, left = without_empty_columns(full)
+        assert used is None
+        assert left is full
+
+
+@pytest.mark.parametrize("order", ["csr", "csc"])
+@pytest.mark.parametrize("wide", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_of_rows_and_of_pieces_of_columns(rng, monkeypatch, order, wide, dtype):
+    monkeypatch.setattr(design_module, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(design_module, "BLOCK_ROWS", (8, 64))
+    monkeypatch.setattr(design_module, "PIECE_ENTRIES", 100)
+    X = sparse.random_array((300, 9), density=0.4, format=order, rng=rng)
+    X.indices, X.indptr = X.indices.astype(wide), X.indptr.astype(wide)
+    for array in (X.data, X.indices, X.indptr):
+        array.flags.writeable = False
+    design = SparseDesign(X, dtype)
+    blocks = design.blocks(4)
+    assert len(blocks) > 3
+    weights, gradient = rng.normal(size=(9, 4)).astype(dtype), rng.normal(size=(300, 4)).astype(dtype)
+    out, pull = np.empty((300, 4), dtype), np.zeros((9, 4))
+    for block in [*blocks[2:], slice(0, blocks[0].stop), blocks[1]]:
+        design.rows(block).forward(weights, out[block])
+        pull += design.rows(block).backward(gradient[block])
+    np.testing.assert_allclose(out, X @ weights, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull, X.T @ gradient, rtol=1e-5, atol=1e-5)
+    assert design._copy is None  # never turned into the other order
+    np.testing.assert_array_equal(design.stored(), (X.toarray() != 0).sum(axis=0))
+    np.testing.assert_array_equal(design.take([3, 1, 7]), X.toarray()[[3, 1, 7]])
+    np.testing.assert_array_equal(design.columns([2, 5]).matrix.toarray(), X.toarray()[:, [2, 5]])
+    # All rows at once: now the other order is needed, once.
+    whole = design.rows(slice(0, 300))
+    whole.forward(weights, out)
+    np.testing.assert_allclose(out, X @ weights, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(whole.backward(gradient), X.T @ gradient, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(design_module, "KEPT_BYTES", 100)
+    assert design.in_precision(np.float64 if dtype == np.float32 else np.float32)._other() is design._copy
+
+
+def test_rows_of_columns_that_are_not_in_order(rng):
+    X = sparse.random_array((50, 6), density=0.5, format="csc", rng=rng)
+    order = np.argsort(np.repeat(np.arange(6), np.diff(X.indptr)) * 100 - X.indices, kind="stable")
+    mixed = sparse.csc_array((X.data[order], X.indices[order], X.indptr), shape=X.shape)
+    assert not mixed.has_sorted_indices
+    out = np.empty((20, 2))
+    SparseDesign(mixed).rows(slice(10, 30)).forward(weights := rng.normal(size=(6, 2)), out)
+    np.testing.assert_allclose(out, X[10:30] @ weights)
+    assert not mixed.has_sorted_indices  # what was given is as it was
+
+
+def test_strided_data_are_copied_block_by_block(rng, monkeypatch):
+    wide = rng.normal(size=(40, 12))
+    monkeypatch.setattr(design_module, "KEPT_BYTES", 100)
+    design = as_design(wide[:, ::2])
+    assert np.shares_memory(design.matrix, wide)
+    weights, out = rng.normal(size=(6, 3)), np.empty((10, 3))
+    design.rows(slice(20, 30)).forward(weights, out)
+    np.testing.assert_allclose(out, wide[20:30, ::2] @ weights)
 
 
 def test_sparse_blocks_add_up_to_the_whole(rng, monkeypatch):

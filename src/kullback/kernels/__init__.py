@@ -193,10 +193,30 @@ class Kernels(Protocol):
     ) -> None:
         """The diagonal of each row's Hessian."""
 
-    def csr_product(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+    def csr_product(
+        self,
+        indptr: Array,
+        indices: Array,
+        data: Array,
+        dense: Array,
+        out: Array,
+        *,
+        ends: Array | None = None,
+        base: int = 0,
+    ) -> None:
         """A CSR matrix (n, d) times a dense (d, C)."""
 
-    def csr_transposed(self, indptr: Array, indices: Array, data: Array, dense: Array, out: Array) -> None:
+    def csr_transposed(
+        self,
+        indptr: Array,
+        indices: Array,
+        data: Array,
+        dense: Array,
+        out: Array,
+        *,
+        ends: Array | None = None,
+        base: int = 0,
+    ) -> None:
         """Add the transpose of a CSR matrix (n, d) times a dense (n, C) to `out` (d, C)."""
 
 

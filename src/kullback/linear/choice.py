@@ -10,7 +10,7 @@ import numpy as np
 
 from kullback.linear.column_curvature import ColumnCurvature
 from kullback.linear.curvature import SubsampledCurvature, plan, plan_sparse
-from kullback.linear.design import DenseDesign, Design, SparseDesign, StandardisedDesign
+from kullback.linear.design import KEPT_BYTES, DenseDesign, Design, SparseDesign, StandardisedDesign
 from kullback.linear.objective import LinearObjective, Vector
 from kullback.linear.problem import LinearProblem
 from kullback.linear.row_curvature import structure_of
@@ -18,8 +18,6 @@ from kullback.linear.scaling import ColumnScaling
 from kullback.losses import Loss
 from kullback.targets import Targets
 
-# Standardised float32 copies up to this size are kept for the whole fit; larger ones are made block by block.
-KEPT_BYTES = 1 << 26
 # Data of up to this size is in cache anyway, and float32 gains nothing on it.
 SMALL_BYTES = 1 << 18
 # In float32 a column whose mean is so many standard deviations from zero loses too much when multiplied raw.
@@ -103,7 +101,7 @@ def choose(
         size = (design.shape[0], design.shape[1] + terms.fit_intercept, terms.n_outputs)
         if isinstance(design, SparseDesign):
             kind: Any = ColumnCurvature
-            how, what = plan_sparse(*size, int(design.matrix.nnz), coupled=coupled), "columns"
+            how, what = plan_sparse(*size, design.n_entries, coupled=coupled), "columns"
         else:
             kind, what = SubsampledCurvature, "principal axes"
             how = plan(*size, coupled=coupled)
@@ -125,10 +123,8 @@ def precisions(
     single = design.dtype == np.float32
     if isinstance(design, SparseDesign):
         if single:
-            return SparseDesign(design.matrix, np.float64, like=design), design
-        # Its float32 values are kept for the whole fit: half of what the float64 ones take.
-        small = design.matrix.data.nbytes <= SMALL_BYTES
-        return design, None if small else SparseDesign(_single(design.matrix))
+            return design.in_precision(np.float64), design
+        return design, None if 8 * design.n_entries <= SMALL_BYTES else design.in_precision(np.float32)
     n_bytes = design.matrix.nbytes
     near = bool((np.abs(scaling.centre) <= FAR_FROM_ZERO * scaling.scale).all())
     if single:
@@ -143,8 +139,3 @@ def precisions(
     if near and not keep:
         return exact, DenseDesign(design.matrix, np.float32)
     return exact, StandardisedDesign(design, scaling, np.float32, keep=keep, with_ones=with_ones)
-
-
-def _single(matrix: Any) -> Any:
-    """A CSR matrix in float32 that shares the places of its entries."""
-    return type(matrix)((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -53,7 +53,7 @@ class ColumnCurvature:
         self._coupled = structure_of(loss) == "coupled" and objective.n_outputs > 1
         self._blocks = self._coupled and objective.n_outputs <= BLOCK_CLASSES
         scaling = objective.scaling
-        filled = np.bincount(source.matrix.indices, minlength=source.shape[1])
+        filled = source.stored()
         order = np.argsort(-filled, kind="stable")
         n_lead = min(how.leading - objective.fit_intercept, source.shape[1])
         self._lead, self._rare = np.sort(order[:n_lead]), np.sort(order[n_lead:])
@@ -61,7 +61,7 @@ class ColumnCurvature:
         self._bend = penalty[self._rare]
         # ---- the fullest columns, dense, from a sample of rows
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
-        self._sample = source.matrix[rows]
+        self._sample = source.some_rows(rows)
         dense = self._sample[:, self._lead].toarray() - scaling.centre[self._lead]
         dense = (dense / scaling.scale[self._lead]).astype(dtype)
         lead_penalty = penalty[self._lead]
@@ -78,7 +78,7 @@ class ColumnCurvature:
             row_scale(loss, self._targets, objective.n_outputs, self._weight) if self._coupled else np.ones(len(dense))
         )
         # ---- squares of the others, from all rows
-        rare = source.matrix[:, self._rare].tocsr()
+        rare = source.columns(self._rare).matrix
         rare.data = (rare.data / scaling.scale[self._rare][rare.indices]) ** 2
         self._squares = rare.astype(dtype)
 

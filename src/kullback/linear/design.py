@@ -1,4 +1,6 @@
-"""The data matrix behind one interface: dense or CSR, in blocks of rows, with the two products a fit needs.
+"""The data matrix behind one interface: dense, CSR or CSC, in blocks of rows, with the two products a fit needs.
+
+The arrays are used as they are given, read-only and memory-mapped ones included: a pass reads them block by block.
 
 A design multiplies either the raw columns, or the columns standardised by a `ColumnScaling`. Standardised rows are
 made block by block while they are used, in either precision, so that a fit may run in float32 on float64 data without
@@ -9,6 +11,7 @@ Weights are (d, C), so that one non-zero of a sparse row touches C numbers that 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -28,6 +31,10 @@ Vector: TypeAlias = NDArray[np.float64]
 # calls around it cost little. The row counts keep a narrow or a very wide matrix reasonable.
 BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = (256, 1 << 16)
+# Float32 copies up to this size are kept for the whole fit; of larger data they are made block by block.
+KEPT_BYTES = 1 << 26
+# Stored entries that are counted or looked up at a time.
+PIECE_ENTRIES = 1 << 20
 # A block of sparse rows must hold so many non-zeros for each column, or setting up its sum would cost too much.
 SUM_SHARE = 4
 
@@ -65,23 +72,66 @@ class Design(Protocol):
 
 
 def as_design(X: Any) -> DenseDesign | SparseDesign:
-    """Wrap a validated matrix: a 2-D array, or anything SciPy can turn into CSR."""
-    is_sparse = bool(sparse.issparse(X))
-    return SparseDesign(X.tocsr()) if is_sparse else DenseDesign(np.asarray(X))
-
-
-def used_columns(X: Any) -> NDArray[np.int64] | None:
-    """The columns of a sparse matrix that hold anything but zeros, or None where nearly all do.
-
-    Hashed text leaves many columns empty. Columns of a dense matrix are all kept: leaving some out would copy it.
-    """
+    """Wrap a validated matrix: a 2-D array, CSR, CSC, or anything SciPy can turn into CSR."""
     is_sparse = bool(sparse.issparse(X))
     if not is_sparse:
-        return None
-    entries = X.tocsr()
-    counts = np.bincount(entries.indices[entries.data != 0], minlength=X.shape[1])
+        return DenseDesign(np.asarray(X))
+    return SparseDesign(X if X.format in ("csr", "csc") else X.tocsr())
+
+
+def without_empty_columns(X: Any) -> tuple[NDArray[np.int64] | None, Any]:
+    """The columns of a matrix that hold anything but zeros, and the matrix of those; None where nearly all do.
+
+    Hashed text leaves many columns empty. The values of a sparse matrix are shared with the one given; of a CSR matrix
+    the column indices are new, so one that is memory-mapped keeps all columns, as a dense matrix does.
+    """
+    is_sparse = bool(sparse.issparse(X))
+    if not is_sparse or (X.format == "csr" and is_mapped(X)):
+        return None, X
+    matrix = X if X.format in ("csr", "csc") else X.tocsr()
+    n_columns = matrix.shape[1]
+    stored, counts = stored_entries(matrix), stored_entries(matrix, zeros=False)
     used = np.flatnonzero(counts)
-    return used if len(used) < 0.95 * X.shape[1] else None
+    if len(used) >= 0.95 * n_columns:
+        return None, X
+    if stored[counts == 0].any():
+        return used, matrix[:, used]  # zeros are stored in columns that go
+    shape = (matrix.shape[0], len(used))
+    if matrix.format == "csc":
+        starts = np.append(matrix.indptr[used], matrix.indptr[-1:])
+        return used, sparse.csc_array((matrix.data, matrix.indices, starts), shape=shape)
+    place = np.zeros(n_columns, dtype=matrix.indices.dtype)
+    place[used] = np.arange(len(used))
+    return used, sparse.csr_array((matrix.data, place[matrix.indices], matrix.indptr), shape=shape)
+
+
+def stored_entries(matrix: Any, *, zeros: bool = True) -> NDArray[np.int64]:
+    """(d,) how many entries a CSR or CSC matrix stores in each column, those that are zero included or not."""
+    n_columns = matrix.shape[1]
+    if zeros and matrix.format == "csc":
+        counts: NDArray[np.int64] = np.diff(matrix.indptr).astype(np.int64)
+        return counts
+    total = np.zeros(n_columns, dtype=np.int64)
+    step = max(PIECE_ENTRIES, n_columns)
+    for begin in range(0, matrix.nnz, step):
+        piece = slice(begin, min(begin + step, matrix.nnz))
+        if matrix.format == "csr":
+            columns = matrix.indices[piece]
+        else:
+            columns = np.searchsorted(matrix.indptr, np.arange(piece.start, piece.stop), side="right") - 1
+        total += np.bincount(columns if zeros else columns[matrix.data[piece] != 0], minlength=n_columns)
+    return total
+
+
+def is_mapped(matrix: Any) -> bool:
+    """Whether the values of a matrix lie in a memory-mapped file."""
+    is_sparse = bool(sparse.issparse(matrix))
+    array = matrix.data if is_sparse else matrix
+    while array is not None:
+        if isinstance(array, np.memmap | mmap.mmap):
+            return True
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return False
 
 
 class DenseRows:
@@ -101,7 +151,7 @@ class DenseRows:
 
 
 class DenseDesign:
-    """A dense matrix, rows or columns contiguous; another layout is copied once.
+    """A dense matrix; one whose rows and columns are both apart is copied, at once if small or else block by block.
 
     Args:
         X: (N, d) float32 or float64.
@@ -112,20 +162,27 @@ class DenseDesign:
     with_ones = False
 
     def __init__(self, X: Array, dtype: Any = None) -> None:
-        one_layout = X.flags.c_contiguous or X.flags.f_contiguous
-        self.matrix = X if one_layout else np.ascontiguousarray(X)
+        self._apart = X.dtype.itemsize not in X.strides
+        if self._apart and X.nbytes <= KEPT_BYTES:
+            X, self._apart = np.ascontiguousarray(X), False
+        self.matrix = X
         self.shape = (X.shape[0], X.shape[1])
         self.dtype = X.dtype if dtype is None else np.dtype(dtype)
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`; they depend on the shape alone."""
         # What is made block by block passes through memory of its own, so blocks are smaller.
-        smaller = 1 if self.dtype == self.matrix.dtype else 4
+        smaller = 1 if self.dtype == self.matrix.dtype and not self._apart else 4
         return row_blocks(self.shape[0], smaller * self.dtype.itemsize * (self.shape[1] + n_outputs))
 
     def rows(self, which: slice) -> DenseRows:
         """The rows of one block, in place where that is possible."""
-        return DenseRows(self.matrix[which].astype(self.dtype, copy=False))
+        rows = self.matrix[which]
+        return DenseRows(rows.astype(self.dtype, order="C" if self._apart else "K", copy=self._apart))
+
+    def columns(self, which: Any) -> DenseDesign:
+        """The design of some columns, copied."""
+        return DenseDesign(self.matrix[:, which], self.dtype)
 
     def take(self, which: Any) -> Array:
         """Rows (n, d) by slice or index array."""
@@ -240,89 +297,182 @@ class SparseRows:
 
 
 class AllSparseRows:
-    """A whole CSR matrix with its transpose, so that both products run over rows, on all threads."""
+    """A whole sparse matrix by rows and by columns, so that both products run over rows, on all threads."""
 
-    def __init__(self, matrix: SparseRows, transposed: SparseRows, n_columns: int) -> None:
-        self._matrix, self._transposed = matrix, transposed
-        self._n_columns = n_columns
+    def __init__(self, design: SparseDesign) -> None:
+        self._design = design
 
     def forward(self, weights: Array, out: Array) -> None:
         """Write X @ weights into `out`."""
-        self._matrix.forward(weights, out)
+        matrix = self._design.matrix
+        SparseRows(matrix.indptr, matrix.indices, matrix.data, matrix.shape[1]).forward(weights, out)
 
     def backward(self, gradient: Array) -> Array:
         """Return Xᵀ @ gradient."""
-        product = np.empty((self._n_columns, gradient.shape[1]), dtype=gradient.dtype)
-        self._transposed.forward(gradient, product)
+        transposed = self._design.transposed()
+        product = np.empty((transposed.shape[0], gradient.shape[1]), dtype=gradient.dtype)
+        SparseRows(transposed.indptr, transposed.indices, transposed.data, len(gradient)).forward(gradient, product)
+        return product
+
+
+class ColumnPieces:
+    """Consecutive rows of a CSC matrix: of each column the entries between two places.
+
+    Args:
+        matrix: the whole CSC matrix, row indices in order.
+        starts: (d,) where each column's piece begins.
+        ends: (d,) where it ends.
+        first: the first of the rows.
+    """
+
+    def __init__(self, matrix: Any, starts: Array, ends: Array, first: int) -> None:
+        self._places = starts, matrix.indices, matrix.data
+        self._how: dict[str, Any] = {"ends": ends, "base": first}
+
+    def forward(self, weights: Array, out: Array) -> None:
+        """Write rows @ weights into `out`."""
+        out[...] = 0
+        kernels.active().csr_transposed(*self._places, np.ascontiguousarray(weights), out, **self._how)
+
+    def backward(self, gradient: Array) -> Array:
+        """Return rowsᵀ @ gradient."""
+        product = np.empty((len(self._places[0]), gradient.shape[1]), dtype=gradient.dtype)
+        kernels.active().csr_product(*self._places, gradient, product, **self._how)
         return product
 
 
 class SparseDesign:
-    """A CSR matrix, in blocks of rows as long as a block has more non-zeros than columns.
+    """A CSR or CSC matrix, in blocks of rows as long as a block has more non-zeros than columns.
 
     Each block then adds its rows to a (d, C) sum of its own. With more columns than that (text), the matrix is one
-    block beside its transpose, and both products run over rows.
+    block that is kept by rows and by columns, the one as it was given and the other a copy.
 
     Args:
-        X: CSR.
+        X: CSR or CSC; the row indices of CSC are put in order, in a copy, if they are not.
         dtype: of the products; the matrix's own by default, otherwise values are converted as they are read.
-        like: another design of the same matrix, whose transpose serves this one too.
+        like: another design of the same matrix, whose copy serves this one too.
     """
 
     standardised = False
     with_ones = False
 
     def __init__(self, X: Any, dtype: Any = None, like: SparseDesign | None = None) -> None:
-        self.matrix = X
+        self._given = X if X.format == "csr" or X.has_sorted_indices else X.sorted_indices()
         self._like = like
-        self._transposed: Any = None
+        self._copy: Any = None
+        self._cuts: dict[int, Array] = {}
         self.shape = (X.shape[0], X.shape[1])
+        self.n_entries = int(X.nnz)
         self.dtype = X.dtype if dtype is None else np.dtype(dtype)
+
+    def in_precision(self, dtype: Any) -> SparseDesign:
+        """The same matrix multiplied in another precision; a smaller copy of its values is kept if it is small."""
+        dtype, given = np.dtype(dtype), self._given
+        if dtype.itemsize >= given.dtype.itemsize or dtype.itemsize * self.n_entries > KEPT_BYTES:
+            return SparseDesign(given, dtype, like=self)
+        return SparseDesign(type(given)((given.data.astype(dtype), given.indices, given.indptr), shape=given.shape))
+
+    @property
+    def matrix(self) -> Any:
+        """The matrix as CSR, the given one or a copy that is kept."""
+        return self._given if self._given.format == "csr" else self._other()
+
+    def by_column(self) -> Any:
+        """The matrix as CSC, the given one or a copy that is kept."""
+        return self._given if self._given.format == "csc" else self._other()
+
+    def transposed(self) -> Any:
+        """Xᵀ as CSR, which is `by_column` read the other way."""
+        return self.by_column().T
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges of about `BLOCK_BYTES`, or a single one where the sums of many would cost too much."""
         n_rows, n_columns = self.shape
-        entries = self.matrix.nnz / max(n_rows, 1)
+        entries = self.n_entries / max(n_rows, 1)
         blocks = row_blocks(n_rows, self.dtype.itemsize * n_outputs + int(12 * entries))
-        most = self.matrix.nnz / (SUM_SHARE * max(n_columns, 1))
-        if most < 2 or n_columns * n_outputs * self.dtype.itemsize > BLOCK_BYTES:
+        most = self.n_entries / (SUM_SHARE * max(n_columns, 1))
+        # A copy of what is memory-mapped might not fit; there even large sums are better.
+        large = n_columns * n_outputs * self.dtype.itemsize > BLOCK_BYTES and not is_mapped(self._given)
+        if most < 2 or large:
             return [slice(0, n_rows)]
         if len(blocks) > most:
             step = -(-n_rows // int(most))
             blocks = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+        if self._given.format == "csc":
+            self._cut([block.stop for block in blocks[:-1]])
         return blocks
 
     def rows(self, which: slice) -> Rows:
         """The rows of one block."""
         if which.start == 0 and which.stop == self.shape[0]:
-            transposed = self._whole(self.transposed(), self.shape[0])
-            return AllSparseRows(self._whole(self.matrix, self.shape[1]), transposed, self.shape[1])
-        indptr = self.matrix.indptr[which.start : which.stop + 1]
+            return AllSparseRows(self)
+        if self._given.format == "csc":
+            self._cut([which.start, which.stop])
+            return ColumnPieces(self._given, self._cuts[which.start], self._cuts[which.stop], which.start)
+        indptr = self._given.indptr[which.start : which.stop + 1]
         held = slice(indptr[0], indptr[-1])
-        data = self.matrix.data[held].astype(self.dtype, copy=False)
-        return SparseRows(indptr - indptr[0], self.matrix.indices[held], data, self.shape[1])
+        return SparseRows(indptr - indptr[0], self._given.indices[held], self._given.data[held], self.shape[1])
 
     def take(self, which: Any) -> Array:
         """Dense rows (n, d) by slice or index array."""
-        rows: Array = self.matrix[which].toarray()
+        rows: Array = self.some_rows(which).toarray()
         return rows
 
-    def transposed(self) -> Any:
-        """Xᵀ as CSR, made once."""
-        if self._like is not None:
-            return self._like.transposed()
-        if self._transposed is None:
-            self._transposed = self.matrix.T.tocsr()
-        return self._transposed
+    def some_rows(self, which: Any) -> Any:
+        """Rows by slice or index array, as CSR."""
+        return self._given[which].tocsr()
+
+    def columns(self, which: Any) -> SparseDesign:
+        """The design of some columns, copied."""
+        return SparseDesign(self._given[:, which], self.dtype)
+
+    def stored(self) -> NDArray[np.int64]:
+        """(d,) how many entries each column stores."""
+        return stored_entries(self._given)
 
     def column_moments(self, sample_weight: Vector | None, run: Map = map) -> tuple[Vector, Vector]:
         """Weighted mean and variance of each column, zeros included."""
-        weight = None if sample_weight is None else sample_weight.astype(self.dtype)
-        mean, variance = mean_variance_axis(self.matrix, axis=0, weights=weight)
+        weight = None if sample_weight is None else sample_weight.astype(self._given.dtype)
+        mean, variance = mean_variance_axis(self._given, axis=0, weights=weight)
         return mean.astype(np.float64), np.maximum(variance.astype(np.float64), 0.0)
 
-    def _whole(self, matrix: Any, n_columns: int) -> SparseRows:
-        return SparseRows(matrix.indptr, matrix.indices, matrix.data.astype(self.dtype, copy=False), n_columns)
+    def _other(self) -> Any:
+        """The matrix in the order that was not given."""
+        if self._like is not None:
+            return self._like._other()
+        if self._copy is None:
+            self._copy = self._given.tocsc() if self._given.format == "csr" else self._given.tocsr()
+        return self._copy
+
+    def _cut(self, at: list[int]) -> None:
+        """Find where the rows from `at` on begin in each column."""
+        if self._like is not None:
+            self._like._cut(at)
+            self._cuts = self._like._cuts
+            return
+        given = self._given
+        n_rows, n_columns = self.shape
+        self._cuts.setdefault(0, given.indptr[:-1])
+        self._cuts.setdefault(n_rows, given.indptr[1:])
+        missing = np.array(sorted(set(at) - self._cuts.keys()))
+        if not len(missing):
+            return
+        before = np.zeros((n_columns, len(missing) + 1), dtype=np.int64)
+        first = 0
+        while first < n_columns:
+            # As many columns as a piece holds, but at least one.
+            last = int(np.searchsorted(given.indptr, int(given.indptr[first]) + PIECE_ENTRIES, side="right")) - 1
+            last = min(max(last, first + 1), n_columns)
+            entries = given.indices[given.indptr[first] : given.indptr[last]]
+            column = np.repeat(np.arange(last - first), np.diff(given.indptr[first : last + 1]))
+            part = np.searchsorted(missing, entries, side="right")
+            width = len(missing) + 1
+            counted = np.bincount(column * width + part, minlength=(last - first) * width)
+            before[first:last] = counted.reshape(-1, width)
+            first = last
+        starts = np.cumsum(before[:, :-1], axis=1) + given.indptr[:-1, None]
+        for place, row in enumerate(missing.tolist()):
+            self._cuts[row] = np.ascontiguousarray(starts[:, place], dtype=given.indices.dtype)
 
 
 def row_blocks(n_rows: int, row_bytes: int) -> list[slice]:

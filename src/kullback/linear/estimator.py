@@ -23,7 +23,7 @@ from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_fingerprint
 from kullback.linear.design import as_design
-from kullback.linear.inputs import as_numpy, check_number, dense, start_from, where_not_finite
+from kullback.linear.inputs import as_numpy, check_number, dense, sound_sparse, start_from, where_not_finite
 from kullback.linear.interruption import Stopped, ctrl_c_stops
 from kullback.linear.penalties import resolve_penalty
 from kullback.linear.separation import find_separation
@@ -92,7 +92,8 @@ class LinearEstimator(BaseEstimator):
             design = as_design(X)
             out = np.empty((design.shape[0], len(self.coef_)), dtype=design.dtype)
             weights = np.ascontiguousarray(self.coef_.T, dtype=design.dtype)
-            design.rows(slice(0, design.shape[0])).forward(weights, out)
+            for block in design.blocks(out.shape[1]):
+                design.rows(block).forward(weights, out[block])
         out += self.intercept_.astype(out.dtype)
         return self._spread(out)
 
@@ -178,10 +179,10 @@ class LinearEstimator(BaseEstimator):
 
     def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
         """Scikit-learn's own validation, with the place of the first bad value added."""
-        X, y = as_numpy(X, "X"), as_numpy(y, "y")
+        X, y = sound_sparse(as_numpy(X, "X")), as_numpy(y, "y")
         try:
             return validate_data(
-                self, X, y, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], **options
+                self, X, y, reset=reset, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], **options
             )
         except InputError:
             raise

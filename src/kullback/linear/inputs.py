@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from kullback.errors import InputError
+from kullback.errors import DataError, InputError
 from kullback.losses.base import as_sample_weight
 
 Vector: TypeAlias = NDArray[np.float64]
+
+# Entries of a sparse matrix that are looked at together.
+PIECE = 1 << 20
 
 
 def check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
@@ -42,6 +45,51 @@ def as_numpy(values: Any, name: str) -> Any:
             f"{name} is a {type(values).__module__}.{type(values).__qualname__} that NumPy cannot read ({error}); "
             "move it to the CPU and detach it first"
         ) from error
+
+
+def sound_sparse(X: Any) -> Any:
+    """A sparse matrix whose entries lie where they can be; anything else passes unchanged.
+
+    CSR and CSC matrices are used as they are. If entries of a row (a column, for CSC) are not in the order of their
+    places, or several share one place, a copy is made in which they are in order, and added up, which is what SciPy
+    takes them for.
+
+    Raises:
+        DataError: for arrays that contradict one another or the shape, naming the row or column and the value.
+    """
+    is_sparse = bool(sparse.issparse(X))
+    if not is_sparse or X.format not in ("csr", "csc"):
+        return X
+    by_row = X.format == "csr"
+    major, minor = ("row", "column") if by_row else ("column", "row")
+    n_major, n_minor = X.shape if by_row else X.shape[::-1]
+    starts, places, values = X.indptr, X.indices, X.data
+    mend = f"build it anew, for example as scipy.sparse.{X.format}_array((values, (rows, columns)), shape=X.shape)"
+    if len(starts) != n_major + 1 or starts[0] != 0 or len(places) != len(values) or starts[-1] > len(places):
+        raise DataError(
+            f"the sparse X is corrupt: with {n_major} {major}s its indptr has {len(starts)} numbers from {starts[0]} "
+            f"to {starts[-1]}, its indices {len(places)} and its data {len(values)}; {mend}"
+        )
+    falls = np.flatnonzero(starts[1:] < starts[:-1])
+    if len(falls):
+        at = int(falls[0])
+        raise DataError(
+            f"the sparse X is corrupt: {major} {at} begins at entry {starts[at]} and ends at {starts[at + 1]}; {mend}"
+        )
+    for begin in range(0, int(starts[-1]), PIECE):
+        piece = places[begin : min(begin + PIECE, int(starts[-1]))]
+        if piece.min() < 0 or piece.max() >= n_minor:
+            at = begin + int(np.argmax((piece < 0) | (piece >= n_minor)))
+            where = int(np.searchsorted(starts, at, side="right")) - 1
+            raise DataError(
+                f"the sparse X is corrupt: {major} {where} holds the value {values[at]} in {minor} {places[at]}, but "
+                f"{minor}s are 0 to {n_minor - 1}; {mend}, or give it the shape that it needs"
+            )
+    ordered = X if X.has_sorted_indices else X.sorted_indices()
+    if not ordered.has_canonical_format:
+        ordered = ordered.copy() if ordered is X else ordered
+        ordered.sum_duplicates()
+    return ordered
 
 
 def dense(matrix: Any) -> Vector:

@@ -104,7 +104,7 @@ class _Fit:
         self._design, self._terms, self._scaling, self._run = design, terms, scaling, run
         self._tol, self._max_iter, self._follow = tol, max_iter, follow
         self._start = None if start is None or not start[0].any() else start[0]
-        small = design.matrix.nnz * terms.n_outputs <= SMALL_WORK
+        small = design.n_entries * terms.n_outputs <= SMALL_WORK
         self._began = time.perf_counter()
         self._passes = 0
         self._space = self._space_in(np.float64 if small else np.float32)

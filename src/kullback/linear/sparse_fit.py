@@ -264,8 +264,7 @@ class _Fit:
         design, scaling = self._design, self._scaling
         if columns is not None:
             scaling = replace(scaling, centre=scaling.centre[columns], scale=scaling.scale[columns])
-            taken = design.matrix[:, columns]
-            design = SparseDesign(taken) if isinstance(design, SparseDesign) else DenseDesign(taken)
+            design = design.columns(columns)
         return SparseLinearProblem(design, self._terms, scaling, self._penalty, tol=tol, run=self._map)
 
     def _chosen(self, problem: SparseLinearProblem, at: Vector, point: Point, alive: NDArray[np.bool_]) -> Index:

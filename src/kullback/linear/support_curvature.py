@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
@@ -100,7 +99,6 @@ class SupportCurvature:
         self._row_dtype = (
             np.dtype(np.float64 if small else np.float32) if isinstance(source, DenseDesign) else source.dtype
         )
-        self._columns: Any = None
 
     def one_pass(self) -> float:
         """Multiplications in a pass over the data, exponentials counted as 25."""
@@ -114,7 +112,7 @@ class SupportCurvature:
             return float(self._rows_for(int(counts.sum()))) * float(counts.sum()) ** 2 / PRODUCT_SPEED
         density = 1.0
         if isinstance(self._source, SparseDesign):
-            density = max(self._source.matrix.nnz / max(1.0, float(np.prod(self._source.shape))), 1e-3)
+            density = max(self._source.n_entries / max(1.0, float(np.prod(self._source.shape))), 1e-3)
         rows = float(self._rows_for(int(counts.max(initial=0))))
         return rows * float(np.square(np.minimum(counts, MOST_IN_BLOCK)).sum()) * density / PRODUCT_SPEED
 
@@ -170,9 +168,7 @@ class SupportCurvature:
         scaled, intercept = smooth.split(objective.expand(parameters))
         scale = smooth.scaling.scale[columns]
         if is_sparse:
-            if self._columns is None:
-                self._columns = sparse.csc_array(self._source.matrix)
-            taken: Design = SparseDesign(sparse.csr_array(self._columns[:, columns]))
+            taken: Design = SparseDesign(self._by_column()[:, columns])
             # Centred columns are those as they are, and a part of the intercept.
             centre, factor = smooth.scaling.centre[columns] / scale, 1.0 / scale
         else:
@@ -242,6 +238,10 @@ class SupportCurvature:
             return np.asarray(out + ridge * vector)
 
         return product
+
+    def _by_column(self) -> Any:
+        assert isinstance(self._source, SparseDesign)
+        return self._source.by_column()
 
     def _most_rows(self) -> int:
         return int(min(self._source.shape[0], max(LEAST_ROWS, KEPT_BYTES // (4 * max(1, self._source.shape[1])))))
@@ -324,10 +324,8 @@ class SupportCurvature:
     def _sparse_gram(self, columns: Index, weight: Array) -> Array:
         # With v = (x − μ)/s:  V'DV = S⁻¹·(X'DX − μ·(D'X) − (X'D)·μ' + ΣD·μμ')·S⁻¹.
         n_columns = self._objective.n_columns
-        if self._columns is None:
-            self._columns = sparse.csc_array(self._source.matrix)
         inside = columns[columns < n_columns]
-        taken = self._columns[:, inside].astype(np.float64)
+        taken = self._by_column()[:, inside].astype(np.float64)
         weight = weight.astype(np.float64)
         weighted = taken.copy()
         weighted.data = taken.data * weight[taken.indices]
@@ -377,14 +375,12 @@ class SupportCurvature:
         return out
 
     def _dense_columns(self, column: Index) -> Array:
-        if self._columns is None:
-            self._columns = sparse.csc_array(self._source.matrix)
         scaling = self._objective.smooth.scaling
         n_columns = self._objective.n_columns
         inside = column < n_columns
         used = column[inside]
         out = np.ones((self._source.shape[0], len(column)), dtype=self._source.dtype)
-        dense = self._columns[:, used].toarray()
+        dense = self._by_column()[:, used].toarray()
         out[:, inside] = (dense - scaling.centre[used]) / scaling.scale[used]
         return out
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, choose
-from kullback.linear.design import SparseDesign, as_design, used_columns
+from kullback.linear.design import SparseDesign, as_design, without_empty_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
@@ -90,8 +90,8 @@ class FitTask:
     ) -> None:
         self.shape = (X.shape[1], n_outputs)
         # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
-        self._kept = used_columns(X)
-        self.design = as_design(X if self._kept is None else X[:, self._kept])
+        self._kept, used = without_empty_columns(X)
+        self.design = as_design(used)
         self._batch = Batch(loss, (self.design.shape[0], n_outputs), targets, sample_weight, "mean")
         self._loss = loss
         self._sample_weight = sample_weight
