@@ -112,6 +112,7 @@ def test_blocks_of_rows_and_of_pieces_of_columns(rng, monkeypatch, order, wide, 
     assert design._copy is None  # never turned into the other order
     np.testing.assert_array_equal(design.stored(), (X.toarray() != 0).sum(axis=0))
     np.testing.assert_array_equal(design.take([3, 1, 7]), X.toarray()[[3, 1, 7]])
+    np.testing.assert_array_equal(design.take(slice(31, 77)), X.toarray()[31:77])
     np.testing.assert_array_equal(design.columns([2, 5]).matrix.toarray(), X.toarray()[:, [2, 5]])
     # All rows at once: now the other order is needed, once.
     whole = design.rows(slice(0, 300))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from kullback import kernels
 from kullback.linear.curvature import (
@@ -22,10 +23,13 @@ from kullback.linear.curvature import (
     pick_candidates,
     whole_inverse,
 )
-from kullback.linear.design import Array, SparseDesign
+from kullback.linear.design import KEPT_BYTES, Array, SparseDesign
 from kullback.linear.objective import Block, LinearObjective, Vector
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.solvers.base import Apply
+
+# Rows whose curvature is added up at a time.
+PIECE_ROWS = 1 << 12
 
 
 class ColumnCurvature:
@@ -78,9 +82,9 @@ class ColumnCurvature:
             row_scale(loss, self._targets, objective.n_outputs, self._weight) if self._coupled else np.ones(len(dense))
         )
         # ---- squares of the others, from all rows
-        rare = source.columns(self._rare).matrix
-        rare.data = (rare.data / scaling.scale[self._rare][rare.indices]) ** 2
-        self._squares = rare.astype(dtype)
+        self._source = source
+        kept = int(filled[self._rare].sum()) * (self._dtype.itemsize + 4) <= KEPT_BYTES
+        self._squares = self._squared(source.columns(self._rare).matrix) if kept else None
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
@@ -126,19 +130,30 @@ class ColumnCurvature:
         shape = np.ascontiguousarray(shape[picked]).astype(self._dtype, copy=False)
         return whole_inverse(self._rows[picked], shape, factor, self._lead_bend, coupled=self._coupled, run=self._run)
 
+    def _squared(self, rare: Any) -> Any:
+        """The squares of some rows of the standardised rare columns; their means count for little."""
+        scale = self._objective.scaling.scale[self._rare]
+        data = np.square(rare.data / scale[rare.indices]).astype(self._dtype)
+        return sparse.csr_array((data, rare.indices, rare.indptr), shape=rare.shape)
+
+    def _squares_of(self, rows: slice) -> Any:
+        """The same for consecutive rows, kept or made anew."""
+        if self._squares is not None:
+            return self._squares[rows]
+        return self._squared(self._source.some_rows(rows)[:, self._rare])
+
     def _minor(self, parameters: Vector) -> Apply:
         """A block or a diagonal for each rare column."""
-        objective, loss, squares = self._objective, self._objective.loss, self._squares
+        objective, loss = self._objective, self._objective.loss
         n_outputs, n_rare = objective.n_outputs, len(self._rare)
         width = n_outputs * n_outputs if self._blocks else n_outputs
 
         def one(logits: Array, block: Block) -> Array:
             total = np.zeros((n_rare, width), self._dtype)
-            starts = squares.indptr[block.rows.start : block.rows.stop + 1]
-            held = np.flatnonzero(np.diff(starts))
-            for first in range(0, len(held), 4096):
-                some = held[first : first + 4096]
-                entries = squares[block.rows.start + some]
+            for first in range(block.rows.start, block.rows.stop, PIECE_ROWS):
+                entries = self._squares_of(slice(first, min(first + PIECE_ROWS, block.rows.stop)))
+                held = np.flatnonzero(np.diff(entries.indptr))
+                entries, some = entries[held], held + (first - block.rows.start)
                 targets = block.targets[some]
                 weight = None if block.sample_weight is None else block.sample_weight[some]
                 if self._coupled:

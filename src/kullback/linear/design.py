@@ -34,7 +34,7 @@ BLOCK_ROWS = (256, 1 << 16)
 # Float32 copies up to this size are kept for the whole fit; of larger data they are made block by block.
 KEPT_BYTES = 1 << 26
 # Stored entries that are counted or looked up at a time.
-PIECE_ENTRIES = 1 << 20
+PIECE_ENTRIES = 1 << 18
 # A block of sparse rows must hold so many non-zeros for each column, or setting up its sum would cost too much.
 SUM_SHARE = 4
 
@@ -420,7 +420,17 @@ class SparseDesign:
 
     def some_rows(self, which: Any) -> Any:
         """Rows by slice or index array, as CSR."""
-        return self._given[which].tocsr()
+        given = self._given
+        if given.format == "csr" or not isinstance(which, slice):
+            return given[which].tocsr()
+        # SciPy would look at every entry of the matrix.
+        first, last, _ = which.indices(self.shape[0])
+        self._cut([first, last])
+        starts, ends = self._cuts[first].astype(np.int64), self._cuts[last].astype(np.int64)
+        indptr = np.concatenate([[0], np.cumsum(ends - starts)])
+        places = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], ends - starts)
+        parts = given.data[places], given.indices[places] - first, indptr
+        return sparse.csc_array(parts, shape=(last - first, self.shape[1])).tocsr()
 
     def columns(self, which: Any) -> SparseDesign:
         """The design of some columns, copied."""

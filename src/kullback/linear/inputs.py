@@ -15,7 +15,7 @@ from kullback.losses.base import as_sample_weight
 Vector: TypeAlias = NDArray[np.float64]
 
 # Entries of a sparse matrix that are looked at together.
-PIECE = 1 << 20
+PIECE = 1 << 18
 
 
 def check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
