@@ -156,60 +156,74 @@ KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
     return sum_lanes(sum) * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
 }
 
-// Adds a piece's part of the sums with the target; its logits count relative to the piece's center.
-template <class T>
-KULLBACK_INLINE void sum_masses(const T* z, int64_t begin, int64_t end, T center, T factor, RowMasses<T>& m) {
+// Adds a piece's part of the sums with the target; its logits count relative to the piece's center. Weights is 0 where
+// all are 1, 1 where their products with the target are asked for, 2 where they are by themselves, too.
+template <class T, int Weights, bool Scores, bool Exps>
+KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T center, T factor, const T* exp,
+                                  RowMasses<T>& m) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     struct Sums {
-        V total = V{}, weights = V{}, weighted = V{}, with_t = V{}, with_weight = V{};
+        V total = V{}, weights = V{}, weighted = V{}, d[2] = {}, exp[2] = {}, squares = V{};
     };
     Sums a, b;
     V lowest = V{};
     const T *t = m.t, *weight = m.weight;
-    auto run = [&](auto add) KULLBACK_LAMBDA {
-        int64_t k = begin;
-        for (; k + 2 * W <= end; k += 2 * W) {
-            for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
-            add(k, Whole{}, a);
-            add(k + W, Whole{}, b);
+    auto add = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
+        const V plain = load<V>(t + k, part, T(0));
+        lowest = smaller<V>(plain, lowest);
+        sums.total += plain;
+        V mass = plain, w = V{};
+        if constexpr (Weights > 0) {
+            w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part);
+            mass = w * plain;
+            sums.weighted += mass;
         }
-        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, a); });
+        if constexpr (Weights > 1) sums.weights += w;
+        if constexpr (Scores) {
+            const V d = (load<V>(z + k, part, center) - center) * factor;
+            sums.d[0] += keep<V>(mass != T(0), mass * d);  // 0 times -inf is nothing
+            if constexpr (Weights > 1) sums.d[1] += keep<V>(w != T(0), w * d);
+        }
+        if constexpr (Exps) {
+            const V e = load<V>(exp + k, part, T(0));
+            sums.exp[0] += mass * e;
+            if constexpr (Weights > 1) sums.exp[1] += w * e;
+            sums.squares += e * e;
+        }
     };
-    auto mass_at = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
-        const V mass = load<V>(t + k, part, T(0));
-        lowest = smaller<V>(mass, lowest);
-        sums.total += mass;
-        return mass;
-    };
-    auto score = [&](int64_t k, auto part) KULLBACK_LAMBDA { return (load<V>(z + k, part, center) - center) * factor; };
-    // 0 times -inf is nothing
-    if (m.plain) {
-        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA { mass_at(k, part, sums); });
-    } else if (weight || m.everywhere) {
-        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
-            const V w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part);
-            const V s = w * mass_at(k, part, sums), d = score(k, part);
-            sums.weights += w;
-            sums.weighted += s;
-            sums.with_t += keep<V>(s != T(0), s * d);
-            sums.with_weight += keep<V>(w != T(0), w * d);
-        });
-    } else {
-        run([&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
-            const V mass = mass_at(k, part, sums);
-            sums.with_t += keep<V>(mass != T(0), mass * score(k, part));
-        });
+    int64_t k = begin;
+    for (; k + 2 * W <= end; k += 2 * W) {
+        for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
+        add(k, Whole{}, a);
+        add(k + W, Whole{}, b);
     }
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, a); });
+    constexpr double unlift = double(Constants<T>::unlift);
     const double total = sum_lanes(a.total + b.total);
     m.total += total;
-    m.weighted += weight || m.everywhere ? sum_lanes(a.weighted + b.weighted) : total;
-    m.with_t += sum_lanes(a.with_t + b.with_t);
-    if (m.everywhere) {
-        m.weights += sum_lanes(a.weights + b.weights);
-        m.with_weight += sum_lanes(a.with_weight + b.with_weight);
+    m.weighted += Weights > 0 ? sum_lanes(a.weighted + b.weighted) : total;
+    if constexpr (Weights > 1) m.weights += sum_lanes(a.weights + b.weights);
+    for (int i = 0; i < (Weights > 1 ? 2 : 1); ++i) {
+        m.with_d[i] += sum_lanes(a.d[i] + b.d[i]);
+        m.with_exp[i] += sum_lanes(a.exp[i] + b.exp[i]) * unlift;
     }
+    m.squares += sum_lanes(a.squares + b.squares) * (unlift * unlift);
     for (int i = 0; i < W; ++i) m.sound &= get(lowest, i) >= 0;
+}
+
+template <class T>
+void sum_masses(const T* z, int64_t begin, int64_t end, T center, T factor, const T* exp, RowMasses<T>& m) {
+    auto run = [&](auto weights) KULLBACK_LAMBDA {
+        constexpr int w = decltype(weights)::value;
+        if (m.scores && m.exps) return sum_products<T, w, true, true>(z, begin, end, center, factor, exp, m);
+        if (m.scores) return sum_products<T, w, true, false>(z, begin, end, center, factor, exp, m);
+        if (m.exps) return sum_products<T, w, false, true>(z, begin, end, center, factor, exp, m);
+        sum_products<T, 0, false, false>(z, begin, end, center, factor, exp, m);
+    };
+    if (m.everywhere) return run(std::integral_constant<int, 2>{});
+    if (m.weight) return run(std::integral_constant<int, 1>{});
+    run(std::integral_constant<int, 0>{});
 }
 
 template <class T>
@@ -243,8 +257,11 @@ RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kep
             const double d = (double(top) - double(piece_top)) * inverse_temperature;
             others = begin == 0 ? 0 : (others + 1) * exp_nonpositive<double>(d);
             if (masses && begin > 0) {
-                if (masses->weighted != 0) masses->with_t += masses->weighted * d;
-                if (masses->weights != 0) masses->with_weight += masses->weights * d;
+                if (masses->weighted != 0) masses->with_d[0] += masses->weighted * d;
+                if (masses->weights != 0) masses->with_d[1] += masses->weights * d;
+                const double less = exp_nonpositive<double>(d);
+                for (double& sum : masses->with_exp) sum *= less;
+                masses->squares *= less * less;
             }
             top = center = piece_top;
         }
@@ -255,7 +272,7 @@ RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kep
         } else {
             others += sum;
         }
-        if (masses) sum_masses(z, begin, end, center, factor, *masses);
+        if (masses) sum_masses(z, begin, end, center, factor, kept.exp, *masses);
     }
     if (masses) masses->sound &= masses->total < infinity<double>;
     RowSum<T> row;

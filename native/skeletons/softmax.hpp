@@ -110,16 +110,16 @@ struct SoftmaxRows {
                 // p by itself: its square would not survive the factors
                 const T on_p = T(gradient_scale * at.on_p);
                 along_kept(row, kept, classes, job.inverse_temperature, row.inverse,
-                           [&](int64_t k, auto part, V p) KULLBACK_LAMBDA { store<V>(g + k, part, p * (p * square + on_p)); });
+                           [&](int64_t k, auto part, V p) KULLBACK_LAMBDA { put(g, kept, k, part, p * (p * square + on_p)); });
             } else if (loss.spreads()) {
                 along_kept(row, kept, classes, job.inverse_temperature, f,
-                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e + weights(k, part) * u); });
+                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { put(g, kept, k, part, e + weights(k, part) * u); });
             } else {
                 along_kept(row, kept, classes, job.inverse_temperature, f,
-                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { store<V>(g + k, part, e); });
+                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { put(g, kept, k, part, e); });
             }
-            g[a] = T(gradient_scale * at_a);
-            if (b >= 0) g[b] = T(gradient_scale * at_b);
+            g[a] = T(gradient_scale * at_a) * (kept.slope ? kept.slope[a] : T(1));
+            if (b >= 0) g[b] = T(gradient_scale * at_b) * (kept.slope ? kept.slope[b] : T(1));
         }
         return row.broken() ? row.sum : at.loss;
     }
@@ -129,11 +129,9 @@ struct SoftmaxRows {
         const T own = kept.exp[y];
         kept.exp[y] = 0;
         LongSum<V> sum;
-        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if (LongSum<V>::is_time(k)) sum.settle();
-            sum.add(inside_row(p * p, part));
-        });
-        sum.settle();
+        along_kept(row, kept, classes, job.inverse_temperature, row.inverse,
+                   [&](int64_t, auto part, V p) KULLBACK_LAMBDA { sum.add(inside_row(p * p, part)); },
+                   [&]() KULLBACK_LAMBDA { sum.settle(); });
         kept.exp[y] = own;
         return sum.total();
     }
@@ -192,7 +190,7 @@ struct SoftmaxRows {
             return;
         }
 #endif
-        const DenseRows<T, Loss> dense(job, run.loss, masses, scratch);
+        const DenseRows<T, Loss> dense(job, run.loss, masses, scratch, !by_class && !in_double);
         rest = scratch.rest();
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
@@ -206,22 +204,16 @@ struct SoftmaxRows {
             const T* z = logits.row(r);
             const double gradient_scale = row_weight * job.scale * job.inverse_temperature;
             double value;
-            bool done = false;
             if (in_double) {
                 double total;
                 if (!masses.sum(r, total, report)) return;
                 value = exact_row(z, r, gradient_scale, g);
-                done = true;
             } else if (by_class) {
                 value = run.class_row(masses, z, g, r, gradient_scale, kept);
             } else {
-                auto exact = [&] {
-                    done = true;
-                    return exact_row(z, r, gradient_scale, g);
-                };
+                auto exact = [&] { return exact_row(z, r, gradient_scale, g); };
                 if (!dense.row(z, r, g, gradient_scale, kept, value, report, exact)) return;
             }
-            if (g && kept.slope && !done) run.times(kept.slope, g);
             put_loss<T>(job, i, row_weight * value, report);
         }
     }

@@ -1,7 +1,8 @@
 // One row whose loss looks at every class: soft targets, smoothing, and losses with an off(). Lanes along the classes.
 //
-// Three sweeps over a row that stays in the cache: exponentials (sum_row), then each class' pull b_k = f'(log p_k),
-// which waits in the gradient's place, then g = b - p sum(b).
+// A loss that is known by its sums needs two sweeps over a row that stays in the cache: exponentials and sums (sum_row),
+// then the gradient. Any other needs three: exponentials, then each class' pull b_k = f'(log p_k), which waits in the
+// gradient's place, then g = b - p sum(b).
 //
 // A class with p > 1/2 needs 1 - p apart, from the sum of the others: for a loss whose pull has no bound that a rounded
 // 1 - p would respect (`apart`), it is taken out of the sums, and pulls with a = b (1 - p) instead. Rows in which nothing
@@ -25,14 +26,11 @@ bool may_be_lost(const Job& job) {
     return Loss::apart && (Loss::looks_at_all || job.largest_shift > largest_shift_of_others);
 }
 
-// Sums vectors; now and then (`is_time`) they go to a sum in double.
+// Sums vectors, which settle() takes to a sum in double every now and then.
 template <class V>
 struct LongSum {
     V here = V{};
     LongTotal all;
-    static KULLBACK_INLINE bool is_time(int64_t k) {
-        return (k & (summed_vectors<Scalar<V>> * traits<V>::width - 1)) == 0;
-    }
     KULLBACK_INLINE void add(V x) { here += x; }
     KULLBACK_INLINE void settle() {
         all.add(sum_lanes(here));
@@ -40,12 +38,6 @@ struct LongSum {
     }
     double total() const { return all.get(); }
 };
-
-// The cost of a class that is not the true one.
-template <class V, class Loss>
-KULLBACK_INLINE Cost<V> off_cost(const Loss& loss, V p, V miss, V log_p, V log_miss) {
-    return loss.off(Chance<V>{p, miss, log_p, true, log_miss});
-}
 
 template <class T, class Loss>
 struct DenseRows {
@@ -57,9 +49,26 @@ struct DenseRows {
     const int64_t classes;
     const T factor;
     T* hot;  // a row of zeros, to write the target of an index or mixture row into
+    const T* shift;
+    T* kept_shift;  // what the loss keeps of each class' shift
 
-    DenseRows(const Job& j, const Loss& l, const Masses<T>& m, Scratch& scratch)
-        : job(j), loss(l), masses(m), classes(j.classes), factor(T(j.inverse_temperature)), hot(nullptr) {
+    // `used`: whether any row will be done here
+    DenseRows(const Job& j, const Loss& l, const Masses<T>& m, Scratch& scratch, bool used)
+        : job(j),
+          loss(l),
+          masses(m),
+          classes(j.classes),
+          factor(T(j.inverse_temperature)),
+          hot(nullptr),
+          shift(static_cast<const T*>(j.shift)),
+          kept_shift(nullptr) {
+        if (!used) return;
+        if (Loss::shifted) {
+            kept_shift = scratch.take<T>(classes);
+            along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                store<V>(kept_shift + k, part, loss.kept_of(load<V>(shift + k, part, T(0))));
+            });
+        }
         if (m.soft()) return;
         hot = scratch.take<T>(classes);
         for (int64_t k = 0; k < classes; ++k) hot[k] = 0;
@@ -71,10 +80,13 @@ struct DenseRows {
     bool row(const T* z, int64_t r, T* g, double scale, Kept<T> kept, double& value, Report& report, Exact exact) const {
         kept.result = g;
         const T* t = masses.soft() ? masses.rows.row(r) : nullptr;
-        if constexpr (Loss::linear) {
-            if (!t) t = hot_row(r);
+        RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0, false, false};
+        if constexpr (Loss::by_sums) {
+            if (!t) found.t = t = hot_row(r);
+            const BySums by = loss.by();
+            found.scores = by.log_p != 0;
+            found.exps = by.miss != 0;
         }
-        RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0, !Loss::linear};
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t ? &found : nullptr);
         if (masses.soft() && !found.sound && !masses.valid(r, report)) return false;
         const bool empty = row.inverse == 0;
@@ -83,8 +95,8 @@ struct DenseRows {
             return true;
         }
         if (kept.transform) z = kept.scores;
-        if constexpr (Loss::linear) {
-            value = of_linear(t, found, row, g, scale, kept);
+        if constexpr (Loss::by_sums) {
+            value = of_sums(t, found, row, g, scale, kept);
             if (!masses.soft()) cool_row(r);
         } else {
             value = t ? of_masses(z, t, found.total, row, g, scale, kept) : of_classes(z, r, row, g, scale, kept);
@@ -93,32 +105,53 @@ struct DenseRows {
         return true;
     }
 
-    // Cross-entropy knows all from the first sweep: g = S p - s.
-    double of_linear(const T* t, const RowMasses<T>& found, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+    // All is known from the first sweep: with M = sum s p and Q = sum p^2, g = p (a S + b M - 2 c S Q + 2 c S p - b s) - a s.
+    double of_sums(const T* t, const RowMasses<T>& found, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+        const BySums by = loss.by();
         const double everywhere = found.total * masses.spread;
         const double mass = masses.hard * found.weighted + everywhere * found.weights;
-        const double with_mass = masses.hard * found.with_t + (everywhere != 0 ? everywhere * found.with_weight : 0);
-        double value = mass * row.log_sum - with_mass, pulls = -mass;
+        auto with_mass = [&](const double* sums) {
+            return masses.hard * sums[0] + (everywhere != 0 ? everywhere * sums[1] : 0);
+        };
+        double value = 0, on_p = by.log_p * mass;
+        if (by.log_p != 0) value = by.log_p * (mass * row.log_sum - with_mass(found.with_d));
+        if constexpr (!Loss::linear) {
+            const double chance = row.inverse * with_mass(found.with_exp);
+            const double squares = row.inverse * row.inverse * found.squares;
+            value += by.miss * (mass - chance) + by.squares * mass * (squares - 1);
+            on_p += by.miss * chance - 2 * by.squares * mass * squares;
+        }
+        double pulls = -on_p;
         add_z_loss(mass, row, value, pulls);
-        if (job.divergence) {
-            // at the minimum the difference of two equal numbers may round to a hair below zero
-            value += entropy_term(t, found.total, mass);
-            if (value < 0) value = 0;
-        }
+        if (job.divergence) value += entropy_term(t, found.total, mass);
+        // at the minimum the difference of two equal numbers may round to a hair below zero
+        if ((job.divergence || by.log_p == 0) && value < 0) value = 0;
         if (!g) return value;
-        const double f = -scale * pulls * row.inverse;
-        const bool plain = masses.spread == 0 && !masses.weight;
-        const T own = T(scale), total = T(found.total);
-        if (plain) {
-            along_kept(row, kept, classes, job.inverse_temperature, f, [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
-                store<V>(g + k, part, e - load<V>(t + k, part, T(0)) * own);
-            });
-        } else {
-            along_kept(row, kept, classes, job.inverse_temperature, f, [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
-                store<V>(g + k, part, e - masses.at(t, total, k, part) * own);
-            });
-        }
+        auto write = [&](auto mass_at) KULLBACK_LAMBDA {
+            const T own = T(scale * by.log_p);
+            if constexpr (Loss::linear) {
+                along_kept(row, kept, classes, job.inverse_temperature, -scale * pulls * row.inverse,
+                           [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { put(g, kept, k, part, e - mass_at(k, part) * own); });
+            } else {
+                const T all = T(-scale * pulls), on_square = T(2 * scale * by.squares * mass), on_mass = T(scale * by.miss);
+                along_kept(row, kept, classes, job.inverse_temperature, row.inverse,
+                           [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+                    const V s = mass_at(k, part);
+                    put(g, kept, k, part, p * ((p * on_square + all) - s * on_mass) - s * own);
+                });
+            }
+        };
+        with_masses(t, found.total, write);
         return value;
+    }
+
+    // Calls body(mass_at), where mass_at(k, part) gives masses of classes.
+    template <class Body>
+    KULLBACK_INLINE void with_masses(const T* t, double total, Body body) const {
+        if (masses.spread == 0 && !masses.weight) {
+            return body([&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)); });
+        }
+        body([&](int64_t k, auto part) KULLBACK_LAMBDA { return masses.at(t, total, k, part); });
     }
 
     // sum s log(s / S) of a row's masses s.
@@ -155,111 +188,106 @@ struct DenseRows {
 
     double of_masses(const T* z, const T* t, double total, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
         const double mass = Loss::looks_at_all || job.z_loss != 0 ? sum_of_masses(t, total) : 0;
-        const T log_sum = T(row.log_sum);
-        const bool alone = Loss::apart && row.others < 1;
-        const T top_miss = T(row.others * row.inverse), top_log_miss = T(log_of_others(row));
-        const T all = T(mass);
-        const T* shift = static_cast<const T*>(job.shift);
-        LongSum<V> values, pulls, own;
-        auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if (LongSum<V>::is_time(k)) {
+        const T log_sum = T(row.log_sum), all = T(mass);
+        const int64_t top = Loss::apart && row.others < 1 ? place_of_top(z, row, kept) : -1;
+        double value = 0, a = 0;
+        if (top >= 0) {
+            const double own = (masses.hard * double(t[top]) + total * masses.spread) * masses.weight_of(top);
+            a = of_top(top, own, mass - own, row, value);
+            kept.exp[top] = 0;  // as one that is not there
+        }
+        LongSum<V> values, pulls;
+        with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
+            const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
+            auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+                const V d = (load<V>(z + k, part, -infinity<T>) - row.center) * factor;
+                V on_mass = mass_at(k, part);
+                if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
+                Chance<V> chance{p, T(1) - p, d - log_sum};
+                chance.unlikely = Loss::apart;
+                Shift<V> own{};
+                if constexpr (Loss::shifted) own = {load<V>(shift + k, part, T(0)), load<V>(kept_shift + k, part, T(0))};
+                const Cost<V> on = loss.on(chance, own);
+                V value = keep<V>(on_mass != T(0), on_mass * on.value);
+                V pull = -on_mass * on.pull;
+                if constexpr (Loss::looks_at_all) {
+                    const V off_mass = all - on_mass;
+                    const Cost<V> off = loss.off(chance);
+                    value += keep<V>(p != T(0), off_mass * off.value);
+                    pull += off_mass * p * off.pull;
+                }
+                values.add(inside_row(value, part));
+                pulls.add(inside_row(pull, part));
+                if (g) store<V>(g + k, part, pull);
+            };
+            along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
                 values.settle();
                 pulls.settle();
-                own.settle();
-            }
-            const V d = (load<V>(z + k, part, -infinity<T>) - row.center) * factor;
-            const V on_mass = masses.at(t, total, k, part);
-            Chance<V> chance;
-            chance.p = p;
-            chance.miss = T(1) - p;
-            chance.log_p = d - log_sum;
-            const Mask<V> top = d == T(0);
-            if constexpr (Loss::apart) {
-                if (alone) chance.miss = select<V>(top, splat<V>(top_miss), chance.miss);
-            }
-            const Cost<V> on = loss.on(chance, shift_of<Loss>(loss, Loss::shifted ? load<V>(shift + k, part, T(0)) : V{}));
-            V value = keep<V>(on_mass != T(0), on_mass * on.value);
-            V pull = -on_mass * on.pull;
-            if constexpr (Loss::looks_at_all) {
-                V log_miss = log_of_small_miss<V>(p);
-                if (alone) log_miss = select<V>(top, splat<V>(top_log_miss), log_miss);
-                const V off_mass = all - on_mass;
-                const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
-                value += keep<V>(p != T(0), off_mass * off.value);
-                pull += off_mass * p * off.pull;
-            }
-            if constexpr (Loss::apart) {
-                if (alone) {
-                    own.add(keep<V>(top, inside_row(pull * chance.miss, part)));
-                    pull = select<V>(top, V{}, pull);
-                }
-            }
-            values.add(inside_row(value, part));
-            pulls.add(inside_row(pull, part));
-            if (g) store<V>(g + k, part, pull);
-        };
-        const int64_t top = alone && g ? place_of_top(z, row) : -1;
-        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit);
-        values.settle();
-        pulls.settle();
-        own.settle();
-        double value = values.total(), all_pulls = pulls.total();
+            });
+        });
+        value += values.total();
+        double all_pulls = pulls.total();
         add_z_loss(mass, row, value, all_pulls);
-        if (g) write(row, kept, g, scale, all_pulls, own.total(), top);
+        if (g) write(row, kept, g, scale, all_pulls, a, top);
         return value;
+    }
+
+    // What a class with p > 1/2 and these masses adds to the value; returns by how much it pulls, times its 1 - p.
+    double of_top(int64_t top, double on_mass, double off_mass, const RowSum<T>& row, double& value) const {
+        Chance<double> chance{row.inverse, row.others * row.inverse, -row.log_sum};
+        Shift<double> own{};
+        if constexpr (Loss::shifted) own.number = double(shift[top]);
+        const Cost<double> on = loss.on(chance, own);
+        if (on_mass != 0) value += on_mass * on.value;
+        double a = -on_mass * on.pull * chance.miss;
+        if constexpr (Loss::looks_at_all) {
+            const Cost<double> off = loss.off(chance);
+            if (off_mass != 0) value += off_mass * off.value;
+            a += off_mass * chance.p * off.pull * chance.miss;
+        }
+        return a;
     }
 
     // The same for a row that is of class y entirely.
     double of_class(const T* z, int64_t y, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
         const double mass = masses.weight_of(y);
-        auto p_of = [&](int64_t k) {
-            return exp_nonpositive<double>((double(z[k]) - double(row.center)) * job.inverse_temperature) * row.inverse;
-        };
-        const bool right = z[y] == T(row.center), alone = row.others < 1;
-        const double top_miss = row.others * row.inverse, p_y = p_of(y);
-        Chance<double> chance;
-        chance.p = p_y;
-        chance.miss = right ? top_miss : 1 - p_y;
-        chance.log_p = (double(z[y]) - double(row.center)) * job.inverse_temperature - row.log_sum;
-        const Cost<double> on = loss.on(chance, 0.0);
-        double value = mass == 0 ? 0 : mass * on.value, pulled = -mass * on.pull, a = 0;
-        double all_pulls = alone && right ? 0 : pulled;
-        int64_t top = -1;
-        if (alone && right) {
-            top = y;
-            a = pulled * chance.miss;
-        } else if (alone) {
-            top = place_of_top(z, row);
-            const double log_p = -row.log_sum;
-            const Cost<double> off = off_cost<double>(loss, row.inverse, top_miss, log_p, log_of_others(row));
-            value += mass * off.value;
-            a = mass * row.inverse * off.pull * top_miss;
+        const int64_t top = row.others < 1 ? place_of_top(z, row, kept) : -1;
+        double value = 0, a = 0, pulled = 0, p_y = 0;
+        if (top >= 0) {
+            a = of_top(top, top == y ? mass : 0, top == y ? 0 : mass, row, value);
             kept.exp[top] = 0;
         }
-        kept.exp[y] = 0;
+        if (y != top) {
+            const double d = (double(z[y]) - double(row.center)) * job.inverse_temperature;
+            p_y = exp_nonpositive<double>(d) * row.inverse;
+            if (mass != 0) value += mass * (row.log_sum - d);
+            pulled = -mass;
+            kept.exp[y] = 0;
+        }
         const T w = T(mass);
         LongSum<V> pulls;
         V logs = V{};
         double all_logs = 0;
-        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            if (LongSum<V>::is_time(k)) {
-                settle_logs(logs, all_logs);
-                pulls.settle();
-            }
+        auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
             // 1 less the product of all 1 - p, which loses no digits, for one logarithm of many
-            const V pull = p / (T(1) - p) * w;
-            logs = p * (T(1) - logs) + logs;
+            const V miss = T(1) - p, pull = p / miss * w;
+            logs = logs * miss + p;
             pulls.add(inside_row(pull, part));
             if (g) store<V>(g + k, part, pull);
+        };
+        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
+            settle_logs(logs, all_logs);
+            pulls.settle();
         });
-        pulls.settle();
-        settle_logs(logs, all_logs);
         value += mass * log1p_nonnegative<double>(all_logs / (1 - all_logs));
-        all_pulls += pulls.total();
+        double all_pulls = pulled + pulls.total();
         add_z_loss(mass, row, value, all_pulls);
         if (g) {
             write(row, kept, g, scale, all_pulls, a, top);
-            if (y != top) g[y] = T(scale * (pulled - p_y * (all_pulls + (top < 0 ? 0 : a / top_miss))));
+            if (y != top) {
+                const T own = T(scale * (pulled - p_y * (all_pulls + (top < 0 ? 0 : a * row.sum / row.others))));
+                g[y] = kept.slope ? own * kept.slope[y] : own;
+            }
         }
         return value;
     }
@@ -283,9 +311,9 @@ struct DenseRows {
         const double all = top < 0 || row.others == 0 ? pulls : pulls + a / (row.others * row.inverse);
         along_kept(row, kept, classes, job.inverse_temperature, -scale * all * row.inverse,
                    [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
-            store<V>(g + k, part, load<V>(g + k, part, T(0)) * f + e);
+            put(g, kept, k, part, load<V>(g + k, part, T(0)) * f + e);
         });
-        if (top >= 0) g[top] = T(scale * (a - row.inverse * pulls));
+        if (top >= 0) g[top] = T(scale * (a - row.inverse * pulls)) * (kept.slope ? kept.slope[top] : T(1));
     }
 
     double sum_of_masses(const T* t, double total) const {
@@ -295,15 +323,10 @@ struct DenseRows {
         });
     }
 
-    // log(1 - p) of the largest class
-    static double log_of_others(const RowSum<T>& row) {
-        if (!(row.others < 1)) return 0;
-        const double miss = row.others * row.inverse;
-        return -log1p_nonnegative<double>(row.inverse / miss);
-    }
-
-    int64_t place_of_top(const T* z, const RowSum<T>& row) const {
+    // The largest class; pieces before its own are relative to smaller logits.
+    int64_t place_of_top(const T* z, const RowSum<T>& row, Kept<T> kept) const {
         int64_t k = 0;
+        while (k + piece_size<T> < classes && kept.centers[k / piece_size<T>] != row.center) k += piece_size<T>;
         while (k + 1 < classes && z[k] != row.center) ++k;
         return k;
     }

@@ -102,7 +102,7 @@ struct ExactRows : ExactRow {
             chance.miss = 1.0 - chance.p;
             chance.log_p = at(d, k) - log_total;
             const V on_mass = at(s, k);
-            const Cost<V> on = loss.on(chance, shift_of<Loss>(loss, shifts(k)));
+            const Cost<V> on = loss.on(chance, Shift<V>{shifts(k), V{}});
             values += keep<V>(on_mass != 0.0, on_mass * on.value);
             V first = -on_mass * on.pull, second = on_mass * (on.bend - chance.p * on.pull) / chance.miss;
             if constexpr (Loss::looks_at_all) {
@@ -119,7 +119,7 @@ struct ExactRows : ExactRow {
         all_values.add(sum_lanes(values));
         value = all_values.get();
         Chance<double> chance{p_top, miss, p_top == 0 ? -infinity<double> : -log_total, true, log_miss};
-        const Cost<double> on = loss.on(chance, shift_of<Loss>(loss, Loss::shifted ? double(shift_row()[top]) : 0.0));
+        const Cost<double> on = loss.on(chance, Shift<double>{Loss::shifted ? double(shift_row()[top]) : 0.0, 0.0});
         if (s_top != 0) value += s_top * on.value;
         a = -s_top * miss * on.pull;
         h = s_top * miss * on.bend;

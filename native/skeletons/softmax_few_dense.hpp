@@ -27,8 +27,8 @@ struct DenseGroup {
     V f, total, mass;                           // the gradient's factor; sum of the target and of its masses
     V center, others, sum, inverse, log_sum;
     V top_e;  // an e that is 1, where just one is: that class' 1 - p comes from the others; 2 elsewhere
-    V top_miss, top_log_miss, alone;
-    V with_mass;  // sum of masses times d
+    V top_miss, alone;
+    V with_d, with_exp, squares;  // sums of masses times d and times e, and of e^2
     V d_y, e_y, own_y;
     V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
     bool broken_target;
@@ -47,7 +47,7 @@ struct FewDenseRows {
     const int classes;
     const T factor;
     const T* weight;
-    decltype(shift_of<Loss>(loss, T(0))) shifts[Loss::shifted ? few_classes : 1];  // of each class
+    Shift<T> shifts[Loss::shifted ? few_classes : 1];  // of each class
 
     FewDenseRows(const Job& j, const Loss& l, const Masses<T>& m, const Transform<T>& t)
         : job(j),
@@ -58,16 +58,16 @@ struct FewDenseRows {
           factor(T(j.inverse_temperature)),
           weight(static_cast<const T*>(j.class_weight)) {
         if constexpr (Loss::shifted) {
-            for (int k = 0; k < classes; ++k) shifts[k] = loss.shift_of(static_cast<const T*>(j.shift)[k]);
+            for (int k = 0; k < classes; ++k) {
+                const T number = static_cast<const T*>(j.shift)[k];
+                shifts[k] = {number, loss.kept_of(number)};
+            }
         }
     }
 
-    KULLBACK_INLINE auto shift_at(int k) const {
-        if constexpr (Loss::shifted) {
-            return Loss::template splat_shift<V>(shifts[k]);
-        } else {
-            return V{};
-        }
+    KULLBACK_INLINE Shift<V> shift_at(int k) const {
+        if constexpr (Loss::shifted) return {splat<V>(shifts[k].number), splat<V>(shifts[k].kept)};
+        return Shift<V>{V{}, V{}};
     }
 
     // The masses of a group, from t, rows of soft targets, or the group's classes.
@@ -113,8 +113,8 @@ struct FewDenseRows {
         });
     }
 
-    // Stage 1: columns of logits to exp relative to each row's largest, in place, and their sums. A loss that is linear
-    // wants the sum of masses s times logits; one row of one class the target's own; others what d is for each class.
+    // Stage 1: columns of logits to exp relative to each row's largest, in place, and their sums. A loss known by its sums
+    // wants those with the masses s; one row of one class the target's own; others what d is for each class.
     template <bool OneHot>
     KULLBACK_INLINE void sum_group(V* e, const V* s, V* d, G& x) const {
         V top = e[0];
@@ -122,11 +122,13 @@ struct FewDenseRows {
         top = larger<V>(splat<V>(-infinity<T>), top);
         const V center = select<V>(top > -infinity<T>, top, V{});
         const T scale = factor;
-        V rest = V{}, ties = V{}, with_mass = V{}, d_y = V{}, e_y = V{};
+        V rest = V{}, ties = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{};
+        bool scores = true;
+        if constexpr (Loss::by_sums) scores = loss.by().log_p != 0;
         const auto target = x.first;
         auto class_here = target ^ target;
         by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
-            V rest_here = V{}, with_here = V{};
+            V rest_here = V{}, d_here = V{}, exp_here = V{}, squares_here = V{};
             each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
                 const V relative = (e[k] - center) * scale, y = exp_nonpositive<V>(relative);
                 e[k] = y;
@@ -139,19 +141,27 @@ struct FewDenseRows {
                     d_y = select<V>(is_target, relative, d_y);
                     e_y = select<V>(is_target, y, e_y);
                     class_here += 1;
-                } else if constexpr (Loss::linear) {
-                    with_here += keep<V>(s[k] != T(0), s[k] * relative);  // 0 times -inf is nothing
+                } else if constexpr (Loss::by_sums) {
+                    if (scores) d_here += keep<V>(s[k] != T(0), s[k] * relative);  // 0 times -inf is nothing
+                    if constexpr (!Loss::linear) {
+                        exp_here += s[k] * y;
+                        squares_here += y * y;
+                    }
                 } else {
                     d[k] = relative;
                 }
             });
             rest += rest_here;
-            with_mass += with_here;
+            with_d += d_here;
+            with_exp += exp_here;
+            squares += squares_here;
         });
         x.center = center;
         x.others = rest + (ties - T(1));
         x.sum = rest + ties;
-        x.with_mass = with_mass;
+        x.with_d = with_d;
+        x.with_exp = with_exp;
+        x.squares = squares;
         x.d_y = d_y;
         x.e_y = e_y;
     }
@@ -169,10 +179,6 @@ struct FewDenseRows {
             x.alone = keep<V>(alone, splat<V>(T(1)));
             x.top_e = select<V>(alone, splat<V>(T(1)), splat<V>(T(2)));
             x.top_miss = select<V>(empty, splat<V>(T(1)), x.others * x.inverse);
-            if constexpr (!OneHot && Loss::looks_at_all) {
-                const Mask<V> some = x.top_miss > T(0);
-                x.top_log_miss = -log1p_nonnegative<V>(x.inverse / select<V>(some, x.top_miss, splat<V>(T(1))));
-            }
         }
     }
 
@@ -191,38 +197,44 @@ struct FewDenseRows {
 
     // Stage 3: the group's losses, and each class' pull in the place of its mass.
     KULLBACK_INLINE void pull_group(const V* e, V* s, const V* d, G& x) const {
-        if constexpr (Loss::linear) {  // a class pulls with its mass
-            x.value = x.mass * x.log_sum - x.with_mass;
-            x.pulls = -x.mass;
+        if constexpr (Loss::by_sums) {  // as in DenseRows::of_sums
+            const BySums by = loss.by();
+            x.value = V{};
+            x.pulls = x.mass * T(-by.log_p);
+            if (by.log_p != 0) x.value = T(by.log_p) * (x.mass * x.log_sum - x.with_d);
+            if constexpr (!Loss::linear) {
+                const V chance = x.with_exp * x.inverse, squares = x.squares * (x.inverse * x.inverse);
+                x.value += T(by.miss) * (x.mass - chance) + T(by.squares) * x.mass * (squares - T(1));
+                x.pulls += T(2 * by.squares) * x.mass * squares - T(by.miss) * chance;
+            }
+            if (job.divergence) x.value += entropy_term(s, x);
             // at the minimum the difference of two equal numbers may round to a hair below zero
-            if (job.divergence) x.value = larger<V>(V{}, x.value + entropy_term(s, x));
+            if (job.divergence || by.log_p == 0) x.value = larger<V>(V{}, x.value);
         } else {
-            V values = V{}, pulls = V{}, top_a = V{};
+            V values = V{}, pulls = V{}, top_mass = V{}, top_number = V{};
             const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass;
             by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
                 V values_here = V{}, pulls_here = V{};
                 for (int k = begin; k < end; ++k) {
-                    const V p = e[k] * inverse, mass = s[k];
-                    Chance<V> chance;
-                    chance.p = p;
-                    chance.miss = T(1) - p;
-                    chance.log_p = d[k] - log_sum;
-                    const Mask<V> is_top = e[k] == x.top_e;
-                    if constexpr (Loss::apart) chance.miss = select<V>(is_top, x.top_miss, chance.miss);
-                    const Cost<V> on = loss.on(chance, shift_at(k));
+                    V p = e[k] * inverse, mass = s[k];
+                    const Shift<V> shift = shift_at(k);
+                    if constexpr (Loss::apart) {  // done below: here as one that is not there
+                        const Mask<V> is_top = e[k] == x.top_e;
+                        top_mass = select<V>(is_top, mass, top_mass);
+                        top_number = select<V>(is_top, shift.number, top_number);
+                        mass = select<V>(is_top, V{}, mass);
+                        p = select<V>(is_top, V{}, p);
+                    }
+                    Chance<V> chance{p, T(1) - p, d[k] - log_sum};
+                    chance.unlikely = Loss::apart;
+                    const Cost<V> on = loss.on(chance, shift);
                     V value = keep<V>(mass != T(0), mass * on.value);
                     V pull = -mass * on.pull;
                     if constexpr (Loss::looks_at_all) {
-                        V log_miss = V{};
-                        if constexpr (Loss::apart) log_miss = select<V>(is_top, x.top_log_miss, log_of_small_miss<V>(p));
                         const V off_mass = all - mass;
-                        const Cost<V> off = off_cost<V>(loss, p, chance.miss, chance.log_p, log_miss);
+                        const Cost<V> off = loss.off(chance);
                         value += keep<V>(p != T(0), off_mass * off.value);
                         pull += off_mass * p * off.pull;
-                    }
-                    if constexpr (Loss::apart) {
-                        top_a = select<V>(is_top, pull * chance.miss, top_a);
-                        pull = select<V>(is_top, V{}, pull);
                     }
                     values_here += value;
                     pulls_here += pull;
@@ -233,11 +245,27 @@ struct FewDenseRows {
             });
             x.value = values;
             x.pulls = pulls;
-            x.top_a = top_a;
-            if constexpr (Loss::apart) x.over_miss = over_top_miss(x, top_a);
+            if constexpr (Loss::apart) add_top(x, top_mass, top_number);
         }
         add_z_loss(x);
         x.value = select<V>(x.sum == x.sum, x.value, x.sum);
+    }
+
+    // The classes that stand apart, one a row, with their masses and shifts.
+    KULLBACK_INLINE void add_top(G& x, V mass, V number) const {
+        const Chance<V> chance{x.inverse, x.top_miss, -x.log_sum};
+        const Cost<V> on = loss.on(chance, Shift<V>{number, V{}});
+        V value = keep<V>(mass != T(0), mass * on.value), a = -mass * on.pull * x.top_miss;
+        if constexpr (Loss::looks_at_all) {
+            const V off_mass = x.mass - mass;
+            const Cost<V> off = loss.off(chance);
+            value += keep<V>(off_mass != T(0), off_mass * off.value);
+            a += off_mass * x.inverse * off.pull * x.top_miss;
+        }
+        const Mask<V> alone = x.alone != T(0);
+        x.value += keep<V>(alone, value);
+        x.top_a = keep<V>(alone, a);
+        x.over_miss = over_top_miss(x, x.top_a);
     }
 
     // sum s log(s / S) of the masses s of each row.
@@ -270,7 +298,7 @@ struct FewDenseRows {
                 class_here += 1;
                 // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
                 const V p = rest * inverse, pull = rest / (sum - rest);
-                logs_here = p * (T(1) - logs_here) + logs_here;
+                logs_here = logs_here * (T(1) - p) + p;
                 pulls_here += pull;
                 s[k] = pull;
             });
@@ -295,11 +323,19 @@ struct FewDenseRows {
     // Stage 4: g = b - p sum(b), in the place of exp. A class that stands apart pulls the others with a / (1 - p).
     template <bool OneHot>
     KULLBACK_INLINE void spread_group(V* e, const V* s, const G& x) const {
-        const V each = OneHot ? x.mass * x.f : Loss::linear ? -x.f : x.f;
+        const V each = OneHot ? x.mass * x.f : Loss::by_sums ? -x.f : x.f;
         const V share = (Loss::apart ? x.pulls + x.over_miss : x.pulls) * x.inverse * x.f;
         const V own = Loss::apart ? (x.top_a - x.inverse * x.pulls) * x.f : V{};
         const auto target = x.first;
         auto class_here = target ^ target;
+        if constexpr (Loss::by_sums && !Loss::linear) {
+            const BySums by = loss.by();
+            const V f = x.inverse * x.f, on_mass = T(by.miss) * f, own = T(by.log_p) * x.f;
+            const V on_square = T(2 * by.squares) * x.mass * x.inverse * f;
+            return each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+                e[k] = e[k] * ((e[k] * on_square - share) - s[k] * on_mass) - s[k] * own;
+            });
+        }
         each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
             V g = s[k] * each - e[k] * share;
             if constexpr (OneHot) {
@@ -328,7 +364,7 @@ struct FewDenseRows {
     bool rows(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
               Exact exact) const {
         constexpr int most = 128;  // vectors of each kind at once, or one group's
-        constexpr bool relative = !OneHot && !Loss::linear;
+        constexpr bool relative = !OneHot && !Loss::by_sums;
         V e[few_classes], s[few_classes], d[relative ? few_classes : 1], slopes[few_classes];
         G groups[most_groups];
         T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;

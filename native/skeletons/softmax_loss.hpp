@@ -6,10 +6,11 @@
 //   off(chance)         and when it is not, if `looks_at_all`; nothing at p = 0
 //
 // and flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
-// at_class); `looks_at_all`, it has an off(); `logs`, on() is -log p and off() -log(1 - p); `shifted`, it reads the job's own
-// number for each class, which on() gets as shift_of() makes it; `by_squares`, it has an off(), but at_class knows all about a row of one class from the sum of
-// squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row costs
-// sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
+// at_class); `by_sums`, all about a row follows from a few sums, which by() tells; `looks_at_all`, it has an off();
+// `logs`, on() is -log p and off() -log(1 - p); `shifted`, it reads the job's own number for each class, of which
+// kept_of() makes what on() needs for an unlikely class; `by_squares`, it has an off(), but at_class knows all about a
+// row of one class from the sum of squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row
+// costs sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
 //
 // Costs are functions of the class' log-odds o = log(p / (1 - p)), given so that nothing overflows:
 //
@@ -24,103 +25,6 @@
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
-
-// A probability and its complement, each to full relative precision where a loss needs it.
-template <class V>
-struct Chance {
-    V p, miss, log_p;
-    bool knows_log_miss = false;
-    V known_log_miss = V{};
-
-    KULLBACK_INLINE V log_miss() const {
-        if (knows_log_miss) return known_log_miss;
-        using T = Scalar<V>;
-        const Mask<V> some = miss > T(0);
-        return select<V>(some, -log1p_nonnegative<V>(p / select<V>(some, miss, splat<V>(T(1)))),
-                         splat<V>(-infinity<T>));
-    }
-};
-
-template <class V>
-struct Cost {
-    V value, pull, bend;
-};
-
-// Up to here e^shift and its inverse are ordinary numbers; rows with larger ones are done in double by softmax_exact.hpp.
-constexpr double largest_moderate_shift = 64;
-
-struct SoftmaxLoss {
-    static constexpr bool linear = false, looks_at_all = false, shifted = false, by_squares = false, apart = false;
-    static constexpr bool logs = false;
-
-    bool spreads() const { return false; }  // smoothing, in rows of one class
-
-    template <class V>
-    KULLBACK_INLINE Cost<V> off(const Chance<V>&) const {
-        return {};
-    }
-};
-
-// What is known of the target class of an index row.
-template <class V>
-struct TargetClass {
-    V log_p, p, miss;  // log p_y, p_y and 1 - p_y, each to full relative precision
-    V weight;          // w_y
-    V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
-    V shift;           // of class y, if the loss is shifted
-    V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
-};
-
-// What a loss makes of the job's number for a class.
-template <class Loss, class V>
-KULLBACK_INLINE auto shift_of(const Loss& loss, V number) {
-    if constexpr (Loss::shifted) {
-        return loss.shift_of(number);
-    } else {
-        return V{};
-    }
-}
-
-// A row's loss and the scalars of its gradient, on_p * p + on_square * p^2 + on_weight * w + (the element of class y,
-// given whole and free of cancellation).
-template <class V>
-struct RowGradient {
-    V loss, on_p, on_weight, at_class;
-    V on_square = V{};
-};
-
-// A loss as rows of class indices without smoothing see it: only the true class counts.
-template <class Loss>
-struct ByTrueClass : Loss {
-    explicit ByTrueClass(const Job& job) : Loss(job) {}
-
-    template <class V>
-    KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
-        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, shift_of<Loss>(*this, y.shift));
-        RowGradient<V> g;
-        g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
-        g.on_p = y.weight * cost.pull;
-        g.on_weight = V{};
-        g.at_class = -y.weight * cost.pull * y.miss;
-        return g;
-    }
-};
-template <class Loss>
-using Indexed = std::conditional_t<Loss::linear || Loss::by_squares, Loss, ByTrueClass<Loss>>;
-
-// x^power for x in [0, 1] with log x at hand; small whole powers by multiplication.
-template <class V, class LogX>
-KULLBACK_INLINE V power_of(V x, Scalar<V> power, LogX log_x) {
-    using T = Scalar<V>;
-    if (power == T(2)) return x * x;
-    if (power == T(1)) return x;
-    if (power == T(3)) return x * x * x;
-    if (power == T(0)) return splat<V>(T(1));
-    if (power == T(0.5)) return root<V>(x);
-    if (power == T(1.5)) return x * root<V>(x);
-    // a NaN in x must come out as one
-    return select<V>(x > T(0), exp_nonpositive<V>(log_x() * power), x);
-}
 
 // log(1 - p) for p in [0, 1/2], by a polynomial for (-log(1 - p) - p) / p^2 (relative error 2e-9 and 6e-19 before rounding).
 template <class V>
@@ -144,6 +48,110 @@ KULLBACK_INLINE V log_of_small_miss(V p) {
         for (int i = 1; i < 22; ++i) q = q * p + terms[i];
     }
     return -(p * p * q + p);
+}
+
+// A probability and its complement, each to full relative precision where a loss needs it.
+template <class V>
+struct Chance {
+    V p, miss, log_p;
+    bool knows_log_miss = false;
+    V known_log_miss = V{};
+    bool unlikely = false;  // whether p is known to be 1/2 at most
+
+    KULLBACK_INLINE V log_miss() const {
+        if (knows_log_miss) return known_log_miss;
+        if (unlikely) return log_of_small_miss<V>(p);
+        using T = Scalar<V>;
+        const Mask<V> some = miss > T(0);
+        return select<V>(some, -log1p_nonnegative<V>(p / select<V>(some, miss, splat<V>(T(1)))),
+                         splat<V>(-infinity<T>));
+    }
+};
+
+template <class V>
+struct Cost {
+    V value, pull, bend;
+};
+
+// The job's number for a class and, where the class is unlikely, what the loss keeps of it.
+template <class V>
+struct Shift {
+    V number, kept;
+};
+
+// A loss sum_k s_k (-a log p_k + b (1 - p_k)) + c S (sum p^2 - 1).
+struct BySums {
+    double log_p = 0, miss = 0, squares = 0;  // a, b and c
+};
+
+// Up to here e^shift and its inverse are ordinary numbers; rows with larger ones are done in double by softmax_exact.hpp.
+constexpr double largest_moderate_shift = 64;
+
+struct SoftmaxLoss {
+    static constexpr bool linear = false, looks_at_all = false, shifted = false, by_squares = false, apart = false;
+    static constexpr bool logs = false, by_sums = false;
+
+    bool spreads() const { return false; }  // smoothing, in rows of one class
+
+    template <class V>
+    KULLBACK_INLINE Cost<V> off(const Chance<V>&) const {
+        return {};
+    }
+    template <class V>
+    KULLBACK_INLINE V kept_of(V) const {
+        return V{};
+    }
+};
+
+// What is known of the target class of an index row.
+template <class V>
+struct TargetClass {
+    V log_p, p, miss;  // log p_y, p_y and 1 - p_y, each to full relative precision
+    V weight;          // w_y
+    V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
+    V shift;           // of class y, if the loss is shifted
+    V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
+};
+
+// A row's loss and the scalars of its gradient, on_p * p + on_square * p^2 + on_weight * w + (the element of class y,
+// given whole and free of cancellation).
+template <class V>
+struct RowGradient {
+    V loss, on_p, on_weight, at_class;
+    V on_square = V{};
+};
+
+// A loss as rows of class indices without smoothing see it: only the true class counts.
+template <class Loss>
+struct ByTrueClass : Loss {
+    explicit ByTrueClass(const Job& job) : Loss(job) {}
+
+    template <class V>
+    KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
+        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, Shift<V>{y.shift, V{}});
+        RowGradient<V> g;
+        g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
+        g.on_p = y.weight * cost.pull;
+        g.on_weight = V{};
+        g.at_class = -y.weight * cost.pull * y.miss;
+        return g;
+    }
+};
+template <class Loss>
+using Indexed = std::conditional_t<Loss::linear || Loss::by_squares, Loss, ByTrueClass<Loss>>;
+
+// x^power for x in [0, 1] with log x at hand; small whole powers by multiplication.
+template <class V, class LogX>
+KULLBACK_INLINE V power_of(V x, Scalar<V> power, LogX log_x) {
+    using T = Scalar<V>;
+    if (power == T(2)) return x * x;
+    if (power == T(1)) return x;
+    if (power == T(3)) return x * x * x;
+    if (power == T(0)) return splat<V>(T(1));
+    if (power == T(0.5)) return root<V>(x);
+    if (power == T(1.5)) return x * root<V>(x);
+    // a NaN in x must come out as one
+    return select<V>(x > T(0), exp_nonpositive<V>(log_x() * power), x);
 }
 
 }  // namespace KULLBACK_LEVEL

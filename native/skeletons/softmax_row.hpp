@@ -78,15 +78,16 @@ struct Kept {
     T *scores = nullptr, *slope = nullptr;
 };
 
-// Sums of a soft row's target t, and of its logits with it, that the first sweep adds up on its way.
+// Sums of a soft row's target t, and of what it is multiplied with, that the first sweep adds up on its way.
 template <class T>
 struct RowMasses {
     const T *t, *weight;  // weight: of each class, or null
     bool everywhere;      // whether every class has some mass, because of smoothing
-    bool plain;           // whether the sum of t is all that is asked for
+    bool scores, exps;    // whether to add up products with d, the scaled logit relative to the largest, and with exp d
     double total = 0, weighted = 0, weights = 0;  // sums of t, w t and, if everywhere, w
-    double with_t = 0, with_weight = 0;   // sums of w t and of w times the scaled logit relative to the largest
-    bool sound = true;                    // whether every t is finite and at least 0
+    double with_d[2] = {}, with_exp[2] = {};      // sums of products with w t and with w
+    double squares = 0;                           // sum of (exp d)^2, if exps
+    bool sound = true;                            // whether every t is finite and at least 0
 };
 
 template <class T>
@@ -109,10 +110,11 @@ Kept<T> room_to_keep(int64_t classes, Scratch& scratch, const Transform<T>* tran
 template <class T>
 RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept, RowMasses<T>* masses = nullptr);
 
-// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept.
-template <class T, class Body>
+// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept, and settle() after every so many
+// vectors as may be added up without going to a LongTotal.
+template <class T, class Body, class Settle>
 KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
-                                double f, Body body) {
+                                double f, Body body, Settle settle) {
     using V = Vector<T>;
     constexpr double unlift = double(Constants<T>::unlift);
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
@@ -121,12 +123,32 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
         const double piece_f = d == 0 ? f : f * exp_nonpositive<double>(d);
         const T whole = T(piece_f * unlift);
         const bool coarse = (whole < 0 ? -whole : whole) < Constants<T>::least_normal && piece_f != 0;
-        // a factor that is itself subnormal would be coarse: take the lift back first
-        const T first = coarse ? Constants<T>::unlift : T(1), then = coarse ? T(piece_f) : whole;
-        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            body(k, part, load<V>(kept.exp + k, part, T(0)) * first * then);
-        });
+        const T *e = kept.exp + begin, factor = coarse ? T(piece_f) : whole;
+        T unlifted[piece_size<T>];
+        if (coarse) {  // a factor that is itself subnormal would be coarse: take the lift back first
+            for (int64_t k = 0; k < end - begin; ++k) unlifted[k] = e[k] * Constants<T>::unlift;
+            e = unlifted;
+        }
+        constexpr int64_t step = summed_vectors<T> * lanes<T>;
+        for (int64_t here = begin; here < end; here += step) {
+            along<T>(here, here + step < end ? here + step : end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                body(k, part, load<V>(e + (k - begin), part, T(0)) * factor);
+            });
+            settle();
+        }
     }
+}
+template <class T, class Body>
+KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
+                                double f, Body body) {
+    along_kept(row, kept, classes, inverse_temperature, f, body, [] {});
+}
+
+// Writes an element of the gradient, times the cap's slope where there is one.
+template <class T, class Part>
+KULLBACK_INLINE void put(T* g, const Kept<T>& kept, int64_t k, Part part, Vector<T> value) {
+    using V = Vector<T>;
+    store<V>(g + k, part, kept.slope ? value * load<V>(kept.slope + k, part, T(0)) : value);
 }
 
 template <class T>

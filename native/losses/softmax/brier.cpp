@@ -4,9 +4,12 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct Brier : SoftmaxLoss {
-    static constexpr bool looks_at_all = true, by_squares = true;
+    static constexpr bool looks_at_all = true, by_squares = true, by_sums = true;
 
     explicit Brier(const Job&) {}
+
+    // (1 - p)^2 less p^2 is 1 - 2 p, and p^2 of all classes have the whole mass
+    BySums by() const { return {0, 2, 1}; }
 
     // With Q the sum of the other classes' p^2: (1 - p_y)^2 + Q.
     template <class V>
@@ -22,7 +25,7 @@ struct Brier : SoftmaxLoss {
         return g;
     }
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         using T = Scalar<V>;
         const V slope = T(2) * y.p * y.miss;
         return {y.miss * y.miss, slope, slope * (T(2) * y.p - y.miss)};

@@ -4,7 +4,7 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct CrossEntropy : SoftmaxLoss {
-    static constexpr bool linear = true;
+    static constexpr bool linear = true, by_sums = true;
 
     double hard, spread, weight_sum;
 
@@ -13,6 +13,7 @@ struct CrossEntropy : SoftmaxLoss {
           spread(job.smoothing / double(job.classes)),
           weight_sum(job.class_weight ? job.class_weight_sum : double(job.classes)) {}
 
+    BySums by() const { return {1, 0, 0}; }
     bool spreads() const { return spread != 0; }
 
     template <class V>
@@ -28,7 +29,7 @@ struct CrossEntropy : SoftmaxLoss {
     }
 
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         return {-y.log_p, splat<V>(Scalar<V>(1)), y.p};
     }
 };

@@ -9,7 +9,7 @@ struct Focal : SoftmaxLoss {
     explicit Focal(const Job& job) : gamma(job.parameters[0]) {}
 
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         using T = Scalar<V>;
         const T g = T(gamma);
         if (g >= T(1)) {

@@ -9,7 +9,7 @@ struct GeneralisedCrossEntropy : SoftmaxLoss {
     explicit GeneralisedCrossEntropy(const Job& job) : q(job.parameters[0]) {}
 
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         using T = Scalar<V>;
         const auto [power, rest] = exp_and_rest<V>(y.log_p * T(q));
         return {rest * T(1 / q), power, power * (y.p - T(q) * y.miss)};

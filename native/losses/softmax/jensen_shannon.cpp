@@ -5,7 +5,7 @@ struct JensenShannon : SoftmaxLoss {
     double r, log_rest;
     explicit JensenShannon(const Job& job) : r(job.parameters[0]), log_rest(-log1p_nonnegative(r / (1 - r))) {}
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         using T = Scalar<V>;
         const V mixed = y.p * T(1 - r) + T(r), log_mixed = log_to_two<V>(mixed, (T(1) - mixed) - y.miss * T(1 - r));
         const V p_log_p = keep<V>(y.p != T(0), y.p * y.log_p);

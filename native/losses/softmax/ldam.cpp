@@ -8,40 +8,40 @@ struct Ldam : SoftmaxLoss {
 
     explicit Ldam(const Job&) {}
 
-    // The margin D, and with E = e^D: 1 / E, (E - 1) / E, and E - 1 where that is a number.
+    // 1 - e^-D of a margin D.
     template <class V>
-    struct Shift {
-        V margin, inverse, keeps, more;
-    };
-    template <class V>
-    KULLBACK_INLINE Shift<V> shift_of(V margin) const {
-        using T = Scalar<V>;
-        const ExpAndRest<V> by = exp_and_rest<V>(-margin);
-        const Mask<V> moderate = margin <= T(largest_moderate_shift);
-        return {margin, by.exp, by.rest, keep<V>(moderate, by.rest / select<V>(moderate, by.exp, splat<V>(T(1))))};
-    }
-    template <class V, class T>
-    static KULLBACK_INLINE Shift<V> splat_shift(const Shift<T>& x) {
-        return {splat<V>(x.margin), splat<V>(x.inverse), splat<V>(x.keeps), splat<V>(x.more)};
+    KULLBACK_INLINE V kept_of(V margin) const {
+        return exp_and_rest<V>(-margin).rest;
     }
 
-    // The cost is -log p + log(p + E (1 - p)), where the second logarithm is that of 1 + (E - 1)(1 - p): nothing cancels.
-    // Where E is too large to be a number, which happens in double alone, it is D + log((1 - p) + p / E).
+    // With E = e^D the cost is -log p + log(p + E (1 - p)), where the second logarithm is that of 1 + (E - 1)(1 - p):
+    // nothing cancels. Where E is too large to be a number, which happens in double alone, it is D + log((1 - p) + p / E).
     template <class V>
     KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>& shift) const {
         using T = Scalar<V>;
-        if (y.knows_log_miss) return far_out<V>(y, shift.margin);
-        const V rest = y.miss + shift.inverse * y.p;  // (p + E (1 - p)) / E
+        if (y.knows_log_miss) return far_out<V>(y, shift.number);
+        if (y.unlikely) return unlikely<V>(y, shift);
+        const auto [inverse, keeps] = exp_and_rest<V>(-shift.number);  // 1 / E, (E - 1) / E
+        const Mask<V> moderate = shift.number <= T(largest_moderate_shift);
+        const V more = keep<V>(moderate, keeps / select<V>(moderate, inverse, splat<V>(T(1))));  // E - 1
+        const V rest = y.miss + inverse * y.p;  // (p + E (1 - p)) / E
         const V pull = T(1) / rest;
         V log;
         if constexpr (sizeof(T) == 4) {
-            log = log1p_nonnegative<V>(shift.more * y.miss, shift.inverse * pull);
+            log = log1p_nonnegative<V>(more * y.miss, inverse * pull);
         } else {
-            const Mask<V> moderate = shift.margin <= T(largest_moderate_shift);
-            log = log1p_nonnegative<V>(select<V>(moderate, shift.more * y.miss, shift.keeps * y.p * pull));
-            log = select<V>(moderate, log, shift.margin - log);
+            log = log1p_nonnegative<V>(select<V>(moderate, more * y.miss, keeps * y.p * pull));
+            log = select<V>(moderate, log, shift.number - log);
         }
-        return {log - y.log_p, pull, pull * (y.p * shift.inverse * pull)};
+        return {log - y.log_p, pull, pull * (y.p * inverse * pull)};
+    }
+
+    // For p <= 1/2, where nothing can cancel: D - log p + log(1 - p (1 - 1 / E)). Second derivatives do not come here.
+    template <class V>
+    KULLBACK_INLINE Cost<V> unlikely(const Chance<V>& y, const Shift<V>& shift) const {
+        using T = Scalar<V>;
+        const V x = y.p * shift.kept, pull = T(1) / (T(1) - x);
+        return {(shift.number - y.log_p) + log_of_small_miss<V>(x), pull, V{}};
     }
 
     // The same by log-odds, for a class so likely that 1 - p may be no number any more.

@@ -9,7 +9,7 @@ struct OneVsRest : SoftmaxLoss {
     explicit OneVsRest(const Job&) {}
 
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         return {-y.log_p, splat<V>(Scalar<V>(1)), y.p};
     }
     template <class V>

@@ -4,10 +4,14 @@
 namespace kullback::KULLBACK_LEVEL {
 
 struct SmoothedZeroOne : SoftmaxLoss {
+    static constexpr bool by_sums = true;
+
     explicit SmoothedZeroOne(const Job&) {}
 
+    BySums by() const { return {0, 1, 0}; }
+
     template <class V>
-    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, V) const {
+    KULLBACK_INLINE Cost<V> on(const Chance<V>& y, const Shift<V>&) const {
         return {y.miss, y.p, y.p * (y.p - y.miss)};
     }
 };
