@@ -17,13 +17,21 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kullback.errors import DataError, InputError, NotConvergedWarning, SeparableWarning
+from kullback.errors import DataError, InputError, NotConvergedWarning, SeparableWarning, TargetError
 from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_fingerprint
 from kullback.linear.design import as_design
-from kullback.linear.inputs import as_numpy, check_number, dense, sound_sparse, start_from, where_not_finite
+from kullback.linear.inputs import (
+    as_numpy,
+    check_number,
+    check_switch,
+    dense,
+    sound_sparse,
+    start_from,
+    where_not_a_number,
+)
 from kullback.linear.interruption import Stopped, ctrl_c_stops
 from kullback.linear.penalties import resolve_penalty
 from kullback.linear.separation import find_separation
@@ -43,6 +51,8 @@ class FitNotConvergedWarning(NotConvergedWarning, ConvergenceWarning):
 class LinearEstimator(BaseEstimator):
     """Settings, fitting and logits; `SoftmaxClassifier` and `SigmoidClassifier` add their targets and outputs."""
 
+    # What to say of targets with several columns.
+    _rows_of_y = ""
     # Whether two outputs are stored as one row, the second minus the first.
     _one_row_for_two = False
 
@@ -132,6 +142,8 @@ class LinearEstimator(BaseEstimator):
     # ------------------------------------------------------------ input
 
     def _check_settings(self) -> None:
+        for name in ("warm_start", "recover"):
+            check_switch(name, getattr(self, name))
         check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
         self._check_effort()
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
@@ -140,6 +152,14 @@ class LinearEstimator(BaseEstimator):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
 
     def _check_effort(self) -> None:
+        check_switch("fit_intercept", self.fit_intercept)
+        check_number(
+            "verbose",
+            int(self.verbose) if isinstance(self.verbose, bool) else self.verbose,
+            "a whole number of at least 0",
+            lambda v: v >= 0,
+            integer=True,
+        )
         check_number("tol", self.tol, "a finite number above 0", lambda v: 0 < v < math.inf)
         check_number("max_iter", self.max_iter, "a whole number of at least 0", lambda v: v >= 0, integer=True)
         penalty = resolve_penalty(self.penalty, self.l1_ratio)
@@ -186,8 +206,18 @@ class LinearEstimator(BaseEstimator):
             )
         except InputError:
             raise
-        except ValueError as error:
-            raise DataError(f"{error}{where_not_finite(X)}") from error
+        except (ValueError, TypeError) as error:
+            about = str(error)
+            if "Complex data not supported" in about:  # and then the whole array
+                about = "Complex data not supported; pass real numbers, such as X.real and X.imag side by side"
+            elif "y should be a 1d array" in about:
+                about += self._rows_of_y
+            elif about.startswith("Input y "):
+                row = int(np.argmax(~np.isfinite(np.asarray(y, dtype=np.float64))))
+                raise TargetError(f"{about}\nThe first is in row {row}; leave out rows without a label.") from error
+            # Scikit-learn's conventions ask for a TypeError where an object is no number at all.
+            kind = DataError if isinstance(error, ValueError) or about.startswith("Sparse data") else TypeError
+            raise kind(f"{about}{where_not_a_number(X)}") from error
 
     # ------------------------------------------------------------ fitting
 
@@ -355,6 +385,8 @@ class LinearEstimator(BaseEstimator):
             coef, intercept = dense(self.coef_), self.intercept_
         coef = start_from("coef_init", init[0], coef)
         intercept = start_from("intercept_init", init[1], intercept)
+        if init[1] is not None and not self.fit_intercept and intercept.any():
+            raise InputError("intercept_init is given, but fit_intercept=False; leave one of them out")
         return self._output_parameters(coef, intercept)
 
     def _report(self, record: IterationRecord) -> None:

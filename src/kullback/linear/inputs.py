@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from kullback.errors import DataError, InputError
+from kullback.errors import DataError, InputError, TargetError
 from kullback.losses.base import as_sample_weight
 
 Vector: TypeAlias = NDArray[np.float64]
 
 # Entries of a sparse matrix that are looked at together.
 PIECE = 1 << 18
+# What all sample weights must add up to at least, and one over it at most.
+LEAST_TOTAL = 1e-150
 
 
 def check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
@@ -23,6 +25,12 @@ def check_number(name: str, value: object, valid: str, test: Any, *, integer: bo
     kind = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or not test(value):
         raise InputError(f"{name}={value!r} is not valid; it must be {valid}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Refuse a setting that is neither True nor False (1 and 0 pass for them)."""
+    if not isinstance(value, bool | np.bool_) and not (isinstance(value, numbers.Integral) and value in (0, 1)):
+        raise InputError(f"{name}={value!r} is not valid; it must be True or False")
 
 
 def as_numpy(values: Any, name: str) -> Any:
@@ -35,6 +43,12 @@ def as_numpy(values: Any, name: str) -> Any:
     Raises:
         InputError: for an array on a device that NumPy cannot read, or one that tracks gradients.
     """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        place = tuple(np.argwhere(np.ma.getmaskarray(values))[0].tolist())
+        raise InputError(
+            f"{name} is a masked array whose entry {place} is masked, and masks are not followed; fill it, as "
+            f"{name}.filled(value), or leave those rows out"
+        )
     foreign = hasattr(values, "__dlpack__") or hasattr(values, "__array_namespace__")
     if not foreign or isinstance(values, np.ndarray | np.generic) or hasattr(values, "columns"):
         return values
@@ -139,31 +153,84 @@ def checked_weight(sample_weight: ArrayLike | None, n_examples: int) -> Vector |
     weight = as_sample_weight(np.full(n_examples, given) if given.ndim == 0 else given, n_examples)
     if weight is not None and not weight.any():
         raise InputError("every sample_weight is zero, so no example counts; give at least one a positive weight")
+    with np.errstate(over="ignore"):
+        total = 0.0 if weight is None else float(weight.sum())
+    if weight is not None and not LEAST_TOTAL <= total <= 1 / LEAST_TOTAL:
+        raise InputError(
+            f"the sum of sample_weight is {total:.3g}, too {'large' if total > 1 else 'small'} for sums of squares in "
+            "float64; multiply all weights by one number, and divide C by it"
+        )
     return weight
 
 
-def where_not_finite(X: Any) -> str:
-    """The place of the first NaN or inf, to end an error message with, or nothing."""
-    try:
-        is_sparse = bool(sparse.issparse(X))
-        if is_sparse:
-            entries = X.tocoo()
-            bad = np.flatnonzero(~np.isfinite(entries.data))
-            if len(bad) == 0:
-                return ""
-            row, column, value = entries.row[bad[0]], entries.col[bad[0]], entries.data[bad[0]]
-        else:
-            values = np.asarray(X)
-            if values.dtype.kind == "c":
-                return ""
-            values = values.astype(np.float64)
-            places = np.argwhere(~np.isfinite(values))
-            if values.ndim != 2 or len(places) == 0:
-                return ""
-            row, column = places[0]
-            value = values[row, column]
-    except (ValueError, TypeError):
-        return ""  # not numbers at all: the message already says so
+def where_not_a_number(X: Any) -> str:
+    """The place of the first entry that is no finite number, to end an error message with, or nothing."""
+    is_sparse = bool(sparse.issparse(X))
+    if is_sparse:
+        entries = X.tocoo()
+        if entries.dtype.kind not in "biuf":
+            return ""
+        bad = np.flatnonzero(~np.isfinite(entries.data))
+        if len(bad) == 0:
+            return ""
+        row, column, value = entries.row[bad[0]], entries.col[bad[0]], entries.data[bad[0]]
+    else:
+        values = np.asarray(X)
+        if values.ndim != 2 or values.dtype.kind not in "biufOSU":
+            return ""
+        place = _first_bad(values)
+        if place is None:
+            return ""
+        row, column = place
+        value = repr(values[row, column : column + 1].tolist()[0])
     names = getattr(X, "columns", None)
     label = f"{names[column]!r}" if names is not None else f"{column}"
-    return f"\nThe first is {value} at row {row}, column {label}."
+    missing = "fill it, for example with sklearn.impute.SimpleImputer, or leave that row or column out"
+    text = "encode such columns as numbers, for example with sklearn.preprocessing.OneHotEncoder"
+    what = text if isinstance(value, str) and value[:1] in "'\"b" else missing
+    return f"\nThe first is {value} at row {row}, column {label}; {what}."
+
+
+def _first_bad(values: NDArray[Any]) -> tuple[int, int] | None:
+    """Row and column of the first entry that is no finite number."""
+    step = max(1, PIECE // max(1, values.shape[1]))
+    for begin in range(0, len(values), step):
+        piece = values[begin : begin + step]
+        try:
+            bad = np.argwhere(~np.isfinite(piece.astype(np.float64)))
+        except (TypeError, ValueError):
+            bad = np.array([place for place in np.ndindex(piece.shape) if not _is_number(piece[place])])
+        if len(bad):
+            return begin + int(bad[0][0]), int(bad[0][1])
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def check_labels(y: Any) -> None:
+    """Refuse labels of one form that cannot be told apart or put in order.
+
+    Raises:
+        TargetError: naming the row and the value.
+    """
+    labels = np.asarray(y)
+    if labels.dtype.kind != "O" or labels.ndim != 1 or not len(labels):
+        return
+    kinds: dict[type, int] = {}
+    for row, label in enumerate(labels.tolist()):
+        if label is None or label != label:
+            raise TargetError(f"row {row} of y is {label!r}: it has no label; leave the row out")
+        kinds.setdefault(
+            str if isinstance(label, str) else float if isinstance(label, int | float) else type(label), row
+        )
+    if len(kinds) > 1:
+        one, other = list(kinds.values())[:2]
+        raise TargetError(
+            f"y mixes labels that cannot be put in order: {labels[one]!r} in row {one} and {labels[other]!r} in row "
+            f"{other}; make them all strings, for example with y.astype(str)"
+        )

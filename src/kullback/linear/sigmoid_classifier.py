@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Literal, TypeAlias
@@ -255,6 +256,10 @@ def _with_label_weight(loss: Loss, class_weight: LabelWeight, targets: LabelRows
         if label_column not in range(n_labels):
             raise InputError(
                 f"class_weight names the label column {label_column!r}; y has the columns 0 to {n_labels - 1}"
+            )
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise InputError(
+                f"class_weight[{label_column!r}] = {value!r} is not valid; weights are finite numbers of at least 0"
             )
         values[label_column] = value
     return dataclasses.replace(loss, positive_weight=tuple(values))

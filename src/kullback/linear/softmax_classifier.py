@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Literal, TypeAlias
@@ -15,13 +16,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector
-from kullback.linear.inputs import checked_weight
+from kullback.linear.inputs import check_labels, checked_weight
 from kullback.linear.penalties import PenaltyName
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[Any, float] | None
+
+# A class index this high, and far above the number of examples, is a mistake: the weights would fill the memory.
+MOST_CLASSES = 10**6
 
 
 class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
@@ -88,6 +92,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     classes_: NDArray[Any]
     _one_row_for_two = True
+    _rows_of_y = " Rows of probabilities, one for each class, are passed as kullback.ClassRows(y)."
 
     def __init__(
         self,
@@ -136,7 +141,7 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         Args:
             X: (N, d) float32 or float64, dense or sparse (CSR); anything else is converted.
             y: (N,) labels of any sortable type; or, wrapped, `ClassIndices`, soft `ClassRows` or a `ClassMixture`,
-                whose classes are 0 … C−1.
+                whose classes are 0 … C−1. A soft row need not sum to 1: its sum multiplies its loss.
             sample_weight: (N,) non-negative, or None for all ones.
             coef_init: where to start, shaped as `coef_`; None for zeros, or the earlier fit with `warm_start`.
             intercept_init: the same for `intercept_`.
@@ -171,22 +176,25 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         loss = self._resolved_loss("classes")
         if isinstance(y, ClassIndices | ClassRows | ClassMixture):
             X = self._checked(X, reset=True)
-            classes, targets = _wrapped_classes(y, X.shape[0])
+            classes, targets = _wrapped_classes(y, X.shape[0], loss)
         else:
             X, y = self._checked(X, y, reset=True)
             if y.dtype.kind not in "biu":  # whole numbers are classes, whatever they are
                 try:
                     check_classification_targets(y)
-                except ValueError as error:
+                except (ValueError, TypeError) as error:
+                    check_labels(y)
                     raise TargetError(str(error)) from error
             classes, places = encoded(y)
             targets = ClassIndices(places)
         n_classes = len(classes)
         _check_ignore_index(loss, n_classes)
         weight = checked_weight(sample_weight, X.shape[0])
-        mass = targets.class_mass(n_classes, np.ones(len(targets)) if weight is None else weight)
+        mass = _class_mass(targets, n_classes, weight, loss)
         _check_two_classes(classes, mass)
-        return X, classes, targets, weight, _with_class_weight(loss, self.class_weight, classes, mass)
+        weighted = _with_class_weight(loss, self.class_weight, classes, mass)
+        _check_class_weights(weighted, classes, mass)
+        return X, classes, targets, weight, weighted
 
     def decision_function(self, X: Any) -> Array:
         """Logits (N, C); for two classes (N,), the second class's logit minus the first's."""
@@ -246,16 +254,40 @@ def encoded(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, places
 
 
-def _wrapped_classes(y: ClassTargets, n_examples: int) -> tuple[NDArray[Any], ClassTargets]:
+def _wrapped_classes(y: ClassTargets, n_examples: int, loss: Loss) -> tuple[NDArray[Any], ClassTargets]:
     if len(y) != n_examples:
         raise TargetError(f"{len(y)} targets for {n_examples} rows of X")
     if isinstance(y, ClassRows):
-        n_classes = y.rows.shape[1]
-    elif isinstance(y, ClassIndices):
-        n_classes = int(y.indices.max()) + 1
-    else:
-        n_classes = int(max(y.first.max(), y.second.max())) + 1
-    return np.arange(n_classes), y
+        return np.arange(y.rows.shape[1]), y
+    ignored = getattr(loss, "ignore_index", None)
+    highest = -1
+    for indices in (y.indices,) if isinstance(y, ClassIndices) else (y.first, y.second):
+        counted = indices if ignored is None else indices[indices != ignored]
+        if len(counted) and int(counted.min()) < 0:
+            row = int(np.flatnonzero((indices < 0) & (indices != (0 if ignored is None else ignored)))[0])
+            raise TargetError(f"row {row}: class index {indices[row]} is not valid; class indices are at least 0")
+        highest = max(highest, int(counted.max(initial=-1)))
+    if highest >= max(MOST_CLASSES, 10 * n_examples):
+        raise TargetError(
+            f"the class index {highest} would make {highest + 1} classes for {n_examples} rows; number the classes "
+            "from 0, or pass the labels unwrapped, which numbers them"
+        )
+    return np.arange(highest + 1), y
+
+
+def _class_mass(targets: ClassTargets, n_classes: int, weight: Vector | None, loss: Loss) -> Vector:
+    """Each class's weighted mass over the rows that count, (C,)."""
+    weight = np.ones(len(targets)) if weight is None else weight
+    ignored = getattr(loss, "ignore_index", None)
+    if isinstance(targets, ClassIndices) and ignored is not None:
+        counted = targets.indices != ignored
+        targets, weight = targets[counted], weight[counted]
+    mass = targets.class_mass(n_classes, weight)
+    if isinstance(targets, ClassRows) and not np.isfinite(mass).all():
+        row, column = np.argwhere(~np.isfinite(targets.rows))[0].tolist()
+        value = targets.rows[row, column]
+        raise TargetError(f"row {row}, column {column}: soft target {value} is not valid; entries must be finite")
+    return mass
 
 
 def _check_two_classes(classes: NDArray[Any], mass: Vector) -> None:
@@ -265,11 +297,24 @@ def _check_two_classes(classes: NDArray[Any], mass: Vector) -> None:
             f"y holds one class only ({labels[0]!r}); a classifier needs examples of at least two classes"
         )
     present = [label for label, held in zip(labels, mass > 0, strict=True) if held]
+    if not present:
+        raise TargetError("no target counts: every row is zero, ignored, or of weight 0")
     if len(present) < 2:
         raise TargetError(
             f"only the class {present[0]!r} has examples with a positive sample_weight; "
             "a classifier needs at least two classes"
         )
+
+
+def _check_class_weights(loss: Loss, classes: NDArray[Any], mass: Vector) -> None:
+    """Refuse weights that leave one class only."""
+    cost = getattr(loss, "class_weight", None)
+    if cost is None or len(cost) != len(mass):
+        return  # the loss names what does not fit
+    left = classes[(np.asarray(cost) > 0) & (mass > 0)].tolist()
+    if len(left) < 2:
+        only = f"only of the class {left[0]!r}" if left else "of no class"
+        raise InputError(f"class_weight leaves examples {only}; a classifier needs at least two classes")
 
 
 def _check_ignore_index(loss: Loss, n_classes: int) -> None:
@@ -300,6 +345,10 @@ def _with_class_weight(loss: Loss, class_weight: ClassWeight, classes: NDArray[A
     place = {label: k for k, label in enumerate(classes.tolist())}
     values = np.ones(len(classes))
     for label, value in class_weight.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise InputError(
+                f"class_weight[{label!r}] = {value!r} is not valid; weights are finite numbers of at least 0"
+            )
         if label not in place:
             known = ", ".join(repr(c) for c in list(place)[:10]) + (", …" if len(place) > 10 else "")
             raise InputError(f"class_weight names the class {label!r}, which y does not hold; y holds {known}")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.errors import DataError
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms, choose
 from kullback.linear.design import SparseDesign, as_design, without_empty_columns
@@ -139,7 +140,10 @@ class FitTask:
             self._loss, batch.targets, self._sample_weight, n_outputs, batch.divisor, penalty, self._fit_intercept
         )
         if self._moments is None:
-            self._moments = _Moments(self.design.dtype, *self.design.column_moments(self._sample_weight, run))
+            with np.errstate(over="ignore", invalid="ignore"):
+                moments = self.design.column_moments(self._sample_weight, run)
+            self._check_moments(*moments)
+            self._moments = _Moments(self.design.dtype, *moments)
         scaling = column_scaling(
             self._moments,  # type: ignore[arg-type]
             self._sample_weight,
@@ -177,13 +181,28 @@ class FitTask:
             if follow is not None:
                 follow(record, lambda: parameters_of(watched.parameters))
 
+        stopped = False
         try:
             result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=max_iter, callback=step)
         except Stopped as stop:
+            stopped = True
             result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(history))
         certificate = choice.problem.certificate(result.parameters)
+        if certificate.relative_gap <= tol and not result.converged and not stopped:
+            # The solver could not tell, but the proof does.
+            result = replace(result, converged=True, reason="")
         weights, intercept = parameters_of(result.parameters)
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
+
+    def _check_moments(self, mean: Vector, variance: Vector) -> None:
+        """Refuse columns whose squares overflow."""
+        bad = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(variance)))
+        if len(bad):
+            column = int(bad[0] if self._kept is None else self._kept[bad[0]])
+            raise DataError(
+                f"column {column} of X holds numbers so large that their squares are beyond {self.design.dtype}; "
+                "divide it by a power of ten" + (", or pass float64" if self.design.dtype == np.float32 else "")
+            )
 
     def _solve_raw(
         self,
