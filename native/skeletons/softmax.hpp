@@ -47,8 +47,10 @@ struct SoftmaxRows {
         for (int64_t k = 0; k < classes; ++k) g[k] = 0;
     }
 
-    TargetClass<double> target_class(const T* z, const RowSum<T>& row, int64_t y, double weighted_log_p) const {
-        const double d = (double(z[y]) - double(row.center)) * job.inverse_temperature;
+    TargetClass<double> target_class(const T* z, const RowSum<T>& row, int64_t y, double weighted_log_p,
+                                     const Kept<T>& kept) const {
+        const T score = kept.transform ? kept.transform->score(z[y], y) : z[y];
+        const double d = (double(score) - double(row.center)) * job.inverse_temperature;
         TargetClass<double> target;
         target.log_p = d - row.log_sum;
         target.p = exp_nonpositive<double>(d) * row.inverse;
@@ -78,21 +80,21 @@ struct SoftmaxRows {
         const double share = masses.share(r);
         kept.result = g;
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
-        if (kept.transform) z = kept.scores;
         double weighted_log_p = 0;
         if (loss.spreads()) {
+            const T* scores = kept.transform ? kept.scores : z;
             weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 const V w = weights(k, part);
-                const V d = (load<V>(z + k, part, row.center) - row.center) * factor - T(row.log_sum);
+                const V d = (load<V>(scores + k, part, row.center) - row.center) * factor - T(row.log_sum);
                 return inside_row(keep<V>(w != T(0), w * d), part);  // 0 times -inf is nothing
             });
         }
-        TargetClass<double> first = target_class(z, row, a, weighted_log_p);
+        TargetClass<double> first = target_class(z, row, a, weighted_log_p, kept);
         if constexpr (Loss::by_squares) first.squares = squares_without(a, row, kept);
         RowGradient<double> at = of_class(first, row, masses.of_class(a));
         double at_a = at.at_class, at_b = 0;
         if (b >= 0) {
-            const TargetClass<double> other = target_class(z, row, b, weighted_log_p);
+            const TargetClass<double> other = target_class(z, row, b, weighted_log_p, kept);
             const RowGradient<double> second = of_class(other, row, masses.of_class(b));
             auto away = [](const RowGradient<double>& from, const TargetClass<double>& t) {
                 return from.on_p * t.p + from.on_weight * t.weight;
@@ -158,8 +160,10 @@ struct SoftmaxRows {
         if (!block_targets(job, begin, end, scratch, targets, report)) return;
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Masses<T> masses(job, targets, begin, end, scratch);
-        const Kept<T> kept = room_to_keep<T>(job.classes, scratch, &transform);
+        Kept<T> kept = room_to_keep<T>(job.classes, scratch, &transform);
         const bool in_double = run.needs_double(), by_class = run.by_class();
+        // where nobody looks at them again, exp takes the place of the transformed logits
+        if (by_class && !run.loss.spreads() && !in_double) kept.scores = kept.exp;
         const int64_t count = end - begin;
         void* rest = nullptr;
         // z is a row as the caller gave it
@@ -311,100 +315,78 @@ struct SoftmaxRows {
     }
 };
 
-// Sums of numbers that come as vectors of T, plain and times weights, in double. Entries that are not finite, or below 0,
-// show as a plain sum of NaN.
+// Sums of the rows of a block, plain and times weights. Rows with an entry that is not finite, or below 0, have NaN.
 template <class T>
-struct WeighedSums {
+void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const T* weight, double* plain, double* weighted) {
     using V = Vector<T>;
-    static constexpr int halves = lanes<T> / lanes<double>;
-    VectorD plain[halves] = {}, weighted[halves] = {};
-    V odd = V{};
-
-    // `weight(h)` is that of half h
-    template <class Weight>
-    KULLBACK_INLINE void add(V mass, Weight weight) {
-        odd += keep<V>(mass < T(0), splat<V>(T(1))) + (mass - mass);
-        VectorD wide[halves];
-        if constexpr (sizeof(T) == 8 || lanes<T> == 1) {
-            wide[0] = VectorD(mass);
-        } else {
-#if KULLBACK_HAS_SHUFFLES
-            const auto half = std::make_integer_sequence<int, lanes<T> / 2>{};
-            wide[0] = __builtin_convertvector(part_of<0>(mass, half), VectorD);
-            wide[1] = __builtin_convertvector(part_of<lanes<T> / 2>(mass, half), VectorD);
-#else
-            for (int i = 0; i < lanes<T>; ++i) lane(wide[i / lanes<double>], i % lanes<double>) = double(get(mass, i));
-#endif
-        }
-        for (int h = 0; h < halves; ++h) {
-            plain[h] += wide[h];
-            weighted[h] += wide[h] * weight(h);
-        }
-    }
-};
-
-// The sums of the rows of a block.
-template <class T>
-void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const double* weight, double* plain,
-                double* weighted) {
-    using V = Vector<T>;
-    using Sums = WeighedSums<T>;
     constexpr int W = lanes<T>;
+    const auto finish = [&](int64_t r, double lowest) {
+        if (!(lowest >= 0 && plain[r] < infinity<double>)) plain[r] = __builtin_nan("");
+    };
     int64_t r = 0;
 #if KULLBACK_HAS_SHUFFLES
     V columns[few_classes];
     for (; classes > 1 && classes <= few_classes && r + W <= count; r += W) {  // a lane per row
+        prefetch_rows<T>(rows.row(r + W), rows.stride, classes);
         load_columns<T>(rows.row(r), rows.stride, int(classes), columns);
-        Sums sums;
-        for (int64_t k = 0; k < classes; ++k) {
-            sums.add(columns[k], [&](int) KULLBACK_LAMBDA { return weight[k]; });
-        }
+        V sum = V{}, product = V{}, lowest = V{};
+        by_sixteen(int(classes), [&](int begin, int end) KULLBACK_LAMBDA {
+            V sum_here = V{}, product_here = V{};
+            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                lowest = smaller<V>(columns[k], lowest);
+                sum_here += columns[k];
+                product_here += columns[k] * weight[k];
+            });
+            sum += sum_here;
+            product += product_here;
+        });
         for (int i = 0; i < W; ++i) {
-            const int h = i / lanes<double>, j = i % lanes<double>;
-            plain[r + i] = get(sums.odd, i) == 0 ? get(sums.plain[h], j) : __builtin_nan("");
-            weighted[r + i] = get(sums.weighted[h], j);
+            plain[r + i] = get(sum, i);
+            weighted[r + i] = get(product, i);
+            finish(r + i, get(lowest, i));
         }
     }
 #endif
     for (; r < count; ++r) {
         const T* t = rows.row(r);
-        double odd = 0;
-        plain[r] = weighted[r] = 0;
-        for (int64_t begin = 0; begin < classes; begin += 64 * W) {
-            const int64_t end = begin + 64 * W < classes ? begin + 64 * W : classes;
-            Sums sums;
-            along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                double last[W];  // the weights of the last, incomplete vector
-                const double* w = weight + k;
-                if constexpr (!std::is_same_v<decltype(part), Whole>) {
-                    for (int i = 0; i < W; ++i) last[i] = i < part.count ? w[i] : 0;
-                    w = last;
-                }
-                sums.add(load<V>(t + k, part, T(0)),
-                         [&](int h) KULLBACK_LAMBDA { return load<VectorD>(w + h * lanes<double>); });
+        constexpr int64_t step = summed_vectors<T> * W;
+        LongTotal sum, product;
+        V lowest = V{};
+        for (int64_t begin = 0; begin < classes; begin += step) {
+            V sum_here = V{}, product_here = V{};
+            along<T>(begin, begin + step < classes ? begin + step : classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                const V mass = load<V>(t + k, part, T(0));
+                lowest = smaller<V>(mass, lowest);
+                sum_here += mass;
+                product_here += mass * load<V>(weight + k, part, T(0));
             });
-            odd += sum_lanes(sums.odd);
-            for (int h = 0; h < Sums::halves; ++h) {
-                plain[r] += sum_lanes(sums.plain[h]);
-                weighted[r] += sum_lanes(sums.weighted[h]);
-            }
+            sum.add(sum_lanes(sum_here));
+            product.add(sum_lanes(product_here));
         }
-        if (odd != 0) plain[r] = __builtin_nan("");
+        plain[r] = sum.get();
+        weighted[r] = product.get();
+        double least = 0;
+        for (int i = 0; i < W; ++i) least = get(lowest, i) >= least ? least : double(get(lowest, i));
+        finish(r, least);
     }
 }
 
 // Mean class weight of each soft row of a block; false, and the report says where, for an entry that is not valid.
 inline bool mean_weights(const Job& job, const BlockTargets& targets, int64_t begin, int64_t end, Scratch& scratch,
                          double* means, Report& report) {
-    const double* weight = static_cast<const double*>(job.class_weight);
     const int64_t count = end - begin;
     double* weighted = scratch.take<double>(count);
+    const auto weigh = [&](auto sample) {
+        using T = decltype(sample);
+        T* weight = scratch.take<T>(job.classes);
+        for (int64_t k = 0; k < job.classes; ++k) weight[k] = T(static_cast<const double*>(job.class_weight)[k]);
+        weigh_rows(rows_of<T>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
+                   weighted);
+    };
     if (job.targets.rows.type == Type::float32) {
-        weigh_rows(rows_of<float>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
-                   weighted);
+        weigh(float{});
     } else {
-        weigh_rows(rows_of<double>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
-                   weighted);
+        weigh(double{});
     }
     for (int64_t r = 0; r < count; ++r) {
         if (means[r] != means[r] && targets.weight(r) != 0) {
@@ -442,20 +424,26 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
             total += targets.weight(r);
         }
     } else {
-        for (int64_t r = 0; r < end - begin; ++r) {
-            if (targets.weight(r) == 0) continue;
-            double omega = 1;
-            if (job.targets.form == Form::indices) {
-                omega = class_weight[targets.first[r]];
-            } else if (job.targets.form == Form::mixture) {
-                const double share = job.targets.share[begin + r];
-                omega = share * class_weight[targets.first[r]] + (1 - share) * class_weight[targets.second[r]];
-            } else {
-                omega = means[r];
+        double totals[4] = {};  // so that no addition waits for the one before
+        const auto add = [&](auto omega) KULLBACK_LAMBDA {
+            for (int64_t r = 0; r < end - begin; ++r) {
+                const double row_weight = targets.weight(r);
+                if (row_weight == 0) continue;
+                counted += 1;
+                totals[r & 3] += row_weight * omega(r);
             }
-            counted += 1;
-            total += targets.weight(r) * omega;
+        };
+        if (means) {
+            add([&](int64_t r) KULLBACK_LAMBDA { return means[r]; });
+        } else if (job.targets.form == Form::indices) {
+            add([&](int64_t r) KULLBACK_LAMBDA { return class_weight[targets.first[r]]; });
+        } else {
+            add([&](int64_t r) KULLBACK_LAMBDA {
+                const double share = job.targets.share[begin + r];
+                return share * class_weight[targets.first[r]] + (1 - share) * class_weight[targets.second[r]];
+            });
         }
+        total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
     }
     report.counted = counted;
     report.total = total;

@@ -26,6 +26,19 @@ KULLBACK_INLINE typename traits<Vector<T>>::integer classes_in_lanes(const int32
     return classes;
 }
 
+// Asks for as many rows as there are lanes.
+template <class T>
+KULLBACK_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t classes) {
+    constexpr int64_t step = 64 / int64_t(sizeof(T));
+    if (stride == classes) {
+        for (int64_t line = 0; line < lanes<T> * classes; line += step) prefetch(rows + line);
+        return;
+    }
+    for (int i = 0; i < lanes<T>; ++i) {
+        for (int64_t line = 0; line < classes; line += step) prefetch(rows + i * stride + line);
+    }
+}
+
 // How many vectors are kept between the stages below: 8 KiB of logits at most, so that they stay in the nearest cache.
 template <class T>
 constexpr int kept_vectors = 256;
@@ -202,10 +215,9 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
                    int64_t g_stride, T* row_losses) {
         for (int i = 0; i < count; ++i) {
             V* e = kept + i * classes;
-            // the lines that stage 3 will overwrite come from memory while exp keeps the processor busy
-            for (int64_t line = 0; g && line < W * classes; line += 64 / int64_t(sizeof(T))) {
-                prefetch(g + i * W * g_stride + line);
-            }
+            // the lines that stage 3 will overwrite, and the next rows, come from memory while exp keeps the processor busy
+            prefetch_rows<T>(z + (i + 1) * W * stride, stride, classes);
+            if (g) prefetch_rows<T>(g + i * W * g_stride, g_stride, classes);
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
             if constexpr (C == 0) {
