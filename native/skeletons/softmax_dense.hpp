@@ -151,7 +151,8 @@ struct DenseRows {
         if (masses.spread == 0 && !masses.weight) {
             return body([&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)); });
         }
-        body([&](int64_t k, auto part) KULLBACK_LAMBDA { return masses.at(t, total, k, part); });
+        const Masses<T> own = masses;  // a copy, which stores cannot touch
+        body([&](int64_t k, auto part) KULLBACK_LAMBDA { return own.at(t, total, k, part); });
     }
 
     // sum s log(s / S) of a row's masses s.
@@ -188,7 +189,9 @@ struct DenseRows {
 
     double of_masses(const T* z, const T* t, double total, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
         const double mass = Loss::looks_at_all || job.z_loss != 0 ? sum_of_masses(t, total) : 0;
-        const T log_sum = T(row.log_sum), all = T(mass);
+        const T log_sum = T(row.log_sum), all = T(mass), center = row.center, factor = this->factor;
+        const Loss cost = loss;  // and the numbers above: copies, which the stores below cannot touch
+        const T *shifts = shift, *kept_shifts = kept_shift;
         const int64_t top = Loss::apart && row.others < 1 ? place_of_top(z, row, kept) : -1;
         double value = 0, a = 0;
         if (top >= 0) {
@@ -200,19 +203,19 @@ struct DenseRows {
         with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
             const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
             auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-                const V d = (load<V>(z + k, part, -infinity<T>) - row.center) * factor;
+                const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
                 V on_mass = mass_at(k, part);
                 if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
                 Chance<V> chance{p, T(1) - p, d - log_sum};
                 chance.unlikely = Loss::apart;
                 Shift<V> own{};
-                if constexpr (Loss::shifted) own = {load<V>(shift + k, part, T(0)), load<V>(kept_shift + k, part, T(0))};
-                const Cost<V> on = loss.on(chance, own);
+                if constexpr (Loss::shifted) own = {load<V>(shifts + k, part, T(0)), load<V>(kept_shifts + k, part, T(0))};
+                const Cost<V> on = cost.on(chance, own);
                 V value = keep<V>(on_mass != T(0), on_mass * on.value);
                 V pull = -on_mass * on.pull;
                 if constexpr (Loss::looks_at_all) {
                     const V off_mass = all - on_mass;
-                    const Cost<V> off = loss.off(chance);
+                    const Cost<V> off = cost.off(chance);
                     value += keep<V>(p != T(0), off_mass * off.value);
                     pull += off_mass * p * off.pull;
                 }

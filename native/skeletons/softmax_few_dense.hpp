@@ -212,14 +212,15 @@ struct FewDenseRows {
             if (job.divergence || by.log_p == 0) x.value = larger<V>(V{}, x.value);
         } else {
             V values = V{}, pulls = V{}, top_mass = V{}, top_number = V{};
-            const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass;
+            const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass, top_e = x.top_e;
+            const Loss cost = loss;  // a copy, which the stores below cannot touch
             by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
                 V values_here = V{}, pulls_here = V{};
                 for (int k = begin; k < end; ++k) {
                     V p = e[k] * inverse, mass = s[k];
                     const Shift<V> shift = shift_at(k);
                     if constexpr (Loss::apart) {  // done below: here as one that is not there
-                        const Mask<V> is_top = e[k] == x.top_e;
+                        const Mask<V> is_top = e[k] == top_e;
                         top_mass = select<V>(is_top, mass, top_mass);
                         top_number = select<V>(is_top, shift.number, top_number);
                         mass = select<V>(is_top, V{}, mass);
@@ -227,12 +228,12 @@ struct FewDenseRows {
                     }
                     Chance<V> chance{p, T(1) - p, d[k] - log_sum};
                     chance.unlikely = Loss::apart;
-                    const Cost<V> on = loss.on(chance, shift);
+                    const Cost<V> on = cost.on(chance, shift);
                     V value = keep<V>(mass != T(0), mass * on.value);
                     V pull = -mass * on.pull;
                     if constexpr (Loss::looks_at_all) {
                         const V off_mass = all - mass;
-                        const Cost<V> off = loss.off(chance);
+                        const Cost<V> off = cost.off(chance);
                         value += keep<V>(p != T(0), off_mass * off.value);
                         pull += off_mass * p * off.pull;
                     }
