@@ -409,7 +409,8 @@ class LinearEstimator(BaseEstimator):
         if self.interrupted_:
             advice = ["fit again with warm_start=True", "with the same checkpoint=", "from coef_init= to go on"]
         where = (
-            f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g})"
+            f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g}"
+            + (f"; {certificate.reason})" if certificate.reason else ")")
             if math.isfinite(certificate.relative_gap)
             else f"the scaled gradient norm is {last.gradient_norm:.3g} (tol {self.tol:.3g}; "
             f"no duality gap: {certificate.reason or 'the optimum is not known to lie above 0'})"

@@ -25,6 +25,7 @@ from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap
+from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_curvature import has_dual
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -369,5 +370,14 @@ class _Fit:
         smooth = problem.objective.smooth
         weights, intercept = smooth.scaling.to_raw(*smooth.split(problem.objective.expand(at)))
         reason = "" if converged else stopped or "the last working set ended before the whole problem did"
+        if reason and not problem.why_no_gap:
+            why = lost_in_rounding(
+                self._scaling.scale,
+                lasso=self._penalty.lasso,
+                ridge=self._penalty.ridge,
+                tol=self._tol,
+                objective=point.objective,
+            )
+            certificate = replace(certificate, reason=certificate.reason or why)
         result = SolverResult(at, converged, reason, tuple(self._history))
         return SparseFit(weights, intercept, result, certificate, int((~alive).sum()))

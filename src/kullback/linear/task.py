@@ -21,6 +21,7 @@ from kullback.linear.choice import Terms, choose
 from kullback.linear.design import SparseDesign, as_design, without_empty_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
+from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
 from kullback.linear.scaling import column_scaling
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
@@ -191,6 +192,9 @@ class FitTask:
         if certificate.relative_gap <= tol and not result.converged and not stopped:
             # The solver could not tell, but the proof does.
             result = replace(result, converged=True, reason="")
+        elif not result.converged and not certificate.reason:
+            why = lost_in_rounding(scaling.scale, lasso=0.0, ridge=penalty, tol=tol, objective=certificate.primal)
+            certificate = replace(certificate, reason=why)
         weights, intercept = parameters_of(result.parameters)
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
 

@@ -47,6 +47,8 @@ SUFFICIENT = 1e-4
 PATIENCE = 10
 # A step that lowers the objective by less than this share of it is one near the optimum.
 NEAR = 0.01
+# Near the optimum an objective may rise by so many times its rounding if the gradient falls.
+BLURRED = 100.0
 # A Newton step on the support is worth its products once a step changes no more than this share of it.
 STILL_CHANGING = 0.3
 
@@ -300,17 +302,33 @@ def _search(problem: SparseProblem, at: Vector, point: Point, wanted: Vector) ->
     if not predicted < -slack:
         # Beyond the resolution of the objective; the gradient tells more, since the objective is flat at its least.
         found = problem.evaluate(wanted)
-        before = objective.violations(at, point.gradient).max(initial=0.0)
-        after = objective.violations(wanted, found.gradient).max(initial=0.0)
-        return (wanted, found) if found.objective <= point.objective + slack and after < before else None
-    length = 1.0
+        return (wanted, found) if _better(objective, at, point, wanted, found, slack) else None
+    length, whole = 1.0, point
     for _ in range(12):
         new = wanted if length == 1.0 else at + length * step
         found = problem.evaluate(new)
         if found.objective <= point.objective + SUFFICIENT * length * predicted + slack:
             return new, found
+        whole = found if length == 1.0 else whole
         length *= 0.5
-    return None
+    # Columns that nearly cancel leave values rounded by more than their own last digits.
+    blurred = predicted >= -BLURRED * slack and _better(objective, at, point, wanted, whole, slack)
+    return (wanted, whole) if blurred else None
+
+
+def _better(objective: SparseObjective, at: Vector, point: Point, wanted: Vector, found: Point, slack: float) -> bool:
+    """Whether a point whose objective is as good as the same is nearer to the optimum by its gradient.
+
+    The violation may be the largest in one column and yet matter in another, whose threshold is lower: what the dual
+    point must be shrunk by is the largest violation as a share of the threshold.
+    """
+    before, after = (objective.violations(x, p.gradient) for x, p in ((at, point), (wanted, found)))
+    if found.objective <= point.objective + slack and after.max(initial=0.0) < before.max(initial=0.0):
+        return True
+    shares = [
+        float((objective.split(v)[0].max(axis=1) / objective.thresholds).max(initial=0.0)) for v in (before, after)
+    ]
+    return found.objective <= point.objective + BLURRED * slack and shares[1] < 0.5 * shares[0]
 
 
 def _ridge(objective: SparseObjective, parameters: Vector) -> float:
