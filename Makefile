@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Where scikit-build-core puts the compiled module depends on these; Python files are used where they stand.
 BUILT_FROM := pyproject.toml CMakeLists.txt $(shell find native -type f) $(wildcard src/kullback/*/__init__.py)
 
-.PHONY: demo test test-all lint bench sanitize sanitize-threads fuzz clean
+.PHONY: demo test test-all test-torch lint bench sanitize sanitize-threads fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -33,6 +33,13 @@ sanitize-threads: $(VENV)/.group-test
 # A million random calls held to the reference; rewrites tests/fuzz/record.json.
 fuzz: $(VENV)/.group-test
 	$(BIN)/python tests/fuzz/fuzz_kernels.py --cases 1000000 --processes $$(getconf _NPROCESSORS_ONLN) --record
+
+# The tests of the PyTorch part on another of its versions, beside the one that is installed: make test-torch TORCH=2.4.1.
+# (Wheels for Linux bring CUDA's libraries: some gigabytes.)
+test-torch: $(VENV)/.group-optional
+	$(if $(TORCH),,$(error name the version: make test-torch TORCH=2.4.1))
+	$(BIN)/python -m pip install --quiet --upgrade --target build/torch-$(TORCH) torch==$(TORCH)
+	PYTHONPATH=build/torch-$(TORCH) $(BIN)/python -m pytest -n auto -m "not slow" tests/torch
 
 bench: $(VENV)/.group-bench
 	$(BIN)/python benchmarks/run.py

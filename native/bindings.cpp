@@ -225,7 +225,8 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
                    const OptionalIn& second, const OptionalIn& share, const OptionalIn& rows,
                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index, double scale,
                    const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out,
-                   const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss, bool divergence) {
+                   const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss, bool divergence,
+                   const OptionalOut& log_sum_exp, const OptionalOut& prediction) {
     const Family& family = find_family(sigmoid, name);
     Job job;
     job.logits = matrix_of(logits);
@@ -268,6 +269,8 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
         job.per_example = per_example->data();
         job.per_example_float64 = type_of_array(*per_example) == Type::float64;
     }
+    if (log_sum_exp) job.log_sum_exp = log_sum_exp->data();
+    if (prediction) job.prediction = static_cast<int64_t*>(prediction->data());
     set_out(job, out);
     const RowKernel kernel = pick(family, job.logits.type, operation);
     return run_rows(kernel, job, int64_t(logits.shape(0)), is_half ? &half : nullptr);
@@ -395,7 +398,8 @@ NB_MODULE(_native, m) {
           nb::arg("ignore_index").none(), nb::arg("scale"), nb::arg("direction").none(),
           nb::arg("per_example").none(), nb::arg("out").none(), nb::arg("shift").none() = nb::none(),
           nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0,
-          nb::arg("divergence") = false);
+          nb::arg("divergence") = false, nb::arg("log_sum_exp").none() = nb::none(),
+          nb::arg("prediction").none() = nb::none());
     m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
           nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
           nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none(),

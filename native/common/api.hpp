@@ -53,6 +53,8 @@ struct Job {
     bool logarithm = false;  // probabilities only
     void* per_example = nullptr;
     bool per_example_float64 = false;
+    void* log_sum_exp = nullptr;    // (N,) in the logits' type, of what the softmax is taken of; softmax losses only
+    int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1; softmax losses only
     void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
     int64_t out_stride = 0;
 };

@@ -75,11 +75,13 @@ struct SoftmaxRows {
     }
 
     // Loss and gradient of a row whose target is class a, or share of a and 1 - share of b.
-    double class_row(const Masses<T>& masses, const T* z, T* g, int64_t r, double gradient_scale, Kept<T> kept) const {
+    double class_row(const Masses<T>& masses, const T* z, T* g, int64_t r, double gradient_scale, Kept<T> kept,
+                     const RowStatistics<T>& statistics) const {
         const int64_t a = masses.targets.first[r], b = masses.mixed() ? masses.targets.second[r] : -1;
         const double share = masses.share(r);
         kept.result = g;
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
+        if (statistics.wanted()) statistics.put(r, z, classes, row, kept.transform);
         double weighted_log_p = 0;
         if (loss.spreads()) {
             const T* scores = kept.transform ? kept.scores : z;
@@ -161,6 +163,7 @@ struct SoftmaxRows {
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Masses<T> masses(job, targets, begin, end, scratch);
         Kept<T> kept = room_to_keep<T>(job.classes, scratch, &transform);
+        const RowStatistics<T> statistics(job, begin);
         const bool in_double = run.needs_double(), by_class = run.by_class();
         // where nobody looks at them again, exp takes the place of the transformed logits
         if (by_class && !run.loss.spreads() && !in_double) kept.scores = kept.exp;
@@ -175,6 +178,7 @@ struct SoftmaxRows {
             if (kept.transform) transform.row(z, 0, job.classes, kept.scores, kept.slope, nullptr);
             ExactRows<T, Loss> exact(job, run.loss, masses, own);
             exact.find(kept.transform ? kept.scores : z, r, total);
+            if (in_double && statistics.wanted()) statistics.put(r, z, job.classes, exact.log_sum_exp());
             if (g) exact.write_gradient(gradient_scale, g);
             if (g && kept.slope) run.times(kept.slope, g);
             return exact.value;
@@ -194,13 +198,14 @@ struct SoftmaxRows {
             return;
         }
 #endif
-        const DenseRows<T, Loss> dense(job, run.loss, masses, scratch, !by_class && !in_double);
+        const DenseRows<T, Loss> dense(job, run.loss, masses, statistics, scratch, !by_class && !in_double);
         rest = scratch.rest();
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             const double row_weight = targets.weight(r);
             if (row_weight == 0) {
                 put_loss<T>(job, i, 0.0, report);
+                statistics.skip(r);
                 if (job.out) run.clear(i);
                 continue;
             }
@@ -213,7 +218,7 @@ struct SoftmaxRows {
                 if (!masses.sum(r, total, report)) return;
                 value = exact_row(z, r, gradient_scale, g);
             } else if (by_class) {
-                value = run.class_row(masses, z, g, r, gradient_scale, kept);
+                value = run.class_row(masses, z, g, r, gradient_scale, kept, statistics);
             } else {
                 auto exact = [&] { return exact_row(z, r, gradient_scale, g); };
                 if (!dense.row(z, r, g, gradient_scale, kept, value, report, exact)) return;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "skeletons/softmax_exact.hpp"
+#include "skeletons/softmax_statistics.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -48,17 +49,19 @@ struct DenseRows {
     const Masses<T>& masses;
     const int64_t classes;
     const T factor;
+    const RowStatistics<T> statistics;
     T* hot;  // a row of zeros, to write the target of an index or mixture row into
     const T* shift;
     T* kept_shift;  // what the loss keeps of each class' shift
 
     // `used`: whether any row will be done here
-    DenseRows(const Job& j, const Loss& l, const Masses<T>& m, Scratch& scratch, bool used)
+    DenseRows(const Job& j, const Loss& l, const Masses<T>& m, const RowStatistics<T>& s, Scratch& scratch, bool used)
         : job(j),
           loss(l),
           masses(m),
           classes(j.classes),
           factor(T(j.inverse_temperature)),
+          statistics(s),
           hot(nullptr),
           shift(static_cast<const T*>(j.shift)),
           kept_shift(nullptr) {
@@ -88,6 +91,7 @@ struct DenseRows {
             found.exps = by.miss != 0;
         }
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t ? &found : nullptr);
+        if (statistics.wanted()) statistics.put(r, z, classes, row, kept.transform);
         if (masses.soft() && !found.sound && !masses.valid(r, report)) return false;
         const bool empty = row.inverse == 0;
         if (Loss::apart && (empty || (may_be_lost<Loss>(job) && row.others < least_others<T>))) {

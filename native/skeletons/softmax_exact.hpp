@@ -36,6 +36,7 @@ struct ExactRow {
     // d = the scaled logits less the largest, p and r, and what there is to know of the largest class.
     template <class T>
     void softmax(const T* z);
+    double log_sum_exp() const { return broken ? __builtin_nan("") : p_top == 0 ? -infinity<double> : lse; }
     // Results times f, from what softmax() and the loss found.
     template <class T>
     void write_gradient(double f, T* out);

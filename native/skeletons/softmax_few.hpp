@@ -4,6 +4,7 @@
 #include "simd/convert.hpp"
 #include "simd/transpose.hpp"
 #include "skeletons/softmax_loss.hpp"
+#include "skeletons/softmax_statistics.hpp"
 #include "skeletons/softmax_transform.hpp"
 
 #if KULLBACK_HAS_SHUFFLES
@@ -57,6 +58,7 @@ struct Group {
     V factor, unlifted_factor;  // of lifted exp and of exp itself, in the gradient
     V on_square;                // of the square of lifted exp
     V on_weight, at_class;
+    V log_sum_exp, prediction;  // if the job wants them
 };
 
 // Calls body(k) for k in [begin, end), unrolled altogether where the number of classes C is known.
@@ -69,6 +71,23 @@ KULLBACK_INLINE void each_class(int begin, int end, Body body) {
 #pragma GCC unroll 4
         for (int k = begin; k < end; ++k) body(k);
     }
+}
+
+// The class with each row's largest logit, or -1: see softmax_statistics.hpp. Classes are numbered in T, which holds so
+// few of them.
+template <class T, int C>
+KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int dynamic_classes) {
+    using V = Vector<T>;
+    V top = columns[0], at = V{}, number = V{}, odd = V{};
+    each_class<C>(0, C > 0 ? C : dynamic_classes, [&](int k) KULLBACK_LAMBDA {
+        const V x = columns[k];
+        const Mask<V> higher = x > top;
+        at = select<V>(higher, number, at);
+        top = select<V>(higher, x, top);
+        odd += select<V>(x < infinity<T>, V{}, splat<V>(T(1)));
+        number += splat<V>(T(1));
+    });
+    return select<V>(odd == T(0), at, splat<V>(T(-1)));
 }
 
 // How much a kernel for one class per row must know: nothing but logits; also a temperature, class weights or shifts;
@@ -160,6 +179,10 @@ KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T
         row.on_p += pull;
         row.at_class += pull * at.p;
     }
+    if (job.log_sum_exp) {
+        const V lse = group.center * T(job.inverse_temperature) + log_sum;
+        group.log_sum_exp = select<V>(empty, splat<V>(-infinity<T>), lse);
+    }
     group.unlifted_factor = row_factor * row.on_p * inverse;
     group.factor = group.unlifted_factor * Constants<T>::unlift;
     tiny += keep<V>(absolute<V>(group.factor) < Constants<T>::least_normal, absolute<V>(group.unlifted_factor));
@@ -211,8 +234,9 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
     V kept[kept_vectors<T>], slopes[C == 0 ? kept_vectors<T> : 1];
     Group<T> groups[most_groups];
+    const RowStatistics<T> statistics(job, begin);
     auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
-                   int64_t g_stride, T* row_losses) {
+                   int64_t g_stride, T* row_losses, int64_t first) {
         for (int i = 0; i < count; ++i) {
             V* e = kept + i * classes;
             // the lines that stage 3 will overwrite, and the next rows, come from memory while exp keeps the processor busy
@@ -220,6 +244,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             if (g) prefetch_rows<T>(g + i * W * g_stride, g_stride, classes);
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
+            if (statistics.prediction) groups[i].prediction = largest_classes<T, C>(e, classes);
             if constexpr (C == 0) {
                 if (transform.any()) transform.columns(e, classes, slopes + i * classes);
             }
@@ -240,6 +265,9 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
                 for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
             }
             store<V>(row_losses + i * W, settle_group<T, Loss, E>(job, loss, groups[i], factors, tiny));
+            if (statistics.wanted()) {
+                statistics.put_lanes(first + i * W, rows, groups[i].log_sum_exp, groups[i].prediction);
+            }
         }
         const bool some_tiny = g && any_lane<V>(tiny);
         for (int i = 0; g && i < count; ++i) {
@@ -258,7 +286,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
         const int64_t left = (rows - r) / W;
         const int count = left < at_once ? int(left) : at_once;
         run(logits.row(r), logits.stride, targets.first + r, targets.weights ? targets.weights + r : nullptr, count,
-            out ? out + r * job.out_stride : nullptr, job.out_stride, losses + r);
+            out ? out + r * job.out_stride : nullptr, job.out_stride, losses + r, r);
         r += count * W;
     }
     if (r < rows) {
@@ -271,7 +299,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             y[i] = targets.first[r + i];
             row_weight[i] = targets.weight(r + i);
         }
-        run(z, classes, y, row_weight, 1, out ? g : nullptr, classes, some_losses);
+        run(z, classes, y, row_weight, 1, out ? g : nullptr, classes, some_losses, r);
         for (int64_t i = 0; r + i < rows; ++i) {
             losses[r + i] = some_losses[i];
             for (int k = 0; out && k < classes; ++k) out[(r + i) * job.out_stride + k] = g[i * classes + k];
@@ -281,6 +309,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
     for (r = 0; targets.some_skipped && r < rows; ++r) {
         if (targets.weight(r) != 0) continue;
         losses[r] = 0;
+        statistics.skip(r);
         for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
     }
 }

@@ -30,6 +30,7 @@ struct DenseGroup {
     V top_miss, alone;
     V with_d, with_exp, squares;  // sums of masses times d and times e, and of e^2
     V d_y, e_y, own_y;
+    V prediction;  // if the job wants it
     V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
     bool broken_target;
 };
@@ -171,7 +172,7 @@ struct FewDenseRows {
     KULLBACK_INLINE void settle_group(G& x) const {
         const Mask<V> empty = x.sum == T(0);  // nothing but -inf
         x.inverse = select<V>(empty, V{}, T(1) / x.sum);
-        if (!OneHot || job.z_loss != 0) {
+        if (!OneHot || job.z_loss != 0 || job.log_sum_exp) {
             x.log_sum = log1p_nonnegative<V>(select<V>(empty, V{}, larger<V>(V{}, x.others)), x.inverse);
         }
         if constexpr (Loss::apart) {
@@ -373,6 +374,7 @@ struct FewDenseRows {
         const BlockTargets& targets = masses.targets;
         const bool soft = masses.soft();
         T *tail_z = padding, *tail_t = padding + W * classes, *again = padding + 2 * W * classes;
+        const RowStatistics<T> statistics(job, begin);
         const int fitting = most / classes < 1 ? 1 : most / classes;
         const int at_once = fitting < most_groups ? fitting : most_groups;
         for (int64_t r = 0; r < count;) {
@@ -411,10 +413,17 @@ struct FewDenseRows {
                     }
                 }
                 load_columns<T>(z + i * W * z_stride, z_stride, classes, e + i * classes);
+                if (statistics.prediction) x.prediction = largest_classes<T, 0>(e + i * classes, classes);
                 if (transform.any()) transform.columns(e + i * classes, classes, slopes + i * classes);
                 sum_group<OneHot>(e + i * classes, s + i * classes, d + (relative ? i * classes : 0), x);
             }
-            for (int i = 0; i < here; ++i) settle_group<OneHot>(groups[i]);
+            for (int i = 0; i < here; ++i) {
+                G& x = groups[i];
+                settle_group<OneHot>(x);
+                if (!statistics.wanted()) continue;
+                const V lse = select<V>(x.sum == T(0), splat<V>(-infinity<T>), x.center * factor + x.log_sum);
+                statistics.put_lanes(r + i * W, r + rows, lse, x.prediction);
+            }
             const bool look_for_lost = some_lost(groups, here);
             for (int i = 0; i < here; ++i) {
                 V *e_i = e + i * classes, *s_i = s + i * classes;
@@ -461,6 +470,7 @@ struct FewDenseRows {
         for (int64_t r = 0; targets.some_skipped && r < count; ++r) {
             if (targets.weight(r) != 0) continue;
             losses[r] = 0;
+            statistics.skip(r);
             for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
         }
         return true;

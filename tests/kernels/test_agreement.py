@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kullback.errors import InputError
+from kullback.errors import InputError, ShapeError
 from kullback.kernels import cpu, reference
 from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
@@ -99,6 +99,58 @@ def test_softmax_family(rng, c, form, dtype):
         class_weight = rng.uniform(0, 2, c) * (rng.uniform(size=c) > 0.2) if weighted_classes else None
         recipe = SoftmaxRecipe(smoothing=smoothing, temperature=temperature, class_weight=class_weight)
         check_softmax(rng, n, c, dtype, form, recipe, special, weighted, ignore)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", ["indices", "mixture", "rows"])
+@pytest.mark.parametrize("c", CLASSES)
+def test_statistics(rng, c, form, dtype):
+    """Log-sum-exps and predictions, of every way through the skeleton, with the gradient over the logits."""
+    n = 5 if c > 1000 else 37
+    offset = rng.normal(size=c)
+    recipes = [
+        SoftmaxRecipe(temperature=1.3),
+        SoftmaxRecipe(smoothing=0.1, class_weight=rng.uniform(0.5, 2, c)),
+        SoftmaxRecipe(softcap=4.0, z_loss=0.1),
+        SoftmaxRecipe(offset=offset, temperature=0.7),
+        SoftmaxRecipe(family="brier"),
+        SoftmaxRecipe(family="one_vs_rest"),
+        SoftmaxRecipe(family="focal", parameters=(2.0,)),
+        SoftmaxRecipe(family="ldam", shift=np.full(c, 70.0)),
+    ]
+    for recipe in recipes:
+        z = make_logits(rng, n, c, dtype, special=c > 1)
+        z[1] = np.round(z[1])  # equal largest logits
+        targets = make_targets(rng, n, c, form)
+        options = {"row_weight": rng.integers(0, 3, n).astype(float), "ignore_index": 0}
+        results = []
+        for kernels in (cpu, reference):
+            lse, prediction = np.full(n, 7, dtype), np.full(n, 7)
+            over = z.copy()
+            with np.errstate(all="ignore"):
+                kernels.softmax_evaluate(
+                    recipe, over, targets, gradient=over, log_sum_exp=lse, prediction=prediction, **options
+                )
+            results.append((lse, prediction))
+        (lse, prediction), (true_lse, true_prediction) = results
+        np.testing.assert_array_equal(prediction, true_prediction)
+        np.testing.assert_array_equal(np.isfinite(lse), np.isfinite(true_lse))
+        finite = np.isfinite(lse)
+        np.testing.assert_allclose(
+            lse[finite], true_lse[finite], rtol=16 * np.finfo(dtype).eps, atol=16 * np.finfo(dtype).eps * 30
+        )
+        assert np.isnan(lse).sum() == np.isnan(true_lse).sum()
+
+
+def test_statistics_of_other_layouts():
+    z = np.array([[1.0, 3.0, 2.0], [5.0, 4.0, 5.0]])
+    targets = ClassIndices(np.array([0, 1]))
+    lse, prediction = np.zeros(4, np.float32)[::2], np.zeros(2, np.int32)
+    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, log_sum_exp=lse, prediction=prediction)
+    np.testing.assert_allclose(lse, np.log(np.exp(z).sum(axis=1)), rtol=1e-6)
+    assert prediction.tolist() == [1, 0]
+    with pytest.raises(ShapeError, match=r"prediction has shape \(3,\), expected \(2,\)"):
+        cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, prediction=np.zeros(3, np.int64))
 
 
 @settings(max_examples=60, deadline=None)

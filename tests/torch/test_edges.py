@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback
 import kullback.torch as kt
 from kullback.errors import InputError
-from kullback.torch import plain
+from kullback.torch import native, plain
 from kullback.torch.rows import class_batch
 from kullback.torch.settings import row_settings
 
@@ -205,11 +205,29 @@ def test_statistics_come_from_the_same_pass(options):
     target[0, 0] = -100
     value, found = kt.cross_entropy_with_statistics(logits, target, **options)
     torch.testing.assert_close(value, kt.cross_entropy(logits, target, **options))
-    assert torch.equal(found.prediction, logits.argmax(dim=1))
     counts = target != -100
+    assert torch.equal(found.prediction, torch.where(counts, logits.argmax(dim=1), -1))
     assert found.accuracy == (found.prediction == target)[counts].float().mean()
     x = logits if not options else 5 * torch.tanh(logits / 5)
     torch.testing.assert_close(found.log_sum_exp, torch.where(counts, torch.logsumexp(x, dim=1), 0.0))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("composite", [False, True])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_rows_without_a_largest_logit_have_no_prediction(soft, composite, on_device, monkeypatch):
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [torch.inf, 1.0], [-torch.inf, -torch.inf], [2.0, 2.0]])
+    target = torch.tensor([1, 0, 0, 0, 1])
+    if soft:
+        target = F.one_hot(target).float()
+    weight = torch.ones(2, requires_grad=composite)
+    if on_device:
+        monkeypatch.setattr(native, "runs", lambda tensor: False)
+    _, found = kt.cross_entropy_with_statistics(logits, target, weight)
+    assert found.prediction.tolist() == [1, -1, -1, 0, 0]
+    assert found.accuracy == 2 / 5
+    expected = torch.tensor([1.3132617, torch.nan, torch.nan, -torch.inf, 2.6931472])
+    torch.testing.assert_close(found.log_sum_exp, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

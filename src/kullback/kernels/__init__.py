@@ -65,8 +65,10 @@ class Kernels(Protocol):
         scale: float = 1.0,
         per_example: Array | None = None,
         gradient: Array | None = None,
+        log_sum_exp: Array | None = None,
+        prediction: Array | None = None,
     ) -> Evaluation:
-        """Losses and, where an array is given for it, the gradient."""
+        """Losses and, where arrays are given for them, the gradient, log-sum-exps and predictions."""
 
     def softmax_hessian_product(
         self,

@@ -27,6 +27,8 @@ def family(
     softcap: float = 0.0,
     z_loss: float = 0.0,
     divergence: bool = False,
+    log_sum_exp: Array | None = None,
+    prediction: Array | None = None,
 ) -> Summary: ...
 def targets(
     sigmoid: bool,

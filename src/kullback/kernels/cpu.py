@@ -62,6 +62,8 @@ def softmax_evaluate(
     scale: float = 1.0,
     per_example: Array | None = None,
     gradient: Array | None = None,
+    log_sum_exp: Array | None = None,
+    prediction: Array | None = None,
 ) -> Evaluation:
     """Loss of every row and, if asked for, its gradient; see the reference."""
     return _run(
@@ -74,6 +76,8 @@ def softmax_evaluate(
         scale=scale,
         per_example=per_example,
         out=gradient,
+        log_sum_exp=log_sum_exp,
+        prediction=prediction,
     )
 
 
@@ -469,6 +473,8 @@ def _run(
     direction: Array | None = None,
     per_example: Array | None = None,
     out: Array | None = None,
+    log_sum_exp: Array | None = None,
+    prediction: Array | None = None,
 ) -> Evaluation:
     n, n_classes = _shape_of(logits, half=operation == _EVALUATE)
     if len(targets) != n:
@@ -496,6 +502,8 @@ def _run(
         and losses.flags.aligned
     ):
         losses = np.empty(n)
+    log_sums = _per_row("log_sum_exp", log_sum_exp, n, dtype)
+    predicted = _per_row("prediction", prediction, n, np.dtype(np.int64))
     form = _form(targets, ignore_index)
     is_sigmoid = isinstance(recipe, SigmoidRecipe)
     positive_weight = recipe.positive_weight if isinstance(recipe, SigmoidRecipe) else None
@@ -529,12 +537,15 @@ def _run(
         softcap,
         z_loss,
         isinstance(recipe, SoftmaxRecipe) and recipe.divergence,
+        log_sums,
+        predicted,
     )
     _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
     if out is not None and target is not out:
         out[...] = target
-    if per_example is not None and losses is not per_example:
-        per_example[...] = losses
+    for result, wanted in ((losses, per_example), (log_sums, log_sum_exp), (predicted, prediction)):
+        if wanted is not None and result is not wanted:
+            wanted[...] = result
     return Evaluation(total, infinite_row)
 
 
@@ -592,6 +603,15 @@ def _plain(array: Array) -> Array:
     if array.dtype.kind in "biu" or array.dtype in _PRECISIONS:
         return array
     return array.astype(np.float64)
+
+
+def _per_row(name: str, out: Array | None, n: int, dtype: np.dtype[Any]) -> Array | None:
+    """The caller's array of one number per row, or one to copy from, of the type that the kernels write."""
+    if out is None:
+        return None
+    if out.shape != (n,):
+        raise ShapeError(f"{name} has shape {out.shape}, expected ({n},)")
+    return out if out.dtype == dtype and out.flags.carray else np.empty(n, dtype)
 
 
 def _writable(out: Array, usable: bool) -> Array:

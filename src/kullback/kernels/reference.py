@@ -83,6 +83,8 @@ def softmax_evaluate(
     scale: float = 1.0,
     per_example: Array | None = None,
     gradient: Array | None = None,
+    log_sum_exp: Array | None = None,
+    prediction: Array | None = None,
 ) -> Evaluation:
     """Loss of every row and, if asked for, its gradient.
 
@@ -95,12 +97,21 @@ def softmax_evaluate(
         scale: multiplies the gradient only.
         per_example: (N,) receives row_weight·loss.
         gradient: (N, C) receives scale·row_weight·∂loss/∂logits; may be the logits' own array.
+        log_sum_exp: (N,) receives the log-sum-exp of what the softmax is taken of, and 0 for rows that do not count.
+        prediction: (N,) int64 receives the class of each row's largest logit, the first of equal ones; −1 for rows that
+            do not count, or have a logit that is NaN or +inf.
 
     Raises:
         TargetError: for a class out of range or a soft target that is negative or not finite.
     """
     rows = _SoftmaxRows(recipe, logits, targets, row_weight, ignore_index)
     losses = rows.weight * rows.clean(rows.value)
+    if log_sum_exp is not None:
+        log_sum_exp[...] = 0
+        log_sum_exp[rows.counts] = rows.clean(rows.softmax.lse)
+    if prediction is not None:
+        prediction[...] = -1
+        prediction[rows.counts] = np.where(rows.spoilt, -1, np.argmax(logits[rows.counts], axis=1))
     if gradient is not None:
         rows.write(gradient, rows.slope * rows.gradient(), scale / recipe.temperature)
     return rows.evaluation(losses, per_example)

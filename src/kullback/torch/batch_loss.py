@@ -117,5 +117,5 @@ def _statistics(batch: Batch, settings: RowSettings, wanted: bool) -> Statistics
         return None
     with torch.no_grad():
         counts = plain.counted_rows(batch.target, batch.sample_weight, settings.ignore_index)
-        lse = torch.where(counts, plain.PlainRows(settings, batch.logits, counts).lse, 0.0)
-        return statistics_of(batch, settings, lse, batch.logits.argmax(dim=1))
+        lse, prediction = plain.PlainRows(settings, batch.logits, counts).statistics(batch.logits)
+        return statistics_of(batch, settings, lse, prediction)

@@ -71,9 +71,9 @@ class RowLoss(Protocol):
     """A loss of a chunk of logits."""
 
     def evaluate(
-        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_lse: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Row weight × loss (n,) and log-sum-exps; with `in_place` the logits become row_weight × gradient."""
+        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_statistics: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Row weight × loss (n,) and statistics; with `in_place` the logits become row_weight × gradient."""
 
     def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
         """The same loss for a device other than the CPU, or None if it only runs there."""
@@ -87,8 +87,8 @@ class CrossEntropyRows:
         self.class_weight = class_weight
 
     def evaluate(
-        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_lse: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_statistics: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """See `RowLoss`."""
         result = native.evaluate(
             self.settings,
@@ -98,10 +98,10 @@ class CrossEntropyRows:
             None if row_weight is None else native.array_of(row_weight.double()),
             with_losses=True,
             gradient=logits if in_place else None,
-            with_lse=with_lse,
+            with_statistics=with_statistics,
         )
         assert result.losses is not None
-        return result.losses, result.lse
+        return result.losses, result.lse, result.prediction
 
     def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
         """See `RowLoss`."""
@@ -115,13 +115,13 @@ class ObjectRows:
         self.loss = loss
 
     def evaluate(
-        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_lse: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, logits: Tensor, target: TargetRows, row_weight: Tensor | None, *, in_place: bool, with_statistics: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """See `RowLoss`."""
         host = logits.cpu()
         z = native.array_of(host)
         targets = native.class_targets(TargetRows(*(None if t is None else t.cpu() for t in target)))  # type: ignore[arg-type]
-        lse = torch.logsumexp(host, dim=1).to(logits.device) if with_lse else None
+        assert not with_statistics, "only cross-entropy offers them"
         if in_place:
             values, _ = self.loss.value_and_gradient(z, targets, reduction="none", out=z)
             if row_weight is not None:
@@ -131,7 +131,7 @@ class ObjectRows:
         else:
             values = self.loss.per_example(z, targets)
         losses = torch.from_numpy(np.asarray(values)).to(logits.device, logits.dtype)
-        return losses if row_weight is None else losses * row_weight.to(losses), lse
+        return losses if row_weight is None else losses * row_weight.to(losses), None, None
 
     def on_device(self, n_classes: int, device: torch.device) -> DeviceLoss | None:
         """See `RowLoss`."""
@@ -194,15 +194,15 @@ def run(
         losses=found.losses.new_zeros(whole).index_copy_(0, kept, found.losses),
         input_gradient=_spread(found.input_gradient, kept, whole),
         lse=_spread(found.lse, kept, whole),
-        prediction=_spread(found.prediction, kept, whole),
+        prediction=_spread(found.prediction, kept, whole, -1),
     )
 
 
-def _spread(part: Tensor | None, kept: Tensor, whole: int) -> Tensor | None:
-    """Results of the kept rows among zeros for all others."""
+def _spread(part: Tensor | None, kept: Tensor, whole: int, elsewhere: int = 0) -> Tensor | None:
+    """Results of the kept rows among those of all others."""
     if part is None:
         return None
-    full = part.new_zeros(whole, *part.shape[1:])
+    full = part.new_full((whole, *part.shape[1:]), elsewhere)
     full[kept] = part
     return full
 
@@ -250,18 +250,18 @@ def _by_rows(
             torch.mm(x, weight_p.t(), out=z)
         else:
             torch.addmm(bias_p, x, weight_p.t(), out=z)
-        if prediction is not None:
-            prediction[rows] = z.argmax(dim=1)
-        value, chunk_lse = row_loss.evaluate(
+        value, chunk_lse, chunk_prediction = row_loss.evaluate(
             z,
             plain.part(target, rows),
             None if row_weight is None else row_weight[rows],
             in_place=wanted.any,
-            with_lse=with_statistics,
+            with_statistics=with_statistics,
         )
         losses[rows] = value
         if lse is not None and chunk_lse is not None:
             lse[rows] = chunk_lse
+        if prediction is not None and chunk_prediction is not None:
+            prediction[rows] = chunk_prediction
         if input_gradient is not None:
             input_gradient[rows] = z @ weight_p
         if weight_gradient is not None:
@@ -322,7 +322,7 @@ def _by_classes(
         here = block.sums()
         sums = here if sums is None else sums.merged(here)
     assert sums is not None
-    losses = sums.losses(settings.z_loss)
+    losses, lse = sums.losses(settings.z_loss), sums.lse().float()
     if row_weight is not None:
         losses = losses * row_weight
     input_gradient = torch.zeros(input.shape) if wanted.input else None
@@ -344,6 +344,6 @@ def _by_classes(
         None if input_gradient is None else input_gradient.to(input.dtype),
         weight_gradient,
         bias_gradient,
-        sums.lse().float() if with_statistics else None,
-        prediction if with_statistics else None,
+        lse if with_statistics else None,
+        torch.where(lse.isnan(), -1, prediction) if with_statistics else None,
     )

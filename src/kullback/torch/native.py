@@ -27,6 +27,18 @@ team.share_threads()
 WIDENED_ELEMENTS = 2**20
 
 
+class PerRow(NamedTuple):
+    """Room for one number of each row; what was not asked for is None. See `Pass`."""
+
+    losses: Tensor | None
+    lse: Tensor | None
+    prediction: Tensor | None
+
+    def part(self, rows: slice) -> PerRow:
+        """The room of some of the rows."""
+        return PerRow(*(None if t is None else t[rows] for t in self))
+
+
 class Pass(NamedTuple):
     """What one pass over the rows gives; parts that were not asked for are None.
 
@@ -35,12 +47,14 @@ class Pass(NamedTuple):
         losses: (N,) row weight × loss.
         gradient: (N, C) scale × row weight × ∂loss/∂logits in the logits' dtype.
         lse: (N,) log-sum-exp of what the softmax is taken of; 0 for rows that do not count.
+        prediction: (N,) int64, the class with the largest logit; −1 for rows that do not count, or without one.
     """
 
     total: float
     losses: Tensor | None
     gradient: Tensor | None
     lse: Tensor | None
+    prediction: Tensor | None
 
 
 def runs(tensor: Tensor) -> bool:
@@ -125,7 +139,7 @@ def evaluate(
     scale: float = 1.0,
     with_losses: bool = False,
     gradient: Tensor | None = None,
-    with_lse: bool = False,
+    with_statistics: bool = False,
     shape: Sequence[int] = (),
 ) -> Pass:
     """Losses and, where a tensor is given for it, the gradient of CPU rows.
@@ -139,7 +153,7 @@ def evaluate(
         scale: multiplies the gradient only.
         with_losses: whether per-row losses are wanted.
         gradient: optional (N, C) of the logits' dtype to write into; may share the logits' memory exactly.
-        with_lse: whether log-sum-exps are wanted.
+        with_statistics: whether log-sum-exps and predictions are wanted.
         shape: the user's shape of N, for error messages.
 
     Raises:
@@ -147,11 +161,14 @@ def evaluate(
     """
     n_rows, n_classes = logits.shape
     wide = accumulation_dtype(logits.dtype)
-    losses = torch.empty(n_rows, dtype=wide) if with_losses else None
-    lse = _log_sum_exp(settings, logits, target, row_weight) if with_lse else None
+    per_row = PerRow(
+        torch.zeros(n_rows, dtype=wide) if with_losses else None,
+        torch.zeros(n_rows, dtype=wide) if with_statistics else None,
+        torch.full((n_rows,), -1) if with_statistics else None,
+    )
     if not n_classes:
         check_targets(target, n_classes, row_weight, settings, shape)
-        return Pass(0.0, None if losses is None else losses.zero_(), gradient, lse)
+        return Pass(0.0, per_row.losses, gradient, per_row.lse, per_row.prediction)
     in_place = gradient is not None and gradient.data_ptr() == logits.data_ptr()
     checked = target.is_soft() and not settings.by_mass and (in_place or settings.smoothing != 0)
     signed = checked and check_soft(target, row_weight, settings, shape)
@@ -160,12 +177,12 @@ def evaluate(
         target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
     run = _evaluate_signed if signed else _evaluate_unsigned
     try:
-        total = run(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+        total = run(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
     except SoftTargetError:
         if checked or not check_soft(target, row_weight, settings, shape):
             raise
-        total = _evaluate_signed(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
-    return Pass(total, losses, gradient, lse)
+        total = _evaluate_signed(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
+    return Pass(total, per_row.losses, gradient, per_row.lse, per_row.prediction)
 
 
 def _evaluate_unsigned(
@@ -175,12 +192,12 @@ def _evaluate_unsigned(
     class_weight: Tensor | None,
     row_weight: Array | None,
     scale: float,
-    losses: Tensor | None,
+    per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
 ) -> float:
     if takes(logits.dtype):
-        return _evaluate_native(settings, logits, target, class_weight, row_weight, scale, losses, gradient, shape)
+        return _evaluate_native(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
     total = 0.0
     for rows in plain.chunks(logits.shape[0], logits.shape[1], WIDENED_ELEMENTS):
         z = logits[rows].float()
@@ -191,7 +208,7 @@ def _evaluate_unsigned(
             class_weight,
             None if row_weight is None else row_weight[rows],
             scale,
-            None if losses is None else losses[rows],
+            per_row.part(rows),
             None if gradient is None else z,
             shape,
         )
@@ -207,7 +224,7 @@ def _evaluate_signed(
     class_weight: Tensor | None,
     row_weight: Array | None,
     scale: float,
-    losses: Tensor | None,
+    per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
 ) -> float:
@@ -218,15 +235,16 @@ def _evaluate_signed(
         mass = target.first[rows]
         weight = None if row_weight is None else row_weight[rows]
         parts = []
+        here = per_row.part(rows)
         for part in (mass.clamp_min(0), (-mass).clamp_min(0)):
-            some = torch.empty(len(z), dtype=z.dtype)
+            losses = torch.empty(len(z), dtype=z.dtype)
             into = None if gradient is None else torch.empty_like(z)
-            arguments = (class_weight, weight, scale, some, into, shape)
-            parts.append((_evaluate_native(settings, z, TargetRows(part), *arguments), some, into))
+            arguments = (class_weight, weight, scale, here._replace(losses=losses), into, shape)
+            parts.append((_evaluate_native(settings, z, TargetRows(part), *arguments), losses, into))
         (plus, losses_plus, into_plus), (minus, losses_minus, into_minus) = parts
         total += plus - minus
-        if losses is not None:
-            losses[rows] = losses_plus - losses_minus
+        if here.losses is not None:
+            here.losses.copy_(losses_plus - losses_minus)
         if gradient is not None and into_plus is not None and into_minus is not None:
             gradient[rows] = (into_plus - into_minus).to(gradient.dtype)
     return total
@@ -239,7 +257,7 @@ def _evaluate_native(
     class_weight: Tensor | None,
     row_weight: Array | None,
     scale: float,
-    losses: Tensor | None,
+    per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
 ) -> float:
@@ -261,8 +279,10 @@ def _evaluate_native(
                 row_weight=row_weight,
                 ignore_index=settings.ignore_index,
                 scale=scale,
-                per_example=None if losses is None else array_of(losses),
+                per_example=None if per_row.losses is None else array_of(per_row.losses),
                 gradient=None if gradient is None else logits_array(gradient),
+                log_sum_exp=None if per_row.lse is None else array_of(per_row.lse),
+                prediction=None if per_row.prediction is None else array_of(per_row.prediction),
             )
             .total
         )
@@ -280,18 +300,6 @@ def logits_array(logits: Tensor) -> Array:
     if logits.dtype == torch.bfloat16:
         return logits.detach().view(torch.int16).numpy().view(cpu.BFLOAT16)
     return array_of(logits)
-
-
-def _log_sum_exp(settings: RowSettings, logits: Tensor, target: TargetRows, row_weight: Array | None) -> Tensor:
-    n_rows, n_classes = logits.shape
-    weight = None if row_weight is None else torch.from_numpy(row_weight)
-    lse = torch.zeros(n_rows, dtype=accumulation_dtype(logits.dtype))
-    with torch.no_grad():
-        for rows in plain.chunks(n_rows, n_classes, 2**20):
-            chunk_weight = None if weight is None else weight[rows]
-            counts = plain.counted_rows(plain.part(target, rows), chunk_weight, settings.ignore_index)
-            lse[rows] = torch.where(counts, plain.PlainRows(settings, logits[rows], counts).lse, 0.0)
-    return lse
 
 
 def check_targets(

@@ -71,8 +71,7 @@ def _softmax_loss(
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
     target = TargetRows(first, second, share)
     gradient = result_like(logits) if with_gradient else None
-    prediction = logits.argmax(dim=1) if with_statistics and logits.shape[1] else _nothing(logits).long()
-    value, scale, lse = loss_of(
+    value, scale, lse, prediction = loss_of(
         settings,
         logits,
         target,
@@ -88,7 +87,7 @@ def _softmax_loss(
         _nothing(logits) if gradient is None else gradient,
         scale,
         _nothing(value) if lse is None else lse,
-        prediction,
+        _nothing(value).long() if prediction is None else prediction,
     )
 
 
@@ -112,12 +111,12 @@ def loss_of(
     class_weight: Tensor | None,
     reducing: tuple[str, str, str],
     gradient: Tensor | None,
-    with_lse: bool,
+    with_statistics: bool,
     shape: list[int],
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Value, 1/denominator and log-sum-exps of a batch; the gradient goes into `gradient`, which may be the logits."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Value, 1/denominator, log-sum-exps and predictions of a batch; `gradient`, filled, may be the logits."""
     run = _cpu_loss if native.runs(logits) else _device_loss
-    return run(settings, logits, target, row_weight, class_weight, reducing, gradient, with_lse, shape)
+    return run(settings, logits, target, row_weight, class_weight, reducing, gradient, with_statistics, shape)
 
 
 def _cpu_loss(
@@ -128,9 +127,9 @@ def _cpu_loss(
     class_weight: Tensor | None,
     reducing: tuple[str, str, str],
     gradient: Tensor | None,
-    with_lse: bool,
+    with_statistics: bool,
     shape: list[int],
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     reduction, kind, empty = reducing
     weight = native.row_weights(row_weight, checked=True)
     scale, divisor, nothing = 1.0, 1.0, False
@@ -149,7 +148,7 @@ def _cpu_loss(
         scale=scale,
         with_losses=reduction == "none",
         gradient=gradient,
-        with_lse=with_lse,
+        with_statistics=with_statistics,
         shape=shape,
     )
     if result.losses is not None:
@@ -157,7 +156,7 @@ def _cpu_loss(
     else:
         number = result.total / divisor if not nothing else math.nan if empty == "nan" else 0.0
         value = torch.scalar_tensor(number, dtype=torch.float64)
-    return value, torch.scalar_tensor(scale, dtype=torch.float64), result.lse
+    return value, torch.scalar_tensor(scale, dtype=torch.float64), result.lse, result.prediction
 
 
 def _device_loss(
@@ -168,9 +167,9 @@ def _device_loss(
     class_weight: Tensor | None,
     reducing: tuple[str, str, str],
     gradient: Tensor | None,
-    with_lse: bool,
+    with_statistics: bool,
     shape: list[int],
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     reduction, kind, empty = reducing
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     divisor = torch.ones((), dtype=wide, device=logits.device)
@@ -180,13 +179,18 @@ def _device_loss(
             raise empty_error()
     scale = torch.where(divisor == 0, 0.0, 1.0 / divisor)
     result = devices.cross_entropy(settings, class_weight).evaluate(
-        logits, target, row_weight, scale, gradient=False if gradient is None else gradient, with_statistics=with_lse
+        logits,
+        target,
+        row_weight,
+        scale,
+        gradient=False if gradient is None else gradient,
+        with_statistics=with_statistics,
     )
     value = result.losses
     if reduction != "none":
         nothing = math.nan if empty == "nan" else 0.0
         value = torch.where(divisor == 0, nothing, value.sum(dtype=wide) / divisor)
-    return value, scale, result.log_sum_exp
+    return value, scale, result.log_sum_exp, result.argmax
 
 
 def empty_error() -> InputError:

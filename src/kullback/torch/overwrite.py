@@ -43,7 +43,7 @@ def softmax_loss_(
 ) -> Tensor:
     """The value of a batch; its gradient replaces the logits."""
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
-    value, _, _ = ops.loss_of(
+    value, *_ = ops.loss_of(
         settings,
         logits,
         TargetRows(first, second, share),

@@ -112,6 +112,13 @@ class PlainRows:
         self.log_p = torch.log_softmax(self.x, dim=1)
         self.lse = torch.logsumexp(self.x, dim=1)
 
+    def statistics(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-sum-exps and predictions (N,), as `kullback.torch.statistics.Statistics` defines them."""
+        sound = (logits < torch.inf).all(dim=1)
+        lse = torch.where(self.dead, -torch.inf, torch.where(sound, self.lse, torch.nan))
+        prediction = torch.where(self.counts & sound, logits.argmax(dim=1), -1)
+        return torch.where(self.counts, lse, 0.0), prediction
+
     def masses(self, target: TargetRows, class_weight: Tensor | None) -> Tensor:
         """The effective target s, (N, C): w·((1 − ε)·t + ε/C), or Σt·ε/C where smoothing goes by mass."""
         n_classes = self.x.shape[1]

@@ -16,8 +16,10 @@ class Statistics(NamedTuple):
     """Figures of a batch, shaped like its index targets; none of them carries a gradient.
 
     Attributes:
-        log_sum_exp: of what the softmax is taken of, in nats; 0 where the example does not count.
-        prediction: the class with the largest logit, int64.
+        log_sum_exp: of what the softmax is taken of, in nats; 0 where the example does not count, NaN where one of its
+            logits is NaN or +inf.
+        prediction: the class with the largest logit, int64, the first of equal ones; −1 where there is none: the
+            example does not count, or one of its logits is NaN or +inf.
         accuracy: 0-d, the share of counted examples whose class is the prediction (of soft rows and mixtures, the
             mean target mass on it); NaN if none counts.
     """
@@ -33,7 +35,8 @@ def statistics_of(batch: Batch, settings: RowSettings, lse: Tensor, prediction: 
     with torch.no_grad():
         counts = plain.counted_rows(target, batch.sample_weight, settings.ignore_index)
         if target.is_soft():
-            hits = target.first.gather(1, prediction[:, None])[:, 0].to(lse.dtype)
+            known = prediction >= 0
+            hits = target.first.gather(1, torch.where(known, prediction, 0)[:, None])[:, 0].to(lse.dtype) * known
         elif target.second is None or target.share is None:
             hits = (target.first == prediction).to(lse.dtype)
         else:
