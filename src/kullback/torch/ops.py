@@ -87,7 +87,7 @@ def _softmax_loss(
         _nothing(logits) if gradient is None else gradient,
         scale,
         _nothing(value) if lse is None else lse,
-        _nothing(value).long() if prediction is None else prediction,
+        logits.new_empty(0, dtype=torch.int64) if prediction is None else prediction,
     )
 
 
