@@ -72,6 +72,8 @@ class Bounds:
             self.value = steep * u * (16 * (mass + size) + mass * rounded)
             gradient = steep * u * mass * (16 + rounded) / temperature
             bent = gradient / temperature * (1 if steep == 1 else 1 + steep)
+            if getattr(loss, "softcap", None) is not None:  # the cap's own bend, times the gradient in what it gives
+                bent = bent + 16 * steep * u * mass / (temperature * loss.softcap)
         tiny = 4 * np.finfo(logits.dtype).tiny
         self.value = self.value + tiny
         self.gradient = (scale * gradient + tiny)[:, None]

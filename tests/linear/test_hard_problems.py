@@ -62,6 +62,16 @@ def test_duplicated_and_constant_columns(data, form, strength):
     assert (model.coef_[:, 2 * D + 1] == 0).all()
 
 
+@pytest.mark.parametrize("strength", [1e3, 1e4])
+@pytest.mark.parametrize("seed", [1, 4, 6])
+def test_copies_and_a_weak_penalty(seed, strength):
+    """Where float32 ends, the estimate of the Hessian has to be one in float64, or the copies stay apart."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(N, D))
+    y = (X @ rng.normal(size=(D, C)) + rng.gumbel(size=(N, C))).argmax(axis=1)
+    fit(np.column_stack([X, X, np.full(N, 7.0), np.zeros(N), X[:, :2] * 1e6]), y, C=strength)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_means_far_from_zero(data, form):
     X, y = data

@@ -86,6 +86,10 @@ class ColumnCurvature:
         kept = int(filled[self._rare].sum()) * (self._dtype.itemsize + 4) <= KEPT_BYTES
         self._squares = self._squared(source.columns(self._rare).matrix) if kept else None
 
+    def refine(self) -> bool:
+        """False: columns that it knows by their squares alone leave it a rough estimate in any precision."""
+        return False
+
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
         leading = self._leading(parameters)

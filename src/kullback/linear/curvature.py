@@ -170,7 +170,9 @@ class SubsampledCurvature:
         self._n_outputs = objective.n_outputs
         self._total_weight = objective.total_weight
         self._coupled = structure_of(objective.loss) == "coupled" and objective.n_outputs > 1
+        self._source = source
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
+        self._picked = rows
         self._rows = _standardised(source, objective, rows, len(self._share), self._dtype)
         # Rows far out in rare columns hold all the curvature there.
         self._reach = np.einsum("ij,ij->i", self._rows, self._rows) - float(objective.fit_intercept)
@@ -190,6 +192,16 @@ class SubsampledCurvature:
             axes, self._spread = self._principal_axes()
             self._bend = (axes * self._penalty[:, None]).T @ axes
             self._axes = axes.astype(self._dtype)
+
+    def refine(self) -> bool:
+        """Estimate in float64 from now on; False where that is so already, or where the estimate is a rough one."""
+        if self._axes is not None or self._dtype == np.float64:
+            return False
+        self._dtype = np.dtype(np.float64)
+        self._rounding = float(np.finfo(self._dtype).eps)
+        self._scale = self._scale.astype(self._dtype)
+        self._rows = _standardised(self._source, self._objective, self._picked, len(self._share), self._dtype)
+        return True
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
@@ -429,7 +441,8 @@ def _factorise(hessian: Vector, rounding: float) -> Vector | None:
     ridge = RIDGE * rounding * float(np.abs(diagonal).mean()) + float(np.finfo(np.float64).tiny)
     for _ in range(8):
         hessian[np.diag_indices(len(hessian))] = diagonal + ridge
-        factor, failed = lapack.dpotrf(hessian, lower=True, clean=False)
+        # The transpose is the same matrix in LAPACK's own order: what is not, SciPy turns number by number.
+        factor, failed = lapack.dpotrf(hessian.T, lower=True, clean=False)
         if failed == 0:
             return np.asarray(factor)
         ridge *= 10
@@ -477,6 +490,6 @@ def draw_rows(curvature: Array, reach: Array, count: int) -> tuple[Any, Vector]:
     chance = np.minimum(1.0, mixed * (count / mixed.sum()))
     # Equally spaced points along the summed chances: every row is met as often as it should be, to within one.
     ends = np.cumsum(chance)
-    picked = np.unique(np.searchsorted(ends, np.arange(0.5, ends[-1])))
-    picked = picked[picked < len(chance)]
+    picked = np.searchsorted(ends, np.arange(0.5, ends[-1]))
+    picked = picked[(np.diff(picked, prepend=-1) > 0) & (picked < len(chance))]
     return picked, 1.0 / chance[picked]

@@ -71,10 +71,9 @@ class LinearProblem:
 
     def refine(self) -> bool:
         """Compute in float64 from now on; False if that is so already."""
-        if self._active is self.exact:
-            return False
+        rounded = self._active is not self.exact
         self._active = self.exact
-        return True
+        return (self._curvature is not None and self._curvature.refine()) or rounded
 
     def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
         """The distance from the optimum, and the point as exactly as it has become known."""

@@ -359,7 +359,7 @@ class _Fit:
         relative = math.inf if problem.why_no_gap else distance
         certificate = Certificate(
             primal=point.objective,
-            dual=problem.dual,
+            dual=min(problem.dual, point.objective),  # the bound may round to a hair above what it bounds
             gap=max(0.0, point.objective - problem.dual),
             relative_gap=relative,
             gradient_norm=problem.violation(at, point),

@@ -24,6 +24,8 @@ LEAST_MEMORY = 6
 MEMORY_BYTES = 1 << 26
 # A fit that has not lowered its objective or its gradient beyond rounding for so many steps is at its end.
 PATIENCE = 15
+# How often it may begin anew from there, with nothing but a fresh estimate.
+MOST_RESTARTS = 2
 
 
 class Curvature:
@@ -142,7 +144,7 @@ def _minimise(
     distance, point = problem.check(start, problem.evaluate(start))
     best_norm = record(point, distance)
     curvature = Curvature(problem.size, problem.precondition(at) if renewed else None)
-    least, stalled, due = point.objective, 0, False
+    least, stalled, restarts, due = point.objective, 0, 0, False
     while distance > tol:
         if len(history) > max_iter:
             return history.result(at, f"it used all {max_iter} iterations")
@@ -157,8 +159,10 @@ def _minimise(
                 least, best_norm, stalled = point.objective, float(np.abs(point.gradient).max(initial=0.0)), 0
                 # The pairs hold the rounding of what was computed before.
                 curvature.restart(problem.precondition(at) if renewed else None)
-            elif step is None and curvature.learnt and renewed:
+            elif curvature.learnt and renewed and (step is None or restarts < MOST_RESTARTS):
+                # Pairs of steps near rounding may hold nothing else.
                 curvature.restart(problem.precondition(at))
+                restarts, stalled = restarts + (step is not None), 0
             elif step is None and not curvature.empty:
                 curvature.forget()
             else:
