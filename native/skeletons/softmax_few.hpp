@@ -75,11 +75,11 @@ KULLBACK_INLINE void each_class(int begin, int end, Body body) {
 
 // The class with each row's largest logit, or -1: see softmax_statistics.hpp. Classes are numbered in T, which holds so
 // few of them.
-template <class T, int C>
-KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int dynamic_classes) {
+template <class T>
+KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int classes) {
     using V = Vector<T>;
     V top = columns[0], at = V{}, number = V{}, odd = V{};
-    each_class<C>(0, C > 0 ? C : dynamic_classes, [&](int k) KULLBACK_LAMBDA {
+    each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
         const V x = columns[k];
         const Mask<V> higher = x > top;
         at = select<V>(higher, number, at);
@@ -146,7 +146,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
 }
 
 // Stage 2: the losses of a group, and the scalars of its rows' gradients.
-template <class T, class Loss, Extent E>
+template <class T, class Loss, Extent E, bool WithStatistics>
 KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T>& group, Vector<T> row_factor,
                                        Vector<T>& tiny) {
     using V = Vector<T>;
@@ -179,7 +179,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T
         row.on_p += pull;
         row.at_class += pull * at.p;
     }
-    if (job.log_sum_exp) {
+    if (WithStatistics && job.log_sum_exp) {
         const V lse = group.center * T(job.inverse_temperature) + log_sum;
         group.log_sum_exp = select<V>(empty, splat<V>(-infinity<T>), lse);
     }
@@ -234,6 +234,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
     V kept[kept_vectors<T>], slopes[C == 0 ? kept_vectors<T> : 1];
     Group<T> groups[most_groups];
+    constexpr bool with_statistics = C == 0;  // columns that stay in registers leave them no room
     const RowStatistics<T> statistics(job, begin);
     auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
                    int64_t g_stride, T* row_losses, int64_t first) {
@@ -244,7 +245,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             if (g) prefetch_rows<T>(g + i * W * g_stride, g_stride, classes);
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
-            if (statistics.prediction) groups[i].prediction = largest_classes<T, C>(e, classes);
+            if (with_statistics && statistics.prediction) groups[i].prediction = largest_classes<T>(e, classes);
             if constexpr (C == 0) {
                 if (transform.any()) transform.columns(e, classes, slopes + i * classes);
             }
@@ -264,8 +265,8 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
             if (row_weight) {
                 for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
             }
-            store<V>(row_losses + i * W, settle_group<T, Loss, E>(job, loss, groups[i], factors, tiny));
-            if (statistics.wanted()) {
+            store<V>(row_losses + i * W, settle_group<T, Loss, E, with_statistics>(job, loss, groups[i], factors, tiny));
+            if (with_statistics && statistics.wanted()) {
                 statistics.put_lanes(first + i * W, rows, groups[i].log_sum_exp, groups[i].prediction);
             }
         }
@@ -309,7 +310,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
     for (r = 0; targets.some_skipped && r < rows; ++r) {
         if (targets.weight(r) != 0) continue;
         losses[r] = 0;
-        statistics.skip(r);
+        if (with_statistics) statistics.skip(r);
         for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
     }
 }
@@ -331,7 +332,7 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
     const std::integral_constant<Extent, Extent::plain> plain{};
     if constexpr (Loss::linear) {
         // the loops over so few classes are worth unrolling
-        switch (transform.any() ? 0 : job.classes) {
+        switch (transform.any() || job.log_sum_exp || job.prediction ? 0 : job.classes) {
             case 2: return run(std::integral_constant<int, 2>{}, plain);
             case 3: return run(std::integral_constant<int, 3>{}, plain);
             case 4: return run(std::integral_constant<int, 4>{}, plain);

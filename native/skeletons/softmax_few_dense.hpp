@@ -413,7 +413,7 @@ struct FewDenseRows {
                     }
                 }
                 load_columns<T>(z + i * W * z_stride, z_stride, classes, e + i * classes);
-                if (statistics.prediction) x.prediction = largest_classes<T, 0>(e + i * classes, classes);
+                if (statistics.prediction) x.prediction = largest_classes<T>(e + i * classes, classes);
                 if (transform.any()) transform.columns(e + i * classes, classes, slopes + i * classes);
                 sum_group<OneHot>(e + i * classes, s + i * classes, d + (relative ? i * classes : 0), x);
             }
