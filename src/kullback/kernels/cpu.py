@@ -486,22 +486,13 @@ def _run(
     for name, array in (("direction", direction), ("output", out)):
         if array is not None and array.shape != logits.shape:
             raise ShapeError(f"{name} has shape {array.shape}, the logits {logits.shape}")
-    if per_example is not None and per_example.shape != (n,):
-        raise ShapeError(f"per_example has shape {per_example.shape}, expected ({n},)")
     dtype = _PRECISIONS[0] if logits.dtype == BFLOAT16 else logits.dtype
     source, target = _in_and_out(logits, out)
     if direction is not None:
         direction = _plain(direction)
         if target is not None and np.may_share_memory(direction, target):
             direction = direction.copy()
-    losses = per_example
-    if losses is not None and not (
-        losses.dtype in _PRECISIONS
-        and losses.dtype in (dtype, _PRECISIONS[1])
-        and losses.flags.c_contiguous
-        and losses.flags.aligned
-    ):
-        losses = np.empty(n)
+    losses = _per_row("per_example", per_example, n, dtype, _PRECISIONS[1])
     log_sums = _per_row("log_sum_exp", log_sum_exp, n, dtype)
     predicted = _per_row("prediction", prediction, n, np.dtype(np.int64))
     form = _form(targets, ignore_index)
@@ -605,13 +596,13 @@ def _plain(array: Array) -> Array:
     return array.astype(np.float64)
 
 
-def _per_row(name: str, out: Array | None, n: int, dtype: np.dtype[Any]) -> Array | None:
-    """The caller's array of one number per row, or one to copy from, of the type that the kernels write."""
+def _per_row(name: str, out: Array | None, n: int, *dtypes: np.dtype[Any]) -> Array | None:
+    """The caller's array of one number per row, or one to copy from, of a type that the kernels write."""
     if out is None:
         return None
     if out.shape != (n,):
         raise ShapeError(f"{name} has shape {out.shape}, expected ({n},)")
-    return out if out.dtype == dtype and out.flags.carray else np.empty(n, dtype)
+    return out if out.dtype in dtypes and out.flags.carray else np.empty(n, dtypes[-1])
 
 
 def _writable(out: Array, usable: bool) -> Array:
