@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
@@ -267,54 +264,3 @@ def test_checkpointing():
     expected = gradients(model, model, x, y)
     found = gradients(lambda x, y: torch.utils.checkpoint.checkpoint(model, x, y, use_reentrant=False), model, x, y)
     torch.testing.assert_close(found, expected)
-
-
-# ------------------------------------------------------------ distributed
-
-
-@contextlib.contextmanager
-def group(path):
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def test_distributed_data_parallel(tmp_path):
-    model, (x, y) = Model(kt.CrossEntropyLoss(label_smoothing=0.1)), batch()
-    expected = gradients(model, model, x, y)
-    with group(tmp_path / "store"):
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        torch.testing.assert_close(gradients(wrapped, model, x, y), expected)
-
-
-@pytest.mark.skipif(VERSION < (2, 7), reason="fully_shard runs on CPUs from PyTorch 2.7 on")
-def test_fully_sharded_data_parallel(tmp_path):
-    from torch.distributed.fsdp import fully_shard
-
-    x, y = batch()
-    plain = Head()
-    sharded = Head()
-    sharded.load_state_dict(plain.state_dict())
-    plain(x, y).backward()
-    with group(tmp_path / "store"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
-        fully_shard(sharded.body, mesh=mesh)
-        fully_shard(sharded, mesh=mesh)
-        sharded(x, y).backward()
-        for mine, wanted in zip(sharded.parameters(), plain.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad.full_tensor(), wanted.grad)
-
-
-class Head(nn.Module):
-    """A network that ends in the fused layer and loss."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Linear(D, 7)
-        self.head = kt.LinearCrossEntropy(7, C)
-
-    def forward(self, x, y):
-        return self.head(self.body(x).tanh(), y)

@@ -14,7 +14,7 @@ import kullback.torch as kt
 PROCESS = Path(__file__).with_name("sharded_process.py")
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_shards_give_the_whole_answer(size, tmp_path):
     processes = [
         subprocess.Popen(
