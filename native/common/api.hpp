@@ -62,7 +62,7 @@ struct Job {
 // What one block of rows reports. Blocks have a fixed size, and their totals are added in order.
 struct Report {
     double total = 0;
-    int64_t counted = 0;
+    int64_t counted = 0;  // rows whose weight is not 0; not of independent labels' losses
     int64_t infinite_row = -1;  // first row with loss +inf
     int64_t bad_row = -1, bad_column = -1;  // first target that is not valid
 };

@@ -71,8 +71,8 @@ inline double* copy_weights(const Targets& t, int64_t begin, int64_t end, double
     return weights;
 }
 
-// Classes and weights of rows [begin, end); false, and the report says where, if a row that counts has its class out of
-// range.
+// Classes and weights of rows [begin, end); the report gets how many count. False, and the report says where, if one
+// that counts has its class out of range.
 bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch, BlockTargets& block, Report& report);
 
 }  // namespace KULLBACK_LEVEL

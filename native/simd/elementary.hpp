@@ -124,23 +124,48 @@ KULLBACK_INLINE ExpAndRest<V> exp_and_rest(V x) {
     return {(more + T(1)) * lifted * unlift, (T(1) - power) - power * more};
 }
 
-// (log((1 + s) / (1 - s)) / s - 2) / s^2 for z = s^2 <= ((sqrt2 - 1) / (sqrt2 + 1))^2.
+// log(1 + x) as x + x^2 q(x), q of degree 8, for float; by halves again.
+template <class V>
+KULLBACK_INLINE V log1p_polynomial(V x, const float (&c)[9]) {
+    const V x2 = x * x, x4 = x2 * x2;
+    const V q01 = x * c[1] + c[0], q23 = x * c[3] + c[2], q45 = x * c[5] + c[4], q67 = x * c[7] + c[6];
+    const V low = q23 * x2 + q01, high = x4 * c[8] + (q67 * x2 + q45);
+    return (high * x4 + low) * x2 + x;
+}
+// on [0, 1]; relative to log(1 + x) the error is 3e-8 before rounding
+constexpr float log1p_to_one_q[9] = {-0x1.fffffep-2f, 0x1.55540cp-2f,  -0x1.ffb95cp-3f, 0x1.969cb2p-3f, -0x1.448ee2p-3f,
+                                     0x1.d992bcp-4f,  -0x1.11708cp-4f, 0x1.9d455ap-6f,  -0x1.24b298p-8f};
+// on [sqrt(1/2) - 1, sqrt(2) - 1]; error 1.4e-8
+constexpr float log1p_near_zero_q[9] = {-0x1.fffffep-2f, 0x1.555554p-2f,  -0x1.00020cp-2f, 0x1.99a012p-3f, -0x1.548382p-3f,
+                                        0x1.22ea5ap-3f,  -0x1.0cda32p-3f, 0x1.048f72p-3f,  -0x1.3a4ff6p-4f};
+
+// (log((1 + s) / (1 - s)) / s - 2) / s^2 for z = s^2 <= ((sqrt2 - 1) / (sqrt2 + 1))^2, in double.
 template <class V>
 KULLBACK_INLINE V log_tail(V z) {
-    if constexpr (sizeof(Scalar<V>) == 4) {
-        V q = splat<V>(0x1.ddd4dap-3f);
-        q = q * z + 0x1.245c28p-2f;
-        q = q * z + 0x1.9999ecp-2f;
-        return q * z + 0x1.555556p-1f;
+    V q = splat<V>(0x1.0c0aff044a970p-3);
+    q = q * z + 0x1.0fbde0f4ad17bp-3;
+    q = q * z + 0x1.3b1c3c1c81c8fp-3;
+    q = q * z + 0x1.745cf8e4bba1bp-3;
+    q = q * z + 0x1.c71c7201a55d7p-3;
+    q = q * z + 0x1.2492492476a1ap-2;
+    q = q * z + 0x1.9999999999a39p-2;
+    return q * z + 0x1.5555555555555p-1;
+}
+
+// log(1 + f) + k log 2 + lost for f in [sqrt(1/2) - 1, sqrt(2) - 1]. In double by the series in f / (2 + f); in float a
+// polynomial spares the division, which would be the slowest step.
+template <class V>
+KULLBACK_INLINE V log_reduced(V f, V k, V lost) {
+    using T = Scalar<V>;
+    using K = Constants<T>;
+    if constexpr (sizeof(T) == 4) {
+        return k * K::ln2_high + (log1p_polynomial<V>(f, log1p_near_zero_q) + (k * K::ln2_low + lost));
     } else {
-        V q = splat<V>(0x1.0c0aff044a970p-3);
-        q = q * z + 0x1.0fbde0f4ad17bp-3;
-        q = q * z + 0x1.3b1c3c1c81c8fp-3;
-        q = q * z + 0x1.745cf8e4bba1bp-3;
-        q = q * z + 0x1.c71c7201a55d7p-3;
-        q = q * z + 0x1.2492492476a1ap-2;
-        q = q * z + 0x1.9999999999a39p-2;
-        return q * z + 0x1.5555555555555p-1;
+        const V s = f / (f + T(2));
+        const V z = s * s;
+        const V half_square = f * f * T(0.5);
+        const V tail = s * (half_square + z * log_tail<V>(z)) + (k * K::ln2_low + lost);
+        return k * K::ln2_high - ((half_square - tail) - f);
     }
 }
 
@@ -168,47 +193,14 @@ KULLBACK_INLINE V log1p_nonnegative(V x, V inverse) {
     const Mask<V> direct = exponent == 0;
     const V lost = select<V>(direct, splat<V>(0), (x - (u - T(1))) * inverse);
     const V f = select<V>(direct, x, m - T(1));
-    const V s = f / (f + T(2));
-    const V z = s * s;
-    const V half_square = f * f * T(0.5);
-    const V tail = s * (half_square + z * log_tail<V>(z)) + (k * K::ln2_low + lost);
-    const V result = k * K::ln2_high - ((half_square - tail) - f);
-    return select<V>(u < infinity<T>, result, u);
+    return select<V>(u < infinity<T>, log_reduced<V>(f, k, lost), u);
 }
 template <class V>
 KULLBACK_INLINE V log1p_nonnegative(V x) {
     return log1p_nonnegative<V>(x, Scalar<V>(1) / (x + Scalar<V>(1)));
 }
 
-// log(1 + x) as x + x^2 q(x), q of degree 8, for float; by halves again.
-template <class V>
-KULLBACK_INLINE V log1p_polynomial(V x, const float (&c)[9]) {
-    const V x2 = x * x, x4 = x2 * x2;
-    const V q01 = x * c[1] + c[0], q23 = x * c[3] + c[2], q45 = x * c[5] + c[4], q67 = x * c[7] + c[6];
-    const V low = q23 * x2 + q01, high = x4 * c[8] + (q67 * x2 + q45);
-    return (high * x4 + low) * x2 + x;
-}
-// on [0, 1]; relative to log(1 + x) the error is 3e-8 before rounding
-constexpr float log1p_to_one_q[9] = {-0x1.fffffep-2f, 0x1.55540cp-2f,  -0x1.ffb95cp-3f, 0x1.969cb2p-3f, -0x1.448ee2p-3f,
-                                     0x1.d992bcp-4f,  -0x1.11708cp-4f, 0x1.9d455ap-6f,  -0x1.24b298p-8f};
-// on [sqrt(1/2) - 1, sqrt(2) - 1]; error 1.4e-8
-constexpr float log1p_near_zero_q[9] = {-0x1.fffffep-2f, 0x1.555554p-2f,  -0x1.00020cp-2f, 0x1.99a012p-3f, -0x1.548382p-3f,
-                                        0x1.22ea5ap-3f,  -0x1.0cda32p-3f, 0x1.048f72p-3f,  -0x1.3a4ff6p-4f};
-
-// log(1 + f) + k log 2 + lost for f in [sqrt(1/2) - 1, sqrt(2) - 1], in double: by the series in f / (2 + f).
-template <class V>
-KULLBACK_INLINE V log_reduced(V f, V k, V lost) {
-    using T = Scalar<V>;
-    using K = Constants<T>;
-    const V s = f / (f + T(2));
-    const V z = s * s;
-    const V half_square = f * f * T(0.5);
-    const V tail = s * (half_square + z * log_tail<V>(z)) + (k * K::ln2_low + lost);
-    return k * K::ln2_high - ((half_square - tail) - f);
-}
-
-// log1p(x) for 0 <= x <= 1, NaN included: what a softplus needs. In float a polynomial spares the division, which
-// would be the slowest step.
+// log1p(x) for 0 <= x <= 1, NaN included: what a softplus needs.
 template <class V>
 KULLBACK_INLINE V log1p_to_one(V x) {
     using T = Scalar<V>;
@@ -239,13 +231,7 @@ KULLBACK_INLINE V log_to_two(V x, V lost) {
     } else {
         k = bits_as<V>(exponent + bits_as<Int>(K::round_magic)) - K::round_magic;
     }
-    V result;
-    if constexpr (sizeof(T) == 4) {
-        result = k * K::ln2_high + (log1p_polynomial<V>(f, log1p_near_zero_q) + (k * K::ln2_low + lost));
-    } else {
-        result = log_reduced<V>(f, k, lost);
-    }
-    return select<V>(x == x, result, x);
+    return select<V>(x == x, log_reduced<V>(f, k, lost), x);
 }
 
 // log(x) for 0 < x <= 1, likewise.

@@ -64,13 +64,18 @@ KULLBACK_INLINE auto part_of(A a, std::integer_sequence<int, J...>) {
     return __builtin_shufflevector(a, a, (Start + J)...);
 }
 
-// N numbers made of pieces of Piece consecutive ones, each `step` further on.
+// N numbers made of pieces of Piece consecutive ones, each `step` further on. Compilers do not find the one instruction
+// that loads or stores half a vector of 256 bits.
 template <class T, int N, int Piece>
 KULLBACK_INLINE ShortVector<T, N> gather_pieces(const T* p, int64_t step) {
     if constexpr (N == Piece) {
         ShortVector<T, N> v;
         std::memcpy(&v, p, sizeof v);
         return v;
+#if defined(__AVX__)
+    } else if constexpr (sizeof(T) == 4 && N == 8 && Piece == 4) {
+        return ShortVector<T, N>(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1));
+#endif
     } else {
         const auto low = gather_pieces<T, N / 2, Piece>(p, step);
         const auto high = gather_pieces<T, N / 2, Piece>(p + (N / 2 / Piece) * step, step);
@@ -81,6 +86,11 @@ template <class T, int N, int Piece>
 KULLBACK_INLINE void scatter_pieces(ShortVector<T, N> v, T* p, int64_t step) {
     if constexpr (N == Piece) {
         std::memcpy(p, &v, sizeof v);
+#if defined(__AVX__)
+    } else if constexpr (sizeof(T) == 4 && N == 8 && Piece == 4) {
+        _mm_storeu_ps(p, _mm256_castps256_ps128(__m256(v)));
+        _mm_storeu_ps(p + step, _mm256_extractf128_ps(__m256(v), 1));
+#endif
     } else {
         const auto half = std::make_integer_sequence<int, N / 2>{};
         scatter_pieces<T, N / 2, Piece>(part_of<0>(v, half), p, step);

@@ -97,7 +97,10 @@ bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch,
         block.second = scratch.take<int32_t>(rows);
         amiss |= narrow_classes(t.second, begin, end, job.classes, block.second);
     }
-    if (!amiss) return true;
+    if (!amiss) {
+        report.counted += rows;
+        return true;
+    }
     block.weights = copy_weights(t, begin, end, scratch.take<double>(rows));
     bool good = true;
     if (t.form != Form::rows) {
@@ -106,7 +109,10 @@ bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch,
     if (t.form == Form::mixture) {
         good = good && settle_classes(t.second, begin, end, job.classes, false, 0, block.weights, report);
     }
-    for (int64_t r = 0; r < rows; ++r) block.some_skipped |= block.weights[r] == 0;
+    int64_t counted = 0;
+    for (int64_t r = 0; r < rows; ++r) counted += block.weights[r] != 0;
+    block.some_skipped = counted < rows;
+    report.counted += counted;
     return good;
 }
 

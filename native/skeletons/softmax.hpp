@@ -407,7 +407,7 @@ inline bool mean_weights(const Job& job, const BlockTargets& targets, int64_t be
     return true;
 }
 
-// Counts rows and sums row weight times the row's mean class weight; checks the range of class indices.
+// Sums row weight times the row's mean class weight, and checks the range of class indices.
 inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* memory, Report& report) {
     Scratch scratch(memory);
     BlockTargets targets;
@@ -419,22 +419,16 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
         if (!mean_weights(job, targets, begin, end, scratch, means, report)) return;
     }
     double total = 0;
-    int64_t counted = 0;
     if (!class_weight && !targets.weights) {
-        counted = end - begin;
-        total = double(counted);
+        total = double(end - begin);
     } else if (!class_weight) {
-        for (int64_t r = 0; r < end - begin; ++r) {
-            counted += targets.weight(r) != 0;
-            total += targets.weight(r);
-        }
+        for (int64_t r = 0; r < end - begin; ++r) total += targets.weight(r);
     } else {
         double totals[4] = {};  // so that no addition waits for the one before
         const auto add = [&](auto omega) KULLBACK_LAMBDA {
             for (int64_t r = 0; r < end - begin; ++r) {
                 const double row_weight = targets.weight(r);
                 if (row_weight == 0) continue;
-                counted += 1;
                 totals[r & 3] += row_weight * omega(r);
             }
         };
@@ -450,7 +444,6 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
         }
         total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
     }
-    report.counted = counted;
     report.total = total;
 }
 

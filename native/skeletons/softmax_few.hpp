@@ -14,9 +14,13 @@ namespace KULLBACK_LEVEL {
 
 constexpr int few_classes = 256;  // beyond, a row alone fills the lanes well enough
 
+// The number of a class, a lane per row.
 template <class T>
-KULLBACK_INLINE typename traits<Vector<T>>::integer classes_in_lanes(const int32_t* y) {
-    typename traits<Vector<T>>::integer classes;
+using ClassNumbers = typename traits<Vector<T>>::integer;
+
+template <class T>
+KULLBACK_INLINE ClassNumbers<T> classes_in_lanes(const int32_t* y) {
+    ClassNumbers<T> classes;
     if constexpr (sizeof(T) == 4) {
         std::memcpy(&classes, y, sizeof classes);
     } else {
@@ -44,12 +48,13 @@ KULLBACK_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t classe
 template <class T>
 constexpr int kept_vectors = 256;
 constexpr int most_groups = 32;
+constexpr int bytes_ahead = 2048;
 
 // What the first stage finds for a group of as many rows as there are lanes, each number a lane per row.
 template <class T>
 struct Group {
     using V = Vector<T>;
-    typename traits<V>::integer target;
+    ClassNumbers<T> target;
     V center;    // the largest logit
     V misses;    // sum of exp over the other classes
     V squares;   // sum of exp^2 over them, if the loss has a use for it
@@ -96,7 +101,8 @@ enum class Extent { plain, scaled, spread };
 
 // Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
 template <class T, int C, Extent E, bool Squares>
-KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, Vector<T>* e, Group<T>& group) {
+KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class, T factor, Vector<T>* e,
+                               Group<T>& group) {
     constexpr T unlift = Constants<T>::unlift;
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
@@ -105,7 +111,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, T factor, V
     top = larger<V>(splat<V>(-infinity<T>), top);
     const V center = select<V>(top > -infinity<T>, top, V{});
     const auto target = group.target;
-    auto class_here = target ^ target;
+    auto class_here = first_class;
     V misses = V{}, squares = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
     for (int begin = 0; begin < classes; begin += 16) {
         // sums of sums: rounding grows with 16 + C/16 terms and not with C
@@ -194,11 +200,11 @@ KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T
     return select<V>(sum == sum, row.loss, sum);
 }
 
-// Stage 3: lifted exp to gradient, in place. A factor that is itself subnormal would be coarse: where one is `tiny`,
+// Stage 3: lifted exp to gradient, perhaps in place. A factor that is itself subnormal would be coarse: where one is `tiny`,
 // the lift is taken back first.
 template <class T, int C, Extent E, bool Squares>
-KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Group<T>& group, bool tiny,
-                                  Vector<T>* e) {
+KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class,
+                                  const Group<T>& group, bool tiny, Vector<T>* e, Vector<T>* to) {
     using V = Vector<T>;
     constexpr T unlift = Constants<T>::unlift;
     const int classes = C > 0 ? C : dynamic_classes;
@@ -210,38 +216,45 @@ KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, const Gr
         for (int k = 0; k < classes; ++k) e[k] = e[k] * unlift;
     }
     const auto target = group.target;
-    auto class_here = target ^ target;
+    auto class_here = first_class;
     each_class<C>(0, classes, [&](int k) KULLBACK_LAMBDA {
         V g = Squares ? e[k] * (e[k] * square + factor) : e[k] * factor;
         if constexpr (E == Extent::spread) g += group.on_weight * (weight ? weight[k] : T(1));
-        e[k] = select<V>(target == class_here, group.at_class, g);
+        to[k] = select<V>(target == class_here, group.at_class, g);
         class_here += 1;
     });
 }
 
 // The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
-// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it;
-// with a number, columns stay in registers from stage to stage, so nothing else may be done to them on the way.
+// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it; with a number,
+// columns stay in registers from stage to stage, so nothing else may be done to them on the way, and rows follow each
+// other without gaps, in `out` too.
 template <class T, class Loss, int C, Extent E>
-void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transform, const Rows<T>& logits,
+void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>& transform, const Rows<T>& logits,
                     const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     const int classes = C > 0 ? C : int(job.classes);
     const T* weight = static_cast<const T*>(job.class_weight);
     const T factor = T(job.inverse_temperature);
+    const Loss loss = shared_loss;  // of our own: results are stored between its uses, which might be changing it
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
+    // 0, which the compiler must not know: it would make the number of every class anew in every group
+    const ClassNumbers<T> first_class = ClassNumbers<T>{} + typename Constants<T>::Int(C > 0 ? job.classes - C : 0);
+    // rows come from memory this many groups before they are needed
+    const int ahead = 1 + bytes_ahead / (W * classes * int(sizeof(T)));
     V kept[kept_vectors<T>], slopes[C == 0 ? kept_vectors<T> : 1];
     Group<T> groups[most_groups];
     constexpr bool with_statistics = C == 0;  // columns that stay in registers leave them no room
     const RowStatistics<T> statistics(job, begin);
-    auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
-                   int64_t g_stride, T* row_losses, int64_t first) {
+    auto run = [&](const T* z, int64_t z_stride, const int32_t* y, const double* row_weight, int count, T* g,
+                   int64_t out_stride, T* row_losses, int64_t first) {
+        const int64_t stride = C > 0 ? C : z_stride, g_stride = C > 0 ? C : out_stride;
         for (int i = 0; i < count; ++i) {
             V* e = kept + i * classes;
-            // the lines that stage 3 will overwrite, and the next rows, come from memory while exp keeps the processor busy
-            prefetch_rows<T>(z + (i + 1) * W * stride, stride, classes);
+            // the lines that stage 3 will overwrite, and rows to come, come from memory while exp keeps the processor busy
+            prefetch_rows<T>(z + (i + ahead) * W * stride, stride, classes);
             if (g) prefetch_rows<T>(g + i * W * g_stride, g_stride, classes);
             load_columns<T>(z + i * W * stride, stride, classes, e);
             groups[i].target = classes_in_lanes<T>(y + i * W);
@@ -257,7 +270,7 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
                     lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
                 }
             }
-            sum_group<T, C, E, Loss::by_squares>(weight, classes, factor, e, groups[i]);
+            sum_group<T, C, E, Loss::by_squares>(weight, classes, first_class, factor, e, groups[i]);
         }
         V tiny = V{};
         for (int i = 0; i < count; ++i) {
@@ -273,11 +286,13 @@ void few_class_rows(const Job& job, const Loss& loss, const Transform<T>& transf
         const bool some_tiny = g && any_lane<V>(tiny);
         for (int i = 0; g && i < count; ++i) {
             V* e = kept + i * classes;
-            spread_group<T, C, E, Loss::by_squares>(weight, classes, groups[i], some_tiny, e);
+            V in_registers[C > 0 ? C : 1];
+            V* gradient = C > 0 ? in_registers : e;
+            spread_group<T, C, E, Loss::by_squares>(weight, classes, first_class, groups[i], some_tiny, e, gradient);
             if constexpr (C == 0) {
                 for (int k = 0; transform.capped && k < classes; ++k) e[k] *= slopes[i * classes + k];
             }
-            store_columns<T>(g + i * W * g_stride, g_stride, classes, e);
+            store_columns<T>(g + i * W * g_stride, g_stride, classes, gradient);
         }
     };
     const int fitting = kept_vectors<T> / classes;
@@ -332,7 +347,8 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
     const std::integral_constant<Extent, Extent::plain> plain{};
     if constexpr (Loss::linear) {
         // the loops over so few classes are worth unrolling
-        switch (transform.any() || job.log_sum_exp || job.prediction ? 0 : job.classes) {
+        const bool without_gaps = logits.stride == job.classes && (!job.out || job.out_stride == job.classes);
+        switch (transform.any() || job.log_sum_exp || job.prediction || !without_gaps ? 0 : job.classes) {
             case 2: return run(std::integral_constant<int, 2>{}, plain);
             case 3: return run(std::integral_constant<int, 3>{}, plain);
             case 4: return run(std::integral_constant<int, 4>{}, plain);

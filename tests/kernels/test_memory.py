@@ -193,5 +193,5 @@ def test_shapes_that_do_not_fit_are_refused(rng):
 
 def test_no_rows():
     z = np.empty((0, 3))
-    assert cpu.softmax_evaluate(RECIPE, z, ClassIndices(np.empty(0, int)), gradient=z) == (0.0, -1)
+    assert cpu.softmax_evaluate(RECIPE, z, ClassIndices(np.empty(0, int)), gradient=z) == (0.0, -1, 0)
     assert cpu.softmax_targets(ClassIndices(np.empty(0, int)), 3) == (0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +60,19 @@ def test_two_pieces_are_kept_and_can_be_given_back():
     assert set(again) <= set(places[2:])
     kt.empty_cache()
     assert not buffers._kept
+
+
+def test_the_system_may_take_what_waits_behind_another():
+    def offered():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("LazyFree"))
+
+    before = offered()
+    first, second = (buffers.result_like(LIKE).fill_(1.0) for _ in range(2))
+    del first
+    assert offered() == before
+    del second
+    assert offered() - before >= LIKE.nbytes
 
 
 def test_a_training_loop_needs_one_piece():

@@ -470,3 +470,22 @@ def test_errors_say_what_to_change(wrong, error, says):
     with pytest.raises(error, match=says) as caught:
         wrong()
     assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("ignored", [(), (1,), (0,), range(3, 70_000, 7)])
+def test_a_mean_over_many_examples_of_which_few_or_none_are_ignored(ignored):
+    # whether some are is first guessed from a sample of the targets, which sees neither example 1 nor a wrong guess
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(70_000, 3, generator=generator)
+    target = torch.randint(0, 3, (70_000,), generator=generator)
+    target[list(ignored)] = -100
+    found, wanted = (logits.clone().requires_grad_() for _ in range(2))
+    value, expected = kt.cross_entropy(found, target), F.cross_entropy(wanted, target)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(found.grad, wanted.grad)
+    assert not found.grad[list(ignored)].any()
+    target[69_999] = 3
+    with pytest.raises(IndexError, match=r"target\[69999\]"):
+        kt.cross_entropy(found, target)

@@ -506,7 +506,7 @@ def _run(
         shift = _weights(recipe.shift, n_classes, dtype, "shift")
         offset = _weights(recipe.offset, n_classes, dtype, "offset")
         softcap, z_loss = recipe.softcap or 0.0, recipe.z_loss
-    total, _, infinite_row, row, column = _native.family(
+    total, counted, infinite_row, row, column = _native.family(
         is_sigmoid,
         operation,
         recipe.family,
@@ -537,7 +537,7 @@ def _run(
     for result, wanted in ((losses, per_example), (log_sums, log_sum_exp), (predicted, prediction)):
         if wanted is not None and result is not wanted:
             wanted[...] = result
-    return Evaluation(total, infinite_row)
+    return Evaluation(total, infinite_row, -1 if is_sigmoid else counted)
 
 
 def _probabilities(is_sigmoid: bool, logits: Array, temperature: float, log: bool, out: Array) -> None:

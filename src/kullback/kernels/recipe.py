@@ -113,10 +113,12 @@ class Evaluation(NamedTuple):
 
     total: Σ over rows of row weight × loss, in float64, before any scale.
     infinite_row: the first row whose loss is +inf, or −1.
+    counted: rows that count (row weight not zero, target not ignored), or −1 where nobody looked.
     """
 
     total: float
     infinite_row: int
+    counted: int = -1
 
 
 Array = NDArray[Any]

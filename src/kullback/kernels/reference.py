@@ -373,7 +373,7 @@ def _evaluation(losses: Float, counts: Bool, per_example: Array | None) -> Evalu
         per_example[~counts] = 0
         per_example[counts] = losses
     infinite = np.flatnonzero(counts)[np.isposinf(losses)]
-    return Evaluation(float(losses.sum()), int(infinite[0]) if len(infinite) else -1)
+    return Evaluation(float(losses.sum()), int(infinite[0]) if len(infinite) else -1, int(counts.sum()))
 
 
 # ---------------------------------------------------------------- sigmoid

@@ -24,7 +24,7 @@ from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.elicitation import simplex_minimiser, truth_log
 from kullback.losses.recovery import unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction
-from kullback.targets import ClassRows, ClassTargets, Targets, as_class_targets, counted_rows
+from kullback.targets import ClassIndices, ClassRows, ClassTargets, Targets, as_class_targets, counted_rows
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,14 @@ class SoftmaxLoss(Loss):
         return as_class_targets(targets)
 
     def _summary(self, targets: ClassTargets, n_classes: int, row_weight: Float | None) -> TargetSummary:
+        if (
+            isinstance(targets, ClassIndices)
+            and row_weight is None
+            and self.class_weight is None
+            and self.ignore_index is None
+        ):
+            # every row counts alike; whether each is a class, the pass over the logits finds out
+            return TargetSummary(len(targets), float(len(targets)))
         return kernels.active().softmax_targets(
             targets,
             n_classes,

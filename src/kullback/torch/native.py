@@ -14,7 +14,7 @@ from torch import Tensor
 from kullback import kernels
 from kullback.errors import InputError, TargetError
 from kullback.kernels import cpu
-from kullback.kernels.recipe import Array, SoftmaxRecipe
+from kullback.kernels.recipe import Array, Evaluation, SoftmaxRecipe
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 from kullback.torch import plain, team
 from kullback.torch.errors import ClassIndexError, SettingError, SoftTargetError
@@ -25,6 +25,8 @@ team.share_threads()
 
 # Elements of logits that are widened at a time where the kernels do not take their type.
 WIDENED_ELEMENTS = 2**20
+# Targets that are looked at to guess whether some are ignored.
+SAMPLED = 2**8
 
 
 class PerRow(NamedTuple):
@@ -48,6 +50,7 @@ class Pass(NamedTuple):
         gradient: (N, C) scale × row weight × ∂loss/∂logits in the logits' dtype.
         lse: (N,) log-sum-exp of what the softmax is taken of; 0 for rows that do not count.
         prediction: (N,) int64, the class with the largest logit; −1 for rows that do not count, or without one.
+        counted: rows that count.
     """
 
     total: float
@@ -55,6 +58,7 @@ class Pass(NamedTuple):
     gradient: Tensor | None
     lse: Tensor | None
     prediction: Tensor | None
+    counted: int
 
 
 def runs(tensor: Tensor) -> bool:
@@ -129,6 +133,26 @@ def denominator(
     return summary.counted, summary.weight if kind == "weights" else float(summary.counted)
 
 
+def probably_all_count(
+    target: TargetRows,
+    class_weight: Tensor | None,
+    row_weight: Array | None,
+    settings: RowSettings,
+    kind: str,
+) -> bool:
+    """Whether rows that all count alike may be expected, so that it pays to look at the targets only once.
+
+    A pass over a million class indices takes as long as a tenth of the loss of ten classes. The answer is a guess from
+    a sample of the indices; `Pass.counted` tells whether it was right.
+    """
+    labels = target.first
+    if labels.ndim != 1 or target.second is not None or row_weight is not None or len(labels) < SAMPLED * SAMPLED:
+        return False
+    if class_weight is not None and kind == "weights":
+        return False
+    return settings.ignore_index is None or not bool((labels[:: len(labels) // SAMPLED] == settings.ignore_index).any())
+
+
 def evaluate(
     settings: RowSettings,
     logits: Tensor,
@@ -168,7 +192,7 @@ def evaluate(
     )
     if not n_classes:
         check_targets(target, n_classes, row_weight, settings, shape)
-        return Pass(0.0, per_row.losses, gradient, per_row.lse, per_row.prediction)
+        return Pass(0.0, per_row.losses, gradient, per_row.lse, per_row.prediction, 0)
     in_place = gradient is not None and gradient.data_ptr() == logits.data_ptr()
     checked = target.is_soft() and not settings.by_mass and (in_place or settings.smoothing != 0)
     signed = checked and check_soft(target, row_weight, settings, shape)
@@ -177,12 +201,12 @@ def evaluate(
         target, settings = TargetRows(smoothed), settings._replace(smoothing=0.0)
     run = _evaluate_signed if signed else _evaluate_unsigned
     try:
-        total = run(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
+        found = run(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
     except SoftTargetError:
         if checked or not check_soft(target, row_weight, settings, shape):
             raise
-        total = _evaluate_signed(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
-    return Pass(total, per_row.losses, gradient, per_row.lse, per_row.prediction)
+        found = _evaluate_signed(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
+    return Pass(found.total, per_row.losses, gradient, per_row.lse, per_row.prediction, found.counted)
 
 
 def _evaluate_unsigned(
@@ -195,13 +219,13 @@ def _evaluate_unsigned(
     per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
-) -> float:
+) -> Evaluation:
     if takes(logits.dtype):
         return _evaluate_native(settings, logits, target, class_weight, row_weight, scale, per_row, gradient, shape)
-    total = 0.0
+    total, counted = 0.0, 0
     for rows in plain.chunks(logits.shape[0], logits.shape[1], WIDENED_ELEMENTS):
         z = logits[rows].float()
-        total += _evaluate_native(
+        found = _evaluate_native(
             settings,
             z,
             plain.part(target, rows),
@@ -212,9 +236,10 @@ def _evaluate_unsigned(
             None if gradient is None else z,
             shape,
         )
+        total, counted = total + found.total, counted + found.counted
         if gradient is not None:
             gradient[rows] = z
-    return total
+    return Evaluation(total, -1, counted)
 
 
 def _evaluate_signed(
@@ -227,9 +252,9 @@ def _evaluate_signed(
     per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
-) -> float:
+) -> Evaluation:
     """Soft rows with negative entries: the loss is linear in them, so what is below 0 is a loss to subtract."""
-    total = 0.0
+    total, counted = 0.0, 0
     for rows in plain.chunks(logits.shape[0], logits.shape[1], WIDENED_ELEMENTS):
         z = logits[rows].to(accumulation_dtype(logits.dtype))
         mass = target.first[rows]
@@ -242,12 +267,12 @@ def _evaluate_signed(
             arguments = (class_weight, weight, scale, here._replace(losses=losses), into, shape)
             parts.append((_evaluate_native(settings, z, TargetRows(part), *arguments), losses, into))
         (plus, losses_plus, into_plus), (minus, losses_minus, into_minus) = parts
-        total += plus - minus
+        total, counted = total + plus.total - minus.total, counted + plus.counted
         if here.losses is not None:
             here.losses.copy_(losses_plus - losses_minus)
         if gradient is not None and into_plus is not None and into_minus is not None:
             gradient[rows] = (into_plus - into_minus).to(gradient.dtype)
-    return total
+    return Evaluation(total, -1, counted)
 
 
 def _evaluate_native(
@@ -260,7 +285,7 @@ def _evaluate_native(
     per_row: PerRow,
     gradient: Tensor | None,
     shape: Sequence[int],
-) -> float:
+) -> Evaluation:
     weight = None if class_weight is None else array_of(class_weight.double())
     recipe = SoftmaxRecipe(
         smoothing=settings.smoothing,
@@ -270,21 +295,17 @@ def _evaluate_native(
         z_loss=settings.z_loss,
     )
     try:
-        return (
-            kernels.active()
-            .softmax_evaluate(
-                recipe,
-                logits_array(logits),
-                class_targets(target),
-                row_weight=row_weight,
-                ignore_index=settings.ignore_index,
-                scale=scale,
-                per_example=None if per_row.losses is None else array_of(per_row.losses),
-                gradient=None if gradient is None else logits_array(gradient),
-                log_sum_exp=None if per_row.lse is None else array_of(per_row.lse),
-                prediction=None if per_row.prediction is None else array_of(per_row.prediction),
-            )
-            .total
+        return kernels.active().softmax_evaluate(
+            recipe,
+            logits_array(logits),
+            class_targets(target),
+            row_weight=row_weight,
+            ignore_index=settings.ignore_index,
+            scale=scale,
+            per_example=None if per_row.losses is None else array_of(per_row.losses),
+            gradient=None if gradient is None else logits_array(gradient),
+            log_sum_exp=None if per_row.lse is None else array_of(per_row.lse),
+            prediction=None if per_row.prediction is None else array_of(per_row.prediction),
         )
     except TargetError as error:
         raise target_error(error, target, logits.shape[1], row_weight, settings, shape) from None

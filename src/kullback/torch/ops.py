@@ -132,25 +132,37 @@ def _cpu_loss(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     reduction, kind, empty = reducing
     weight = native.row_weights(row_weight, checked=True)
-    scale, divisor, nothing = 1.0, 1.0, False
+
+    def evaluate(scale: float) -> native.Pass:
+        return native.evaluate(
+            settings,
+            logits,
+            target,
+            class_weight,
+            weight,
+            scale=scale,
+            with_losses=reduction == "none",
+            gradient=gradient,
+            with_statistics=with_statistics,
+            shape=shape,
+        )
+
+    scale, divisor, nothing, result = 1.0, 1.0, False, None
     if reduction == "mean":
-        counted, divisor = native.denominator(target, logits.shape[1], class_weight, weight, settings, kind, shape)
-        nothing = counted == 0 or divisor == 0
-        if nothing and empty == "error":
-            raise empty_error()
-        scale = 0.0 if nothing else 1.0 / divisor
-    result = native.evaluate(
-        settings,
-        logits,
-        target,
-        class_weight,
-        weight,
-        scale=scale,
-        with_losses=reduction == "none",
-        gradient=gradient,
-        with_statistics=with_statistics,
-        shape=shape,
-    )
+        in_place = gradient is not None and gradient.data_ptr() == logits.data_ptr()
+        if not in_place and native.probably_all_count(target, class_weight, weight, settings, kind):
+            divisor = float(len(logits))
+            scale = 1.0 / divisor
+            result = evaluate(scale)
+        if result is None or result.counted != len(logits):
+            result = None
+            counted, divisor = native.denominator(target, logits.shape[1], class_weight, weight, settings, kind, shape)
+            nothing = counted == 0 or divisor == 0
+            if nothing and empty == "error":
+                raise empty_error()
+            scale = 0.0 if nothing else 1.0 / divisor
+    if result is None:
+        result = evaluate(scale)
     if result.losses is not None:
         value = result.losses
     else:
