@@ -9,8 +9,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -166,6 +168,20 @@ void run_half(RowKernel kernel, const Job& job, const HalfRows& half, int64_t be
     }
 }
 
+Summary combined(const std::vector<Report>& reports) {
+    Report all;
+    for (const Report& r : reports) {
+        all.total += r.total;
+        all.counted += r.counted;
+        if (all.infinite_row < 0) all.infinite_row = r.infinite_row;
+        if (all.bad_row < 0) {
+            all.bad_row = r.bad_row;
+            all.bad_column = r.bad_column;
+        }
+    }
+    return {all.total, all.counted, all.infinite_row, all.bad_row, all.bad_column};
+}
+
 Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
     const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;  // while nobody can change it
     nb::gil_scoped_release unlocked;
@@ -184,17 +200,7 @@ Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows*
         }
         thread_scratch.trim();
     });
-    Report all;
-    for (const Report& r : reports) {
-        all.total += r.total;
-        all.counted += r.counted;
-        if (all.infinite_row < 0) all.infinite_row = r.infinite_row;
-        if (all.bad_row < 0) {
-            all.bad_row = r.bad_row;
-            all.bad_column = r.bad_column;
-        }
-    }
-    return {all.total, all.counted, all.infinite_row, all.bad_row, all.bad_column};
+    return combined(reports);
 }
 
 const Family& find_family(bool sigmoid, const std::string& name) {
@@ -215,6 +221,28 @@ void set_out(Job& job, const OptionalOut& out) {
     if (!out) return;
     job.out = out->data();
     job.out_stride = out->stride(0);
+}
+
+// What a loss is, into a job that knows its classes and the type of its logits.
+void set_loss(Job& job, const std::vector<double>& parameters, double smoothing, double inverse_temperature,
+              const OptionalIn& class_weight, const OptionalIn& positive_weight, const OptionalIn& shift,
+              const OptionalIn& offset, double softcap, double z_loss, bool divergence) {
+    job.parameters = parameters.data();
+    job.smoothing = smoothing;
+    job.inverse_temperature = inverse_temperature;
+    if (class_weight) {
+        job.class_weight = class_weight->data();
+        job.class_weight_sum = sum_of(job.class_weight, job.logits.type, job.classes);
+    }
+    if (positive_weight) job.positive_weight = positive_weight->data();
+    if (shift) {
+        job.shift = shift->data();
+        job.largest_shift = largest_of(job.shift, job.logits.type, job.classes);
+    }
+    if (offset) job.offset = offset->data();
+    job.softcap = softcap;
+    job.z_loss = z_loss;
+    job.divergence = divergence;
 }
 
 // operation: 0 evaluate, 1 Hessian product, 2 Hessian diagonal. Logits and result of type uint16 hold bfloat16 numbers
@@ -245,23 +273,9 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
         job.logits = {nullptr, job.classes, 1, Type::float32};
     }
     job.targets = targets_of(logits.shape(0), first, second, share, rows, row_weight, ignore_index);
-    job.parameters = parameters.data();
-    job.smoothing = smoothing;
-    job.inverse_temperature = inverse_temperature;
+    set_loss(job, parameters, smoothing, inverse_temperature, class_weight, positive_weight, shift, offset, softcap,
+             z_loss, divergence);
     job.scale = scale;
-    if (class_weight) {
-        job.class_weight = class_weight->data();
-        job.class_weight_sum = sum_of(job.class_weight, job.logits.type, job.classes);
-    }
-    if (positive_weight) job.positive_weight = positive_weight->data();
-    if (shift) {
-        job.shift = shift->data();
-        job.largest_shift = largest_of(job.shift, job.logits.type, job.classes);
-    }
-    if (offset) job.offset = offset->data();
-    job.softcap = softcap;
-    job.z_loss = z_loss;
-    job.divergence = divergence;
     job.second_order = operation != 0;
     job.in_double = family.in_double || operation != 0;
     if (direction) job.direction = matrix_of(*direction);
@@ -384,6 +398,123 @@ int64_t run_descent(const In& block_start, const In& matrix_start, const In& blo
     return level().descent(job, scratch.data());
 }
 
+// Loss and gradient, or Hessian products, of a linear model over all rows of a matrix; see linear/pass.hpp. It holds on
+// to the arrays it is made of. One call runs at a time.
+class LinearPass {
+  public:
+    LinearPass(bool sigmoid, const std::string& name, std::vector<double> parameters, double smoothing,
+               double inverse_temperature, OptionalIn class_weight, OptionalIn positive_weight, OptionalIn shift,
+               OptionalIn offset, double softcap, double z_loss, bool divergence, In matrix, bool in_double, bool ones,
+               OptionalIn centre, OptionalIn inverse, int64_t classes, OptionalIn first, OptionalIn second,
+               OptionalIn share, OptionalIn rows, OptionalIn row_weight, std::optional<int64_t> ignore_index)
+        : parameters_(std::move(parameters)),
+          held_{class_weight, positive_weight, shift, offset, centre, inverse, first, second, share, rows, row_weight},
+          matrix_(matrix),
+          rows_(int64_t(matrix.shape(0))) {
+        const Family& family = find_family(sigmoid, name);
+        job_.matrix = matrix_of(matrix_);
+        if (job_.matrix.type != Type::float32 && job_.matrix.type != Type::float64) throw nb::type_error("matrix type");
+        if (job_.matrix.column_stride != 1) throw nb::value_error("rows must be contiguous");
+        job_.columns = int64_t(matrix_.shape(1));
+        job_.ones = ones;
+        for (const OptionalIn* a : {&centre, &inverse}) {
+            if (*a) need_rows(**a, matrix_.shape(1));
+        }
+        if (centre && inverse) {
+            job_.centre = static_cast<const double*>(centre->data());
+            job_.inverse = static_cast<const double*>(inverse->data());
+        }
+        Job& loss = job_.loss;
+        loss.classes = classes;
+        loss.logits.type = in_double ? Type::float64 : Type::float32;
+        for (const OptionalIn* a : {&class_weight, &positive_weight, &shift, &offset}) {
+            if (*a && ((*a)->shape(0) != size_t(classes) || type_of_array(**a) != loss.logits.type)) {
+                throw nb::type_error("class arrays");
+            }
+        }
+        loss.targets = targets_of(matrix_.shape(0), first, second, share, rows, row_weight, ignore_index);
+        set_loss(loss, parameters_, smoothing, inverse_temperature, class_weight, positive_weight, shift, offset,
+                 softcap, z_loss, divergence);
+        evaluate_ = pick(family, loss.logits.type, 0);
+        product_ = pick(family, loss.logits.type, 1);
+        in_double_ = family.in_double;
+        kernels_ = &level().pass[in_double];
+        depth_ = job_.columns + (ones ? 1 : 0);
+    }
+
+    // weights and sums: (columns + ones, classes) in double precision, row by row.
+    Summary evaluate(const In& weights, const Out& sums) { return run(weights, nullptr, sums); }
+    Summary product(const In& weights, const In& along, const Out& sums) { return run(weights, &along, sums); }
+
+  private:
+    // Blocks depend on the shape alone: of no fewer rows than a gradient takes to be added up, and not so many that
+    // their gradients take much memory.
+    int64_t rows_per_chunk() const {
+        const int64_t numbers = depth_ * job_.loss.classes;
+        int64_t chunks = rows_ / least_rows;
+        chunks = std::min(chunks, std::min(most_chunks, chunk_numbers / numbers + 1));
+        chunks = std::min(chunks, rows_ * numbers / least_products);
+        return chunks <= 1 ? rows_ : (rows_ + chunks - 1) / chunks;
+    }
+
+    Summary run(const In& weights, const In* along, const Out& sums) {
+        const int64_t numbers = depth_ * job_.loss.classes;
+        for (const In* a : {&weights, along}) {
+            if (a && (a->size() != size_t(numbers) || type_of_array(*a) != Type::float64)) {
+                throw nb::type_error("weights");
+            }
+        }
+        if (sums.size() != size_t(numbers) || type_of_array(sums) != Type::float64) throw nb::type_error("sums");
+        const int threads = rows_ * numbers <= serial_products ? 1 : thread_count;  // while nobody can change it
+        nb::gil_scoped_release unlocked;
+        std::lock_guard<std::mutex> turn(turn_);
+        PassJob job = job_;
+        job.kernel = along ? product_ : evaluate_;
+        job.loss.second_order = along != nullptr;
+        job.loss.in_double = in_double_ || along;
+        const size_t size = size_t(kernels_->weights_size(job)) * (job.loss.logits.type == Type::float64 ? 8 : 4);
+        packed_.resize(2 * size);
+        kernels_->pack_weights(job, static_cast<const double*>(weights.data()), packed_.data());
+        job.weights = packed_.data();
+        if (along) {
+            kernels_->pack_weights(job, static_cast<const double*>(along->data()), packed_.data() + size);
+            job.along = packed_.data() + size;
+        }
+        const int64_t step = std::max<int64_t>(rows_per_chunk(), 1), chunks = (rows_ + step - 1) / step;
+        std::vector<Report> reports(static_cast<size_t>(chunks));
+        sums_.resize(size_t(chunks * numbers));
+        const size_t bytes = kernels_->scratch(job);
+        run_blocks(chunks, threads, [&](int64_t chunk) {
+            const int64_t begin = chunk * step, end = std::min(begin + step, rows_);
+            kernels_->rows(job, begin, end, thread_scratch.at_least(bytes), sums_.data() + chunk * numbers,
+                           reports[size_t(chunk)]);
+            thread_scratch.trim();
+        });
+        double* total = static_cast<double*>(sums.data());
+        for (int64_t k = 0; k < numbers; ++k) total[k] = 0;
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+            const double* part = sums_.data() + chunk * numbers;
+            for (int64_t k = 0; k < numbers; ++k) total[k] += part[k];
+        }
+        return combined(reports);
+    }
+
+    static constexpr int64_t least_rows = 512, most_chunks = 64, chunk_numbers = int64_t(1) << 21;
+    static constexpr int64_t least_products = int64_t(1) << 17, serial_products = int64_t(1) << 21;
+
+    std::vector<double> parameters_;
+    OptionalIn held_[11];
+    In matrix_;
+    int64_t rows_, depth_ = 0;
+    PassJob job_;
+    RowKernel evaluate_ = nullptr, product_ = nullptr;
+    bool in_double_ = false;
+    const PassKernels* kernels_ = nullptr;
+    std::mutex turn_;
+    std::vector<char> packed_;
+    std::vector<double> sums_;
+};
+
 void run_elementary(int which, const In& x, const Out& y) {
     level().elementary[type_of_array(x) == Type::float64](which, x.data(), y.data(), int64_t(x.shape(0)));
 }
@@ -414,6 +545,19 @@ NB_MODULE(_native, m) {
           nb::arg("matrix"), nb::arg("left"), nb::arg("right"), nb::arg("group_start"), nb::arg("member"),
           nb::arg("threshold"), nb::arg("slope"), nb::arg("x"), nb::arg("moved"), nb::arg("tolerance"),
           nb::arg("sweeps"));
+    nb::class_<LinearPass>(m, "LinearPass")
+        .def(nb::init<bool, const std::string&, std::vector<double>, double, double, OptionalIn, OptionalIn, OptionalIn,
+                      OptionalIn, double, double, bool, In, bool, bool, OptionalIn, OptionalIn, int64_t, OptionalIn,
+                      OptionalIn, OptionalIn, OptionalIn, OptionalIn, std::optional<int64_t>>(),
+             nb::arg("sigmoid"), nb::arg("name"), nb::arg("parameters"), nb::arg("smoothing"),
+             nb::arg("inverse_temperature"), nb::arg("class_weight").none(), nb::arg("positive_weight").none(),
+             nb::arg("shift").none(), nb::arg("offset").none(), nb::arg("softcap"), nb::arg("z_loss"),
+             nb::arg("divergence"), nb::arg("matrix"), nb::arg("in_double"), nb::arg("ones"), nb::arg("centre").none(),
+             nb::arg("inverse").none(), nb::arg("classes"), nb::arg("first").none(), nb::arg("second").none(),
+             nb::arg("share").none(), nb::arg("rows").none(), nb::arg("row_weight").none(),
+             nb::arg("ignore_index").none())
+        .def("evaluate", &LinearPass::evaluate, nb::arg("weights"), nb::arg("sums"))
+        .def("product", &LinearPass::product, nb::arg("weights"), nb::arg("along"), nb::arg("sums"));
     m.def("elementary", &run_elementary, nb::arg("which"), nb::arg("x"), nb::arg("y"));
     m.def("set_num_threads", [](int n) { thread_count = n < 1 ? 1 : n; }, nb::arg("n"));
     m.def("get_num_threads", [] { return thread_count; });

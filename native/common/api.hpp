@@ -103,6 +103,23 @@ struct DescentJob {
 };
 using DescentKernel = int64_t (*)(const DescentJob&, double* scratch);
 
+// A pass over the rows of a dense linear model; see linear/pass.hpp.
+struct PassJob {
+    Job loss;  // but for its logits, direction and output, which the pass has block by block
+    RowKernel kernel = nullptr;
+    Matrix matrix;
+    int64_t columns = 0;
+    bool ones = false;                                // whether a column of ones follows the others
+    const double *centre = nullptr, *inverse = nullptr;  // (columns,) to subtract, then to multiply by; null: neither
+    const void *weights = nullptr, *along = nullptr;  // as packed; `along` for Hessian products only
+};
+struct PassKernels {
+    int64_t (*weights_size)(const PassJob&);  // in numbers of the products' precision
+    void (*pack_weights)(const PassJob&, const double* weights, void* packed);
+    size_t (*scratch)(const PassJob&);
+    void (*rows)(const PassJob&, int64_t begin, int64_t end, void* scratch, double* sums, Report&);
+};
+
 // What one instruction level offers for independent labels.
 struct LabelKernels {
     const Family* families;
@@ -121,6 +138,7 @@ struct Level {
     const LabelKernels* labels;
     CsrKernel csr_product[2], csr_transposed[2];
     DescentKernel descent;
+    PassKernels pass[2];  // float32, float64
     void (*elementary[2])(int which, const void* in, void* out, int64_t n);
     void (*widen_bfloat16)(const uint16_t* from, int64_t stride, int64_t n, float* to);
     void (*narrow_bfloat16)(const float* from, int64_t n, uint16_t* to);

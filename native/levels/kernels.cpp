@@ -5,6 +5,7 @@
 // it for all levels, perhaps the one with instructions that this processor lacks.
 #include "half/bfloat16.hpp"
 #include "linear/descent.hpp"
+#include "linear/pass.hpp"
 #include "losses/hinges.hpp"
 #include "skeletons/margin.hpp"
 #include "skeletons/softmax.hpp"
@@ -71,6 +72,7 @@ const Level level = {
     {&csr_product<float>, &csr_product<double>},
     {&csr_transposed<float>, &csr_transposed<double>},
     &descent,
+    {pass_kernels<float>(), pass_kernels<double>()},
     {&elementary<float>, &elementary<double>},
     &widen_bfloat16,
     &narrow_bfloat16,

@@ -66,6 +66,38 @@ def descent(
     tolerance: float,
     sweeps: int,
 ) -> int: ...
+
+class LinearPass:
+    def __init__(
+        self,
+        sigmoid: bool,
+        name: str,
+        parameters: list[float],
+        smoothing: float,
+        inverse_temperature: float,
+        class_weight: Array | None,
+        positive_weight: Array | None,
+        shift: Array | None,
+        offset: Array | None,
+        softcap: float,
+        z_loss: float,
+        divergence: bool,
+        matrix: Array,
+        in_double: bool,
+        ones: bool,
+        centre: Array | None,
+        inverse: Array | None,
+        classes: int,
+        first: Array | None,
+        second: Array | None,
+        share: Array | None,
+        rows: Array | None,
+        row_weight: Array | None,
+        ignore_index: int | None,
+    ) -> None: ...
+    def evaluate(self, weights: Array, sums: Array) -> Summary: ...
+    def product(self, weights: Array, along: Array, sums: Array) -> Summary: ...
+
 def elementary(which: int, x: Array, y: Array) -> None: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

@@ -496,25 +496,9 @@ def _run(
     log_sums = _per_row("log_sum_exp", log_sum_exp, n, dtype)
     predicted = _per_row("prediction", prediction, n, np.dtype(np.int64))
     form = _form(targets, ignore_index)
-    is_sigmoid = isinstance(recipe, SigmoidRecipe)
-    positive_weight = recipe.positive_weight if isinstance(recipe, SigmoidRecipe) else None
-    if recipe.family not in _families(is_sigmoid):
-        raise InputError(f"the C++ kernels have no {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
-    shift = offset = None
-    softcap = z_loss = 0.0
-    if isinstance(recipe, SoftmaxRecipe):
-        shift = _weights(recipe.shift, n_classes, dtype, "shift")
-        offset = _weights(recipe.offset, n_classes, dtype, "offset")
-        softcap, z_loss = recipe.softcap or 0.0, recipe.z_loss
-    total, counted, infinite_row, row, column = _native.family(
-        is_sigmoid,
-        operation,
-        recipe.family,
-        list(recipe.parameters),
-        recipe.smoothing,
-        1.0 / recipe.temperature,
-        _weights(recipe.class_weight, n_classes, dtype, "class_weight"),
-        _weights(positive_weight, n_classes, dtype, "positive_weight"),
+    settings = _settings(recipe, n_classes, dtype)
+    arguments: tuple[Any, ...] = (
+        *settings.weights,
         source,
         *form[:4],
         _row_weight(row_weight, n),
@@ -523,21 +507,101 @@ def _run(
         direction,
         losses,
         target,
-        shift,
-        offset,
-        softcap,
-        z_loss,
-        isinstance(recipe, SoftmaxRecipe) and recipe.divergence,
+        *settings.extras,
         log_sums,
         predicted,
     )
+    named = settings.named
+    total, counted, infinite_row, row, column = _native.family(settings.is_sigmoid, operation, *named, *arguments)
     _raise_bad_target(targets, row, column, n_classes, row_weight, ignore_index)
     if out is not None and target is not out:
         out[...] = target
     for result, wanted in ((losses, per_example), (log_sums, log_sum_exp), (predicted, prediction)):
         if wanted is not None and result is not wanted:
             wanted[...] = result
-    return Evaluation(total, infinite_row, -1 if is_sigmoid else counted)
+    return Evaluation(total, infinite_row, -1 if settings.is_sigmoid else counted)
+
+
+class _Settings(NamedTuple):
+    """A recipe as the native module takes it, in three groups of arguments."""
+
+    is_sigmoid: bool
+    named: tuple[str, list[float], float, float]  # family, parameters, smoothing and 1 / temperature
+    weights: tuple[Any, ...]  # of the classes, and of positive labels
+    extras: tuple[Any, ...]  # shift, offset, softcap, z-loss and divergence
+
+
+def _settings(recipe: SoftmaxRecipe | SigmoidRecipe, n_classes: int, dtype: np.dtype[Any]) -> _Settings:
+    is_sigmoid = isinstance(recipe, SigmoidRecipe)
+    if recipe.family not in _families(is_sigmoid):
+        raise InputError(f"the C++ kernels have no {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
+    positive_weight = shift = offset = None
+    softcap, z_loss, divergence = 0.0, 0.0, False
+    if isinstance(recipe, SigmoidRecipe):
+        positive_weight = _weights(recipe.positive_weight, n_classes, dtype, "positive_weight")
+    else:
+        shift = _weights(recipe.shift, n_classes, dtype, "shift")
+        offset = _weights(recipe.offset, n_classes, dtype, "offset")
+        softcap, z_loss, divergence = recipe.softcap or 0.0, recipe.z_loss, recipe.divergence
+    class_weight = _weights(recipe.class_weight, n_classes, dtype, "class_weight")
+    return _Settings(
+        is_sigmoid,
+        (recipe.family, list(recipe.parameters), recipe.smoothing, 1.0 / recipe.temperature),
+        (class_weight, positive_weight),
+        (shift, offset, softcap, z_loss, divergence),
+    )
+
+
+def linear_pass(
+    recipe: SoftmaxRecipe | SigmoidRecipe,
+    matrix: Array,
+    targets: ClassTargets | LabelRows,
+    n_outputs: int,
+    *,
+    row_weight: Array | None,
+    ignore_index: int | None,
+    dtype: Any,
+    ones: bool,
+    centre: Array | None = None,
+    inverse: Array | None = None,
+) -> _native.LinearPass:
+    """Passes over all rows of a linear model: its loss and gradient, and Hessian products, in one call each.
+
+    Args:
+        recipe: of the loss.
+        matrix: (N, d) float32 or float64, each row contiguous.
+        targets: of N rows, checked already.
+        n_outputs: C.
+        row_weight: (N,) or None for all ones.
+        ignore_index: the class of rows that do not count, or None.
+        dtype: float32 or float64, of the products.
+        ones: whether a column of ones follows the others, for the intercept.
+        centre: (d,) float64 that is taken from every row before it is multiplied, or None.
+        inverse: (d,) float64 that it is multiplied by then.
+
+    Returns:
+        An object whose ``evaluate(weights, sums)`` writes the gradient of the summed loss in the weights to `sums`,
+        both (d + ones, C) float64, and returns the loss first and the first row whose loss is infinite (or −1) third;
+        ``product(weights, along, sums)`` writes the Hessian times `along`.
+    """
+    dtype = np.dtype(dtype)
+    settings = _settings(recipe, n_outputs, dtype)
+    form = _form(targets, ignore_index)
+    arguments: tuple[Any, ...] = (
+        *settings.named,
+        *settings.weights,
+        *settings.extras,
+        _aligned(matrix),
+        dtype == np.float64,
+        ones,
+        centre,
+        inverse,
+        n_outputs,
+        *form[:4],
+        _row_weight(row_weight, len(targets)),
+        form.ignore_index,
+    )
+    return _native.LinearPass(settings.is_sigmoid, *arguments)
 
 
 def _probabilities(is_sigmoid: bool, logits: Array, temperature: float, log: bool, out: Array) -> None:

@@ -222,6 +222,9 @@ class StandardisedDesign:
         dtype: of the standardised rows.
         keep: standardise once and keep the result.
         with_ones: keep a column of ones behind the others; only with `keep`.
+
+    Attributes:
+        kept: the standardised rows, the ones behind them if there are any, or None.
     """
 
     standardised = True
@@ -238,34 +241,33 @@ class StandardisedDesign:
         self.shape = source.shape
         self.dtype = np.dtype(dtype)
         self.with_ones = with_ones and keep
-        self._source = source
-        self._scaling = scaling
+        self.source, self.scaling = source, scaling
         self._inverse = 1.0 / scaling.scale
-        self._kept: Array | None = None
+        self.kept: Array | None = None
         if keep:
             rows = np.empty((self.shape[0], self.shape[1] + self.with_ones), dtype=self.dtype)
             if self.with_ones:
                 rows[:, -1] = 1
             for which in source.blocks(self.shape[1]):
                 rows[which, : self.shape[1]] = self.take(which)
-            self._kept = rows
+            self.kept = rows
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges whose data and logits together take about `BLOCK_BYTES`."""
         # What is made block by block passes through memory of its own, so blocks are smaller.
-        smaller = 4 if self._kept is None else 1
+        smaller = 4 if self.kept is None else 1
         return row_blocks(self.shape[0], smaller * self.dtype.itemsize * (self.shape[1] + n_outputs))
 
     def rows(self, which: slice) -> DenseRows:
         """The standardised rows of one block."""
-        return DenseRows(self.take(which) if self._kept is None else self._kept[which])
+        return DenseRows(self.take(which) if self.kept is None else self.kept[which])
 
     def take(self, which: Any) -> Array:
         """Standardised rows (n, d) by slice or index array."""
-        if self._kept is not None:
-            kept: Array = self._kept[which, : self.shape[1]]
+        if self.kept is not None:
+            kept: Array = self.kept[which, : self.shape[1]]
             return kept
-        centred = self._source.take(which) - self._scaling.centre
+        centred = self.source.take(which) - self.scaling.centre
         standardised = np.empty(centred.shape, self.dtype)
         np.multiply(centred, self._inverse, out=standardised, casting="same_kind")
         return standardised

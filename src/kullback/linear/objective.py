@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.linear.dense_pass import dense_pass
 from kullback.linear.design import Design, Rows
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import Point
 from kullback.losses import Loss
-from kullback.losses.base import Batch
+from kullback.losses.base import Batch, warn_infinite
 from kullback.targets import Targets
 
 Array = NDArray[Any]
@@ -75,21 +77,33 @@ class LinearObjective:
     scaling: ColumnScaling
     run: Callable[..., Iterator[Any]] = map
     passes: int = field(default=0, init=False)
-    _blocks: list[Block] = field(init=False, repr=False)
     _buffers: SimpleQueue[Array] = field(init=False, repr=False)
-    _ones: Array = field(init=False, repr=False)
     _ridge: Vector = field(init=False, repr=False)
+    _pass: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._ridge = (self.penalty / self.scaling.scale**2)[:, None]
+        self._buffers = SimpleQueue()
+        self._pass = dense_pass(
+            self.design,
+            self.loss,
+            self.targets,
+            self.sample_weight,
+            self.n_outputs,
+            fit_intercept=self.fit_intercept,
+        )
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
         weight = self.sample_weight
-        self._blocks = [
+        return [
             self._block(rows, self.targets[rows], None if weight is None else weight[rows])
             for rows in self.design.blocks(self.n_outputs)
         ]
-        self._ridge = (self.penalty / self.scaling.scale**2)[:, None]
-        longest = max(block.rows.stop - block.rows.start for block in self._blocks)
-        self._buffers = SimpleQueue()
-        self._ones = np.ones(longest, dtype=self.design.dtype)
+
+    @cached_property
+    def _ones(self) -> Array:
+        return np.ones(max(block.rows.stop - block.rows.start for block in self._blocks), dtype=self.design.dtype)
 
     def _block(self, rows: slice, targets: Targets, weight: Vector | None) -> Block:
         n_rows = rows.stop - rows.start
@@ -118,6 +132,13 @@ class LinearObjective:
 
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters, in one pass over the data."""
+        if self._pass is not None:
+            loss, pulled = self._one_call(parameters)
+            weights, _ = self.split(parameters)
+            bend = self._ridge * weights
+            objective = loss + 0.5 * float(np.vdot(weights, bend))
+            pulled[: bend.size] += bend.ravel()
+            return Point(objective, loss, pulled)
         multiplied = self._multiplied(parameters)
 
         def one(block: Block) -> BlockSum:
@@ -136,6 +157,11 @@ class LinearObjective:
 
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
+        if self._pass is not None:
+            _, product = self._one_call(parameters, direction)
+            straight, _ = self.split(direction)
+            product[: straight.size] += (self._ridge * straight).ravel()
+            return product
         multiplied, multiplied_along = self._multiplied(parameters), self._multiplied(direction)
 
         def one(block: Block) -> BlockSum:
@@ -151,6 +177,32 @@ class LinearObjective:
         _, pull, pull_intercept = self._sum(one)
         along, _ = self.split(direction)
         return self._to_parameters(pull, pull_intercept, self._ridge * along)
+
+    def _one_call(self, parameters: Vector, direction: Vector | None = None) -> tuple[float, Vector]:
+        """The mean loss and its gradient (P,), or its Hessian times a direction, without the penalty's share."""
+        self.passes += 1
+        sums = np.empty((self.size // self.n_outputs, self.n_outputs))
+        if direction is None:
+            total, _, infinite_row, _, _ = self._pass.evaluate(self._stacked(parameters), sums)
+        else:
+            total, _, infinite_row, _, _ = self._pass.product(self._stacked(parameters), self._stacked(direction), sums)
+        if infinite_row >= 0:
+            warn_infinite(infinite_row, stacklevel=5)
+        if not self.design.standardised:
+            if self.fit_intercept:
+                sums[:-1] -= np.outer(self.scaling.centre, sums[-1])
+                sums[:-1] /= self.scaling.scale[:, None]
+            else:
+                sums /= self.scaling.scale[:, None]
+        sums /= self.total_weight
+        return total / self.total_weight, sums.ravel()
+
+    def _stacked(self, parameters: Vector) -> Vector:
+        """The weights of the design's columns (d, C), with the intercepts below them if there are any."""
+        if self.design.standardised:
+            return parameters
+        weights, intercept = self.scaling.to_raw(*self.split(parameters))
+        return np.concatenate([weights, intercept[None]]) if self.fit_intercept else weights
 
     def over_logits(self, parameters: Vector, function: Callable[[Array, Block], Array]) -> Array:
         """Σ over blocks of `function` of the block's logits (n, C), in one pass over the data."""

@@ -316,12 +316,7 @@ class Loss(ABC):
             gradient=gradient,
         )
         if evaluation.infinite_row >= 0:
-            warnings.warn(
-                f"row {evaluation.infinite_row}: the loss is +inf, because an infinite logit leaves no probability "
-                "for a class that holds target mass",
-                InfiniteLossWarning,
-                stacklevel=3,
-            )
+            warn_infinite(evaluation.infinite_row, stacklevel=4)
         return evaluation.total
 
     # ------------------------------------------------------------ sums
@@ -398,6 +393,16 @@ class Batch:
     def value(self, total: float) -> float:
         """The reduced value of a summed loss."""
         return empty_value(self._empty) if self._nothing else total / self.divisor
+
+
+def warn_infinite(row: int, *, stacklevel: int) -> None:
+    """Say which row has an infinite loss, and why."""
+    warnings.warn(
+        f"row {row}: the loss is +inf, because an infinite logit leaves no probability "
+        "for a class that holds target mass",
+        InfiniteLossWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _output(logits: Array, out: Array | None) -> Array:

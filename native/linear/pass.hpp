@@ -1,0 +1,267 @@
+// One pass over the rows of a dense linear model: logits X·W, the loss's gradient in them, and Xᵀ times that.
+//
+// BLAS copies a matrix into an order of its own before it multiplies, which pays when each number is used hundreds of
+// times. Here each is used twice per class: with few classes the copy takes longer than the products. So a block of
+// rows that fits the cache is brought into one form (the products' precision, perhaps standardised, a one behind the
+// columns for the intercept, zeros up to whole vectors), and everything is done with it before the next block is read.
+#pragma once
+
+#include "common/api.hpp"
+#include "simd/convert.hpp"
+#include "simd/vector.hpp"
+
+namespace kullback {
+namespace KULLBACK_LEVEL {
+
+// Bytes of a block of rows, small enough to stay in the second level of cache between the two products.
+constexpr int64_t pass_block_bytes = 1 << 18;
+constexpr int64_t pass_least_rows = 48, pass_most_rows = 288;
+// Rows whose gradients are summed in the products' precision before they are added to the sums in double.
+constexpr int64_t pass_flush_rows = 256;
+// Columns whose weights are read again and again before those of the next ones.
+constexpr int64_t pass_part = 256;
+// Sums that a product keeps in registers at a time.
+constexpr int pass_sums = KULLBACK_VECTOR_BYTES == 64 ? 24 : 12;
+
+template <class T>
+int64_t whole_vectors(int64_t n) {
+    return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
+}
+
+template <class T>
+struct PassShape {
+    int64_t depth, padded, classes, wide, block;
+    explicit PassShape(const PassJob& job)
+        : depth(job.columns + (job.ones ? 1 : 0)),
+          padded(whole_vectors<T>(depth)),
+          classes(job.loss.classes),
+          wide(whole_vectors<T>(classes)) {
+        block = pass_block_bytes / (padded * int64_t(sizeof(T)));
+        block = block < pass_least_rows ? pass_least_rows : block > pass_most_rows ? pass_most_rows : block;
+        block = block / pass_least_rows * pass_least_rows;
+    }
+    int64_t packed_weights() const { return depth * wide; }
+};
+
+// Numbers of T that the weights take as the products read them.
+template <class T>
+int64_t pass_weights_size(const PassJob& job) {
+    return PassShape<T>(job).packed_weights();
+}
+
+// Weights (depth, classes) in the products' precision, with zeros up to whole vectors of classes.
+template <class T>
+void pass_pack_weights(const PassJob& job, const double* weights, void* packed) {
+    const PassShape<T> shape(job);
+    T* to = static_cast<T*>(packed);
+    for (int64_t k = 0; k < shape.depth; ++k, to += shape.wide, weights += shape.classes) {
+        for (int64_t c = 0; c < shape.wide; ++c) to[c] = c < shape.classes ? T(weights[c]) : T(0);
+    }
+}
+
+template <class T>
+size_t pass_scratch(const PassJob& job) {
+    const PassShape<T> shape(job);
+    const int64_t numbers =
+        shape.block * shape.padded + 2 * (shape.block * shape.classes + shape.wide) + shape.classes * shape.padded;
+    return size_t(numbers) * sizeof(T) + scratch_bytes(job.loss, shape.block) + 4096;
+}
+
+// Rows [begin, end) of the matrix in the form that the products read.
+template <class T, class S>
+void pass_pack_rows(const PassJob& job, const PassShape<T>& shape, int64_t begin, int64_t end, T* to) {
+    const S* from = static_cast<const S*>(job.matrix.data) + begin * job.matrix.row_stride;
+    const int64_t columns = job.columns;
+    for (int64_t i = begin; i < end; ++i, from += job.matrix.row_stride, to += shape.padded) {
+        if (job.centre) {
+            for (int64_t k = 0; k < columns; ++k) to[k] = T((double(from[k]) - job.centre[k]) * job.inverse[k]);
+        } else {
+            for (int64_t k = 0; k < columns; ++k) to[k] = T(from[k]);
+        }
+        for (int64_t k = columns; k < shape.padded; ++k) to[k] = k < shape.depth ? T(1) : T(0);
+    }
+}
+
+// Where the rows lie that come next, to ask for them while others are multiplied; null for none.
+struct PassAhead {
+    const char* data;
+    int64_t row_bytes;
+};
+
+// What `depth` columns add to the logits of R rows, for V vectors of classes. Each vector is stored whole, over the
+// start of the next row where the classes end inside it: what it adds there is zero, or is replaced afterwards.
+template <int R, int V, class T>
+KULLBACK_INLINE void pass_forward_tile(const T* rows, int64_t padded, const T* weights, int64_t wide, int64_t depth,
+                                       T* out, int64_t stride, bool first, PassAhead ahead) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    Vector<T> sum[R][V];
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) sum[r][v] = Vector<T>{};
+    }
+    for (int64_t begin = 0; begin < depth; begin += line) {
+        if (ahead.data) {
+            for (int r = 0; r < R; ++r) prefetch(ahead.data + r * ahead.row_bytes + begin * int64_t(sizeof(T)));
+        }
+        const int64_t end = begin + line < depth ? begin + line : depth;
+        for (int64_t k = begin; k < end; ++k, weights += wide) {
+            Vector<T> weight[V];
+            for (int v = 0; v < V; ++v) weight[v] = load<Vector<T>>(weights + v * lanes<T>);
+            for (int r = 0; r < R; ++r) {
+                for (int v = 0; v < V; ++v) sum[r][v] += rows[r * padded + k] * weight[v];
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) {
+            T* to = out + r * stride + v * lanes<T>;
+            store<Vector<T>>(to, first ? sum[r][v] : load<Vector<T>>(to) + sum[r][v]);
+        }
+    }
+}
+
+template <int V, class T>
+KULLBACK_INLINE void pass_forward_strip(const PassShape<T>& shape, const T* rows, int64_t count, const T* weights,
+                                        int64_t depth, T* out, bool first, PassAhead ahead) {
+    constexpr int R = pass_sums / V;
+    const auto tile = [&](int64_t i, auto size) KULLBACK_LAMBDA {
+        const PassAhead here = {ahead.data ? ahead.data + i * ahead.row_bytes : nullptr, ahead.row_bytes};
+        pass_forward_tile<decltype(size)::value, V>(rows + i * shape.padded, shape.padded, weights, shape.wide, depth,
+                                                    out + i * shape.classes, shape.classes, first, here);
+    };
+    int64_t i = 0;
+    for (; i + R <= count; i += R) tile(i, std::integral_constant<int, R>{});
+    for (; i < count; ++i) tile(i, std::integral_constant<int, 1>{});
+}
+
+// out (count, classes) = rows · weights, some columns at a time, so that their weights stay in the nearest cache and
+// rounding grows with the columns of a part and the number of parts. Classes are taken in strips of one to three
+// vectors; the last strip, whose vectors reach over the end of a row, comes first.
+template <class T>
+void pass_forward(const PassShape<T>& shape, const T* rows, int64_t count, const T* weights, T* out, PassAhead ahead) {
+    for (int64_t begin = 0; begin < shape.depth; begin += pass_part) {
+        const int64_t depth = begin + pass_part < shape.depth ? pass_part : shape.depth - begin;
+        PassAhead next = {ahead.data ? ahead.data + begin * int64_t(sizeof(T)) : nullptr, ahead.row_bytes};
+        for (int64_t v = shape.wide / lanes<T>; v > 0; next.data = nullptr) {
+            const int64_t size = v == 1 ? 1 : v == 2 || v == 4 ? 2 : 3;
+            v -= size;
+            const T* from = weights + begin * shape.wide + v * lanes<T>;
+            T* to = out + v * lanes<T>;
+            const bool first = begin == 0;
+            switch (size) {
+                case 1: pass_forward_strip<1>(shape, rows + begin, count, from, depth, to, first, next); break;
+                case 2: pass_forward_strip<2>(shape, rows + begin, count, from, depth, to, first, next); break;
+                default: pass_forward_strip<3>(shape, rows + begin, count, from, depth, to, first, next);
+            }
+        }
+    }
+}
+
+// sums[c][…] += Σ_i pulls[i][c] · rows[i][…] for K vectors of columns and C classes.
+template <int K, int C, class T>
+KULLBACK_INLINE void pass_backward_tile(const T* rows, int64_t count, int64_t padded, const T* pulls, int64_t stride,
+                                        T* sums) {
+    Vector<T> sum[C][K];
+    for (int c = 0; c < C; ++c) {
+        for (int k = 0; k < K; ++k) sum[c][k] = load<Vector<T>>(sums + c * padded + k * lanes<T>);
+    }
+    for (int64_t i = 0; i < count; ++i, rows += padded, pulls += stride) {
+        Vector<T> row[K];
+        for (int k = 0; k < K; ++k) row[k] = load<Vector<T>>(rows + k * lanes<T>);
+        for (int c = 0; c < C; ++c) {
+            for (int k = 0; k < K; ++k) sum[c][k] += pulls[c] * row[k];
+        }
+    }
+    for (int c = 0; c < C; ++c) {
+        for (int k = 0; k < K; ++k) store<Vector<T>>(sums + c * padded + k * lanes<T>, sum[c][k]);
+    }
+}
+
+template <int C, class T>
+KULLBACK_INLINE void pass_backward_strip(const T* rows, int64_t count, int64_t padded, const T* pulls, int64_t stride,
+                                         T* sums) {
+    int64_t k = 0;
+    for (; k + 2 * lanes<T> <= padded; k += 2 * lanes<T>) {
+        pass_backward_tile<2, C>(rows + k, count, padded, pulls, stride, sums + k);
+    }
+    if (k < padded) pass_backward_tile<1, C>(rows + k, count, padded, pulls, stride, sums + k);
+}
+
+// sums (classes, padded) += pullsᵀ · rows, some classes at a time.
+template <class T>
+void pass_backward(const PassShape<T>& shape, const T* rows, int64_t count, const T* pulls, T* sums) {
+    constexpr int most = 6;
+    const int64_t strips = (shape.classes + most - 1) / most;
+    int64_t c = 0;
+    for (int64_t s = 0; s < strips; ++s) {
+        const int64_t size = (shape.classes - c) / (strips - s);
+        const T* from = pulls + c;
+        T* to = sums + c * shape.padded;
+        switch (size) {
+            case 1: pass_backward_strip<1>(rows, count, shape.padded, from, shape.classes, to); break;
+            case 2: pass_backward_strip<2>(rows, count, shape.padded, from, shape.classes, to); break;
+            case 3: pass_backward_strip<3>(rows, count, shape.padded, from, shape.classes, to); break;
+            case 4: pass_backward_strip<4>(rows, count, shape.padded, from, shape.classes, to); break;
+            case 5: pass_backward_strip<5>(rows, count, shape.padded, from, shape.classes, to); break;
+            default: pass_backward_strip<6>(rows, count, shape.padded, from, shape.classes, to);
+        }
+        c += size;
+    }
+}
+
+// Rows [begin, end): their loss goes into the report, and the gradient (depth, classes) of its sum to `sums`.
+template <class T>
+void pass_rows(const PassJob& job, int64_t begin, int64_t end, void* memory, double* sums, Report& report) {
+    const PassShape<T> shape(job);
+    Scratch scratch(memory);
+    T* rows = scratch.take<T>(shape.block * shape.padded);
+    T* logits = scratch.take<T>(shape.block * shape.classes + shape.wide);
+    T* moved = scratch.take<T>(shape.block * shape.classes + shape.wide);
+    T* partial = scratch.take<T>(shape.classes * shape.padded);
+    for (int64_t i = 0; i < shape.depth * shape.classes; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < shape.classes * shape.padded; ++i) partial[i] = 0;
+    int64_t held = 0;
+    for (int64_t from = begin; from < end; from += shape.block) {
+        const int64_t to = from + shape.block < end ? from + shape.block : end, count = to - from;
+        if (job.matrix.type == Type::float32) {
+            pass_pack_rows<T, float>(job, shape, from, to, rows);
+        } else {
+            pass_pack_rows<T, double>(job, shape, from, to, rows);
+        }
+        const int64_t row_bytes = job.matrix.row_stride * (job.matrix.type == Type::float32 ? 4 : 8);
+        const char* next = to < end ? static_cast<const char*>(job.matrix.data) + to * row_bytes : nullptr;
+        pass_forward(shape, rows, count, static_cast<const T*>(job.weights), logits, {next, row_bytes});
+        Job loss = job.loss;
+        loss.logits = {logits - from * shape.classes, shape.classes, 1, type_of<T>};  // kernels count from the first row
+        if (job.along) {
+            pass_forward(shape, rows, count, static_cast<const T*>(job.along), moved, {nullptr, 0});
+            loss.direction = {moved - from * shape.classes, shape.classes, 1, type_of<T>};
+        }
+        loss.out = logits - from * shape.classes;
+        loss.out_stride = shape.classes;
+        Report here;
+        job.kernel(loss, from, to, scratch.rest(), here);
+        report.total += here.total;
+        if (report.infinite_row < 0) report.infinite_row = here.infinite_row;
+        if (report.bad_row < 0) {
+            report.bad_row = here.bad_row;
+            report.bad_column = here.bad_column;
+        }
+        pass_backward(shape, rows, count, logits, partial);
+        held += count;
+        if (held < pass_flush_rows && to < end) continue;
+        held = 0;
+        for (int64_t c = 0; c < shape.classes; ++c) {
+            T* one = partial + c * shape.padded;
+            for (int64_t k = 0; k < shape.depth; ++k) sums[k * shape.classes + c] += double(one[k]);
+            for (int64_t k = 0; k < shape.padded; ++k) one[k] = 0;
+        }
+    }
+}
+
+template <class T>
+constexpr PassKernels pass_kernels() {
+    return {&pass_weights_size<T>, &pass_pack_weights<T>, &pass_scratch<T>, &pass_rows<T>};
+}
+
+}  // namespace KULLBACK_LEVEL
+}  // namespace kullback
