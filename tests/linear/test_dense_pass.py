@@ -81,7 +81,7 @@ def test_losses_targets_and_weights(loss, form, fit_intercept):
 
 def test_independent_labels_and_rows_apart():
     whole = rng.normal(size=(400, 20))
-    X = whole[:, :9]  # contiguous rows with a gap between them are copied as a whole, which the design does
+    X = whole[:, :9]  # contiguous rows with a gap between them
     targets = LabelRows((rng.random((400, 6)) < 0.3).astype(np.float64))
     loss = BinaryCrossEntropy(positive_weight=(1.0, 2.0, 3.0, 1.0, 1.0, 0.5))
     same(*objectives(X, loss, targets, 6, dtype=np.float64, kind="raw"), np.float64)

@@ -58,8 +58,9 @@ def dense_pass(
         how.update(centre=design.scaling.centre, inverse=1.0 / design.scaling.scale)
     else:
         return None
-    if not matrix.flags.c_contiguous:
-        return None
+    apart, step = matrix.strides
+    if step != matrix.itemsize or apart <= 0 or apart % matrix.itemsize:
+        return None  # its rows are not contiguous
     from kullback.kernels import cpu
 
     return cpu.linear_pass(
