@@ -64,7 +64,7 @@ class SparseObjective:
     """
 
     def __init__(self, smooth: LinearObjective, penalty: Penalty) -> None:
-        self.smooth = smooth
+        self.smooth = smooth.by_blocks()
         self.penalty = penalty
         two = smooth.loss.target_form == "classes" and smooth.n_outputs == 2
         self.spread: Array | None = np.array([[-0.5, 0.5]]) if two else None
