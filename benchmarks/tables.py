@@ -204,6 +204,17 @@ def _to_gap(runs: list[dict[str, float]], gap: float) -> float | None:
     return min((run["seconds"] for run in runs if run["gap"] <= gap), default=None)
 
 
+def dense_pass() -> str:
+    content = load("dense_pass")
+    rows = []
+    for result in content["results"]:
+        (n, d, c), ms = result["sizes"], result["milliseconds"]
+        others = [f"{ms[name]:.2f} ({ms[name] / ms['one_call']:.1f}×)" for name in ("by_blocks", "blas_and_loss")]
+        rows.append([f"{n} × {d}, {c} classes", f"{ms['one_call']:.2f}", *others])
+    head = ["random float32 data", "one call, ms", "block by block, ms", "BLAS products and the loss alone, ms"]
+    return f"One thread (`benchmarks/dense_pass.py`; {where(content)}):\n\n{table(head, rows)}"
+
+
 def scaling() -> str:
     content = load("scaling")
     head = ["rows", "s", "s per million rows", "passes", "data, MB", "memory beside it, MB"]
@@ -280,6 +291,7 @@ def main() -> int:
     for path, name, inside in (
         (README, "results", f"{losses()}\n{fits()}"),
         (LINEAR, "linear", linear()),
+        (LINEAR, "pass", dense_pass()),
         (LINEAR, "scaling", scaling()),
         (PATH, "path", paths()),
         (TORCH, "results", torch_cpu()),
