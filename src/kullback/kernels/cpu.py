@@ -593,7 +593,7 @@ def linear_pass(
         *settings.extras,
         _aligned(matrix),
         dtype == np.float64,
-        ones,
+        bool(ones),
         centre,
         inverse,
         n_outputs,
