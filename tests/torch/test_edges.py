@@ -489,3 +489,18 @@ def test_a_mean_over_many_examples_of_which_few_or_none_are_ignored(ignored):
     target[69_999] = 3
     with pytest.raises(IndexError, match=r"target\[69999\]"):
         kt.cross_entropy(found, target)
+
+
+def test_a_wrong_guess_is_not_made_at_every_step(monkeypatch):
+    passes = []
+    run = native.evaluate
+    monkeypatch.setattr(native, "evaluate", lambda *args, **keywords: passes.append(1) or run(*args, **keywords))
+    monkeypatch.setattr(native, "_wary", 0)
+    logits, target = torch.randn(70_000, 2), torch.zeros(70_000, dtype=torch.int64)
+    for _ in range(3):
+        kt.cross_entropy(logits, target)
+    assert len(passes) == 3
+    target[1] = -100
+    for _ in range(native.WARY_BATCHES + 1):
+        kt.cross_entropy(logits, target)
+    assert len(passes) == 3 + native.WARY_BATCHES + 2

@@ -27,6 +27,9 @@ team.share_threads()
 WIDENED_ELEMENTS = 2**20
 # Targets that are looked at to guess whether some are ignored.
 SAMPLED = 2**8
+# Batches whose targets are counted after a wrong guess, before the next one.
+WARY_BATCHES = 2**6
+_wary = 0
 
 
 class PerRow(NamedTuple):
@@ -143,14 +146,24 @@ def probably_all_count(
     """Whether rows that all count alike may be expected, so that it pays to look at the targets only once.
 
     A pass over a million class indices takes as long as a tenth of the loss of ten classes. The answer is a guess from
-    a sample of the indices; `Pass.counted` tells whether it was right.
+    a sample of the indices; `Pass.counted` tells whether it was right, and if not, `guessed_wrong` has to hear of it.
     """
+    global _wary
     labels = target.first
     if labels.ndim != 1 or target.second is not None or row_weight is not None or len(labels) < SAMPLED * SAMPLED:
         return False
     if class_weight is not None and kind == "weights":
         return False
+    if _wary:
+        _wary -= 1
+        return False
     return settings.ignore_index is None or not bool((labels[:: len(labels) // SAMPLED] == settings.ignore_index).any())
+
+
+def guessed_wrong() -> None:
+    """A guess of `probably_all_count` cost a second pass: the next batches may be like this one."""
+    global _wary
+    _wary = WARY_BATCHES
 
 
 def evaluate(

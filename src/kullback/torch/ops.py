@@ -154,8 +154,10 @@ def _cpu_loss(
             divisor = float(len(logits))
             scale = 1.0 / divisor
             result = evaluate(scale)
-        if result is None or result.counted != len(logits):
-            result = None
+            if result.counted != len(logits):
+                native.guessed_wrong()
+                result = None
+        if result is None:
             counted, divisor = native.denominator(target, logits.shape[1], class_weight, weight, settings, kind, shape)
             nothing = counted == 0 or divisor == 0
             if nothing and empty == "error":
