@@ -32,8 +32,9 @@ TESTS = {
         "tests/conformance/test_backends.py",
         "tests/conformance/test_semantics.py",
         "tests/conformance/test_exact.py",
+        "tests/linear/test_dense_pass.py",
     ],
-    "thread": ["tests/kernels/test_threads.py"],
+    "thread": ["tests/kernels/test_threads.py", "tests/linear/test_dense_pass.py"],
 }
 
 # Each must be reported, or the sanitizer is not at work: a write past an array's end, through the one function that
