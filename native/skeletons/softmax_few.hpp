@@ -44,17 +44,11 @@ KULLBACK_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t classe
     }
 }
 
-// How many groups before their use rows are asked for.
-template <class T>
-KULLBACK_INLINE int groups_ahead(int classes) {
-    constexpr int bytes = 2048;
-    return 1 + bytes / (lanes<T> * classes * int(sizeof(T)));
-}
-
 // How many vectors are kept between the stages below: 8 KiB of logits at most, so that they stay in the nearest cache.
 template <class T>
 constexpr int kept_vectors = 256;
 constexpr int most_groups = 32;
+constexpr int bytes_ahead = 2048;
 
 // What the first stage finds for a group of as many rows as there are lanes, each number a lane per row.
 template <class T>
@@ -105,36 +99,57 @@ KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int classes)
 // also the sums that smoothing needs.
 enum class Extent { plain, scaled, spread };
 
-// Several groups of rows on their way through the stages.
-template <class T>
-struct FewRows {
+// Stage 1: columns of logits to lifted exp relative to each row's largest, in place, and their sums.
+template <class T, int C, Extent E, bool Squares>
+KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class, T factor, Vector<T>* e,
+                               Group<T>& group) {
+    constexpr T unlift = Constants<T>::unlift;
     using V = Vector<T>;
-    const T* z;  // logits
-    T* g;        // their gradient, or null
-    int64_t stride, g_stride;
-    const int32_t* y;
-    int count, classes;
-    const T *weight, *shift;  // (C,), or null
-    T factor;                 // of the logits
-    const Transform<T>* transform;
-    bool predict;  // whether anyone wants to know the largest logit's class
-    V *columns, *slopes;
-    Group<T>* groups;
-};
-
-// Stage 1: columns of logits to lifted exp relative to each row's largest, and their sums. Stage 3: lifted exp to
-// gradient; where a factor is `tiny`, which means subnormal, and so coarse, the lift is taken back first. Both are the
-// same for all losses, and so compiled once, in softmax_few.cpp.
-template <class T>
-struct FewStages {
-    void (*sum)(const FewRows<T>&);
-    void (*spread)(const FewRows<T>&, bool tiny);
-};
-
-// The stages for a number of classes, or for any number with 0. With a number, columns stay in registers, so nothing
-// may be done to them on the way: no transform, no prediction; and rows follow each other without gaps.
-template <class T>
-FewStages<T> few_stages(int64_t classes, Extent extent, bool squares);
+    const int classes = C > 0 ? C : dynamic_classes;
+    V top = e[0];
+    each_class<C>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
+    top = larger<V>(splat<V>(-infinity<T>), top);
+    const V center = select<V>(top > -infinity<T>, top, V{});
+    const auto target = group.target;
+    auto class_here = first_class;
+    V misses = V{}, squares = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
+    for (int begin = 0; begin < classes; begin += 16) {
+        // sums of sums: rounding grows with 16 + C/16 terms and not with C
+        const int end = begin + 16 < classes ? begin + 16 : classes;
+        V misses_here = V{}, squares_here = V{}, weighted_here = V{};
+        each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
+            const V above = e[k] - center, d = E == Extent::plain ? above : above * factor;
+            const V exp_d = exp_lifted<V>(d);
+            e[k] = exp_d;
+            const Mask<V> is_target = target == class_here;
+            class_here += 1;
+            const V miss = keep<V>(!is_target, exp_d);
+            misses_here += miss;
+            if constexpr (Squares) squares_here += miss * miss;
+            d_y = select<V>(is_target, d, d_y);
+            e_y = select<V>(is_target, exp_d, e_y);
+            if constexpr (E == Extent::spread) {
+                const V w = splat<V>(weight ? weight[k] : T(1));
+                w_y = select<V>(is_target, w, w_y);
+                weighted_here += keep<V>(w != T(0), w * d);
+                weight_sum += w;
+            }
+        });
+        misses += misses_here;
+        squares += squares_here;
+        weighted += weighted_here;
+    }
+    group.center = center;
+    group.misses = misses * unlift;
+    if constexpr (Squares) group.squares = squares * (unlift * unlift);
+    group.d_y = d_y;
+    group.e_y = e_y * unlift;
+    if constexpr (E == Extent::spread) {
+        group.weight = w_y;
+        group.weighted = weighted;
+        group.weight_sum = weight_sum;
+    }
+}
 
 // Stage 2: the losses of a group, and the scalars of its rows' gradients.
 template <class T, class Loss, Extent E, bool WithStatistics>
@@ -185,63 +200,100 @@ KULLBACK_INLINE Vector<T> settle_group(const Job& job, const Loss& loss, Group<T
     return select<V>(sum == sum, row.loss, sum);
 }
 
+// Stage 3: lifted exp to gradient, perhaps in place. A factor that is itself subnormal would be coarse: where one is `tiny`,
+// the lift is taken back first.
+template <class T, int C, Extent E, bool Squares>
+KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class,
+                                  const Group<T>& group, bool tiny, Vector<T>* e, Vector<T>* to) {
+    using V = Vector<T>;
+    constexpr T unlift = Constants<T>::unlift;
+    const int classes = C > 0 ? C : dynamic_classes;
+    constexpr T lift = 1 / unlift;
+    V factor = group.factor, square = Squares ? group.on_square : V{};
+    if (tiny) {
+        factor = group.unlifted_factor;
+        square = square * (lift * lift);
+        for (int k = 0; k < classes; ++k) e[k] = e[k] * unlift;
+    }
+    const auto target = group.target;
+    auto class_here = first_class;
+    each_class<C>(0, classes, [&](int k) KULLBACK_LAMBDA {
+        V g = Squares ? e[k] * (e[k] * square + factor) : e[k] * factor;
+        if constexpr (E == Extent::spread) g += group.on_weight * (weight ? weight[k] : T(1));
+        to[k] = select<V>(target == class_here, group.at_class, g);
+        class_here += 1;
+    });
+}
+
 // The stages run over several groups each: what one group waits for (the logarithm's long chain above all) then
-// overlaps with the work on the next.
-template <class T, class Loss, Extent E>
-void few_class_rows(const Job& shared_job, const Loss& shared_loss, const Transform<T>& transform, const Rows<T>& logits,
+// overlaps with the work on the next. C is the number of classes, or 0 where only the job knows it; with a number,
+// columns stay in registers from stage to stage, so nothing else may be done to them on the way, and rows follow each
+// other without gaps, in `out` too.
+template <class T, class Loss, int C, Extent E>
+void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>& transform, const Rows<T>& logits,
                     const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    // of our own: results are stored between their uses, which might be changing them
-    const Job job = shared_job;
-    const Loss loss = shared_loss;
-    const int classes = int(job.classes);
+    const int classes = C > 0 ? C : int(job.classes);
+    const T* weight = static_cast<const T*>(job.class_weight);
+    const T factor = T(job.inverse_temperature);
+    const Loss loss = shared_loss;  // of our own: results are stored between its uses, which might be changing it
     const double scale = job.scale * job.inverse_temperature;
     T* out = job.out ? static_cast<T*>(job.out) + begin * job.out_stride : nullptr;
-    V kept[kept_vectors<T>], slopes[kept_vectors<T>];
+    // 0, which the compiler must not know: it would make the number of every class anew in every group
+    const ClassNumbers<T> first_class = ClassNumbers<T>{} + typename Constants<T>::Int(C > 0 ? job.classes - C : 0);
+    // rows come from memory this many groups before they are needed
+    const int ahead = 1 + bytes_ahead / (W * classes * int(sizeof(T)));
+    V kept[kept_vectors<T>], slopes[C == 0 ? kept_vectors<T> : 1];
     Group<T> groups[most_groups];
+    constexpr bool with_statistics = C == 0;  // columns that stay in registers leave them no room
     const RowStatistics<T> statistics(job, begin);
-    FewRows<T> now = {};
-    now.classes = classes;
-    now.weight = static_cast<const T*>(job.class_weight);
-    now.shift = Loss::shifted ? static_cast<const T*>(job.shift) : nullptr;
-    now.factor = T(job.inverse_temperature);
-    now.transform = transform.any() ? &transform : nullptr;
-    now.predict = statistics.prediction;
-    now.columns = kept;
-    now.slopes = slopes;
-    now.groups = groups;
-    const bool without_gaps = logits.stride == classes && (!out || job.out_stride == classes);
-    const bool alone = without_gaps && !now.transform && !now.predict;
-    const FewStages<T> stages = few_stages<T>(alone ? classes : 0, E, Loss::by_squares);
-    auto run = [&](const T* z, int64_t stride, const int32_t* y, const double* row_weight, int count, T* g,
-                   int64_t g_stride, T* row_losses, int64_t first) {
-        now.z = z;
-        now.stride = stride;
-        now.y = y;
-        now.count = count;
-        now.g = g;
-        now.g_stride = g_stride;
-        stages.sum(now);
-        V tiny = V{};
-        auto settle = [&](auto with_statistics) KULLBACK_LAMBDA {
-            constexpr bool with = decltype(with_statistics)::value;
-            for (int i = 0; i < count; ++i) {
-                V factors = splat<V>(T(scale));
-                if (row_weight) {
-                    for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
-                }
-                store<V>(row_losses + i * W, settle_group<T, Loss, E, with>(job, loss, groups[i], factors, tiny));
-                if (with) statistics.put_lanes(first + i * W, rows, groups[i].log_sum_exp, groups[i].prediction);
+    auto run = [&](const T* z, int64_t z_stride, const int32_t* y, const double* row_weight, int count, T* g,
+                   int64_t out_stride, T* row_losses, int64_t first) {
+        const int64_t stride = C > 0 ? C : z_stride, g_stride = C > 0 ? C : out_stride;
+        for (int i = 0; i < count; ++i) {
+            V* e = kept + i * classes;
+            // the lines that stage 3 will overwrite, and rows to come, come from memory while exp keeps the processor busy
+            prefetch_rows<T>(z + (i + ahead) * W * stride, stride, classes);
+            if (g) prefetch_rows<T>(g + i * W * g_stride, g_stride, classes);
+            load_columns<T>(z + i * W * stride, stride, classes, e);
+            groups[i].target = classes_in_lanes<T>(y + i * W);
+            if (with_statistics && statistics.prediction) groups[i].prediction = largest_classes<T>(e, classes);
+            if constexpr (C == 0) {
+                if (transform.any()) transform.columns(e, classes, slopes + i * classes);
             }
-        };
-        // most have no use for statistics, and should not pay for them
-        if (statistics.wanted()) {
-            settle(std::true_type{});
-        } else {
-            settle(std::false_type{});
+            if constexpr (E == Extent::scaled) {
+                // the weights of other classes do not matter
+                groups[i].weight = splat<V>(T(1));
+                for (int j = 0; weight && j < W; ++j) lane(groups[i].weight, j) = weight[y[i * W + j]];
+                for (int j = 0; Loss::shifted && j < W; ++j) {
+                    lane(groups[i].shift, j) = static_cast<const T*>(job.shift)[y[i * W + j]];
+                }
+            }
+            sum_group<T, C, E, Loss::by_squares>(weight, classes, first_class, factor, e, groups[i]);
         }
-        if (g) stages.spread(now, any_lane<V>(tiny));
+        V tiny = V{};
+        for (int i = 0; i < count; ++i) {
+            V factors = splat<V>(T(scale));
+            if (row_weight) {
+                for (int j = 0; j < W; ++j) lane(factors, j) = T(row_weight[i * W + j] * scale);
+            }
+            store<V>(row_losses + i * W, settle_group<T, Loss, E, with_statistics>(job, loss, groups[i], factors, tiny));
+            if (with_statistics && statistics.wanted()) {
+                statistics.put_lanes(first + i * W, rows, groups[i].log_sum_exp, groups[i].prediction);
+            }
+        }
+        const bool some_tiny = g && any_lane<V>(tiny);
+        for (int i = 0; g && i < count; ++i) {
+            V* e = kept + i * classes;
+            V in_registers[C > 0 ? C : 1];
+            V* gradient = C > 0 ? in_registers : e;
+            spread_group<T, C, E, Loss::by_squares>(weight, classes, first_class, groups[i], some_tiny, e, gradient);
+            if constexpr (C == 0) {
+                for (int k = 0; transform.capped && k < classes; ++k) e[k] *= slopes[i * classes + k];
+            }
+            store_columns<T>(g + i * W * g_stride, g_stride, classes, gradient);
+        }
     };
     const int fitting = kept_vectors<T> / classes;
     const int at_once = fitting < most_groups ? fitting : most_groups;
@@ -273,7 +325,7 @@ void few_class_rows(const Job& shared_job, const Loss& shared_loss, const Transf
     for (r = 0; targets.some_skipped && r < rows; ++r) {
         if (targets.weight(r) != 0) continue;
         losses[r] = 0;
-        statistics.skip(r);
+        if (with_statistics) statistics.skip(r);
         for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
     }
 }
@@ -281,17 +333,30 @@ void few_class_rows(const Job& shared_job, const Loss& shared_loss, const Transf
 template <class T, class Loss>
 void few_class_block(const Job& job, const Loss& loss, const Transform<T>& transform, const Rows<T>& logits,
                      const BlockTargets& targets, int64_t begin, int64_t rows, T* losses) {
+    auto run = [&](auto classes, auto extent) {
+        few_class_rows<T, Loss, decltype(classes)::value, decltype(extent)::value>(job, loss, transform, logits, targets,
+                                                                                   begin, rows, losses);
+    };
+    const std::integral_constant<int, 0> any{};
     if constexpr (Loss::linear) {
-        if (loss.spreads()) {
-            return few_class_rows<T, Loss, Extent::spread>(job, loss, transform, logits, targets, begin, rows, losses);
-        }
+        if (loss.spreads()) return run(any, std::integral_constant<Extent, Extent::spread>{});
     }
     if (Loss::shifted || job.class_weight || job.inverse_temperature != 1 || job.z_loss != 0) {
-        return few_class_rows<T, Loss, Extent::scaled>(job, loss, transform, logits, targets, begin, rows, losses);
+        return run(any, std::integral_constant<Extent, Extent::scaled>{});
     }
-    if constexpr (!Loss::shifted) {
-        few_class_rows<T, Loss, Extent::plain>(job, loss, transform, logits, targets, begin, rows, losses);
+    const std::integral_constant<Extent, Extent::plain> plain{};
+    if constexpr (Loss::linear) {
+        // the loops over so few classes are worth unrolling
+        const bool without_gaps = logits.stride == job.classes && (!job.out || job.out_stride == job.classes);
+        switch (transform.any() || job.log_sum_exp || job.prediction || !without_gaps ? 0 : job.classes) {
+            case 2: return run(std::integral_constant<int, 2>{}, plain);
+            case 3: return run(std::integral_constant<int, 3>{}, plain);
+            case 4: return run(std::integral_constant<int, 4>{}, plain);
+            case 5: return run(std::integral_constant<int, 5>{}, plain);
+            case 10: return run(std::integral_constant<int, 10>{}, plain);
+        }
     }
+    if constexpr (!Loss::shifted) run(any, plain);
 }
 
 }  // namespace KULLBACK_LEVEL
