@@ -2,7 +2,7 @@
 //
 // Four ways through a block of rows, all with the same results:
 //
-//   softmax_few.hpp        at most 256 classes, targets that are one class: a lane per row
+//   softmax_few.hpp        at most 256 classes, one or two of them targets: a lane per row
 //   softmax_few_dense.hpp  the same, for targets and losses that look at every class
 //   class_row() below      more classes, one or two of them targets: lanes along the classes
 //   softmax_dense.hpp      the same, for targets and losses that look at every class
@@ -186,7 +186,7 @@ struct SoftmaxRows {
 #if KULLBACK_HAS_SHUFFLES
         if (job.classes > 1 && job.classes <= few_classes && !in_double) {
             T* losses = scratch.take<T>(count);
-            if (by_class && job.targets.form == Form::indices) {
+            if (by_class) {
                 few_class_block<T, Indexed<Loss>>(job, run.loss, transform, logits, targets, begin, count, losses);
             } else {
                 T* padding = scratch.take<T>(3 * lanes<T> * job.classes);

@@ -393,14 +393,15 @@ struct FewDenseRows {
                 if (soft) t = tail_t;
                 z_stride = t_stride = classes;
             }
+            const int ahead = groups_ahead<T>(int(classes));
             for (int i = 0; i < here; ++i) {
                 const int64_t own = r + i * W;
                 const int lanes_here = whole == 0 ? int(rows) : W;
-                // the lines that the gradient will overwrite, and the next rows, come from memory while exp keeps the
+                // the lines that the gradient will overwrite, and rows to come, come from memory while exp keeps the
                 // processor busy
                 if (out) prefetch_rows<T>(out + own * job.out_stride, job.out_stride, classes);
-                prefetch_rows<T>(z + (i + 1) * W * z_stride, z_stride, classes);
-                if (soft) prefetch_rows<T>(t + (i + 1) * W * t_stride, t_stride, classes);
+                prefetch_rows<T>(z + (i + ahead) * W * z_stride, z_stride, classes);
+                if (soft) prefetch_rows<T>(t + (i + ahead) * W * t_stride, t_stride, classes);
                 G& x = groups[i];
                 start_group(x, own, lanes_here, scale);
                 if constexpr (OneHot) {
