@@ -65,6 +65,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& job, const Loss& loss, Gr
         at.weighted_log_p = at.shift = V{};
         if constexpr (E != Extent::plain) at.weight = of.weight;
         if constexpr (E != Extent::plain && Loss::shifted) at.shift = of.shift;
+        at.made = true;
         if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
         return at;
     };
@@ -147,7 +148,11 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
     FewRows<T> now = {};
     now.classes = int(job.classes);
     now.weight = static_cast<const T*>(job.class_weight);
-    now.shift = Loss::shifted ? static_cast<const T*>(job.shift) : nullptr;
+    T shifts[Loss::shifted ? few_classes : 1];
+    for (int k = 0; Loss::shifted && k < classes; ++k) {
+        shifts[k] = shared_loss.template made_of<T>(static_cast<const T*>(job.shift)[k]);
+    }
+    now.shift = Loss::shifted ? shifts : nullptr;
     now.factor = T(job.inverse_temperature);
     now.transform = transform.any() ? &transform : nullptr;
     now.predict = statistics.prediction;
@@ -156,10 +161,7 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
     now.groups = groups;
     now.seconds = seconds;
     FewStages<T> stages = {};
-    if constexpr (C == 0) {
-        const bool simple = may_have_gaps<1, E> || (without_gaps(job, logits) && !now.predict);
-        stages = few_stages<T>(simple && !now.transform ? classes : 0, E, Loss::by_squares, Two);
-    }
+    if constexpr (C == 0) stages = few_stages<T>(classes, E, Loss::by_squares, Two);
     auto run = [&](const T* z, int64_t stride, const FewTargets& of, int count, T* g, int64_t g_stride, T* row_losses,
                    int64_t first) {
         now.z = z;
@@ -263,14 +265,14 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
     if constexpr (Loss::linear) {
         if (loss.spreads()) return any(std::integral_constant<Extent, Extent::spread>{});
     }
-    if (Loss::shifted || job.class_weight || job.inverse_temperature != 1 || job.z_loss != 0) {
+    const bool scaled = Loss::shifted || job.class_weight || job.inverse_temperature != 1 || job.z_loss != 0;
+    if (scaled || transform.any() || job.prediction || !without_gaps(job, logits)) {
         return any(std::integral_constant<Extent, Extent::scaled>{});
     }
     const std::integral_constant<Extent, Extent::plain> plain{};
     if constexpr (Loss::linear) {
         // cross-entropy alone has a kernel in one piece, some hundredths faster, for the most common numbers of classes
-        const bool more = two || transform.any() || job.log_sum_exp || job.prediction || !without_gaps(job, logits);
-        switch (more ? 0 : job.classes) {
+        switch (two || job.log_sum_exp ? 0 : job.classes) {
             case 2: return run(plain, std::false_type{}, std::integral_constant<int, 2>{});
             case 3: return run(plain, std::false_type{}, std::integral_constant<int, 3>{});
             case 4: return run(plain, std::false_type{}, std::integral_constant<int, 4>{});

@@ -109,8 +109,9 @@ KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int classes)
     return select<V>(odd == T(0), at, splat<V>(T(-1)));
 }
 
-// How much a kernel for one class per row must know: nothing but logits; also a temperature, class weights or shifts;
-// also the sums that smoothing needs.
+// How much a kernel for one or two classes per row must know: nothing but logits, whose rows follow each other directly;
+// also a temperature, class weights or shifts, transformed logits, rows with gaps, the largest logit's class; also the
+// sums that smoothing needs.
 enum class Extent { plain, scaled, spread };
 
 // Several groups of rows on their way through the stages.
@@ -222,11 +223,6 @@ KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, ClassNum
     });
 }
 
-// Whether a kernel takes rows that do not follow each other directly. With the sums that smoothing needs, the compiler
-// chooses which of two products it rounds, so there the same kernel has to serve rows with gaps and without.
-template <int C, Extent E>
-constexpr bool may_have_gaps = C == 0 || E == Extent::spread;
-
 template <class T>
 KULLBACK_INLINE void weigh_targets(const FewRows<T>& rows, const int32_t* y, Vector<T>& weight, Vector<T>& shift) {
     weight = splat<Vector<T>>(T(1));
@@ -244,9 +240,9 @@ template <class T, int C, Extent E, bool Squares, bool Two>
 KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    constexpr bool gaps = may_have_gaps<C, E>;
     const int classes = C > 0 ? C : rows.classes;
-    const int64_t stride = gaps ? rows.stride : C, g_stride = gaps ? rows.g_stride : C;
+    constexpr bool plain = E == Extent::plain;
+    const int64_t stride = plain ? classes : rows.stride, g_stride = plain ? classes : rows.g_stride;
     const ClassNumbers<T> first = first_class<T, C>(rows);
     const int ahead = groups_ahead<T>(classes);
     for (int i = 0; i < rows.count; ++i) {
@@ -260,10 +256,8 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
         load_columns<T>(rows.z + i * W * stride, stride, classes, e);
         group.target = classes_in_lanes<T>(y);
         if constexpr (Two) second->target = classes_in_lanes<T>(rows.second + i * W);
-        if constexpr (gaps) {
+        if constexpr (!plain) {
             if (rows.predict) group.prediction = largest_classes<T>(e, classes);
-        }
-        if constexpr (C == 0) {
             if (rows.transform) rows.transform->columns(e, classes, rows.slopes + i * classes);
         }
         if constexpr (E == Extent::scaled) {
@@ -279,7 +273,7 @@ template <class T, int C, Extent E, bool Squares, bool Two>
 KULLBACK_INLINE void spread_groups(FewRows<T> rows, bool tiny) {
     using V = Vector<T>;
     const int classes = C > 0 ? C : rows.classes;
-    const int64_t g_stride = may_have_gaps<C, E> ? rows.g_stride : C;
+    const int64_t g_stride = E == Extent::plain ? classes : rows.g_stride;
     const ClassNumbers<T> first = first_class<T, C>(rows);
     for (int i = 0; i < rows.count; ++i) {
         V* e = rows.columns + i * classes;
@@ -287,9 +281,11 @@ KULLBACK_INLINE void spread_groups(FewRows<T> rows, bool tiny) {
         V* gradient = C > 0 ? in_registers : e;
         spread_group<T, C, E, Squares, Two>(rows.weight, classes, first, rows.groups[i],
                                             Two ? rows.seconds + i : nullptr, tiny, e, gradient);
-        if constexpr (C == 0) {
-            const V* slope = rows.slopes + i * classes;
-            for (int k = 0; rows.transform && rows.transform->capped && k < classes; ++k) e[k] *= slope[k];
+        if constexpr (E != Extent::plain) {
+            if (rows.transform && rows.transform->capped) {
+                const V* slope = rows.slopes + i * classes;
+                for (int k = 0; k < classes; ++k) gradient[k] *= slope[k];
+            }
         }
         store_columns<T>(rows.g + i * lanes<T> * g_stride, g_stride, classes, gradient);
     }
@@ -307,8 +303,6 @@ struct FewStages {
 // How many classes are worth a kernel with loops unrolled.
 constexpr int most_unrolled = 10;
 
-// The stages for a number of classes, or for any number with 0. Up to `most_unrolled`, columns stay in registers, so
-// nothing may be done to them on the way: no transform, and, where rows must not have gaps, no prediction.
 template <class T>
 FewStages<T> few_stages(int64_t classes, Extent extent, bool squares, bool two);
 

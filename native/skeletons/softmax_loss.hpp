@@ -8,7 +8,7 @@
 // and flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
 // at_class); `by_sums`, all about a row follows from a few sums, which by() tells; `looks_at_all`, it has an off();
 // `logs`, on() is -log p and off() -log(1 - p); `shifted`, it reads the job's own number for each class, of which
-// kept_of() makes what on() needs for an unlikely class; `by_squares`, it has an off(), but at_class knows all about a
+// kept_of() makes what on() needs for an unlikely class, and made_of() for a true one; `by_squares`, it has an off(), but at_class knows all about a
 // row of one class from the sum of squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row
 // costs sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
 //
@@ -73,10 +73,12 @@ struct Cost {
     V value, pull, bend;
 };
 
-// The job's number for a class and, where the class is unlikely, what the loss keeps of it.
+// The job's number for a class and, where the class is unlikely, what the loss keeps of it. Instead of the number there
+// may be what the loss has made of it with made_of(): then it is `made`.
 template <class V>
 struct Shift {
     V number, kept;
+    bool made = false;
 };
 
 // A loss sum_k s_k (-a log p_k + b (1 - p_k)) + c S (sum p^2 - 1).
@@ -101,6 +103,10 @@ struct SoftmaxLoss {
     KULLBACK_INLINE V kept_of(V) const {
         return V{};
     }
+    template <class V>
+    KULLBACK_INLINE V made_of(V number) const {
+        return number;
+    }
 };
 
 // What is known of the target class of an index row.
@@ -110,6 +116,7 @@ struct TargetClass {
     V weight;          // w_y
     V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
     V shift;           // of class y, if the loss is shifted
+    bool made = false;  // whether the shift is what the loss has made of it
     V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
 };
 
@@ -128,7 +135,7 @@ struct ByTrueClass : Loss {
 
     template <class V>
     KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
-        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, Shift<V>{y.shift, V{}});
+        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, Shift<V>{y.shift, V{}, y.made});
         RowGradient<V> g;
         g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
         g.on_p = y.weight * cost.pull;

@@ -21,19 +21,25 @@ struct Ldam : SoftmaxLoss {
         using T = Scalar<V>;
         if (y.knows_log_miss) return far_out<V>(y, shift.number);
         if (y.unlikely) return unlikely<V>(y, shift);
+        if (shift.made) {
+            const V x = shift.number * y.miss, inverse = T(1) / (x + T(1)), pull = shift.number * inverse + inverse;
+            return {log1p_nonnegative<V>(x, inverse) - y.log_p, pull, pull * (y.p * inverse)};
+        }
         const auto [inverse, keeps] = exp_and_rest<V>(-shift.number);  // 1 / E, (E - 1) / E
         const Mask<V> moderate = shift.number <= T(largest_moderate_shift);
-        const V more = keep<V>(moderate, keeps / select<V>(moderate, inverse, splat<V>(T(1))));  // E - 1
         const V rest = y.miss + inverse * y.p;  // (p + E (1 - p)) / E
         const V pull = T(1) / rest;
-        V log;
-        if constexpr (sizeof(T) == 4) {
-            log = log1p_nonnegative<V>(more * y.miss, inverse * pull);
-        } else {
-            log = log1p_nonnegative<V>(select<V>(moderate, more * y.miss, keeps * y.p * pull));
-            log = select<V>(moderate, log, shift.number - log);
-        }
+        const V more = keep<V>(moderate, keeps / select<V>(moderate, inverse, splat<V>(T(1))));  // E - 1
+        V log = log1p_nonnegative<V>(select<V>(moderate, more * y.miss, keeps * y.p * pull));
+        log = select<V>(moderate, log, shift.number - log);
         return {log - y.log_p, pull, pull * (y.p * inverse * pull)};
+    }
+
+    // E - 1 of a moderate margin.
+    template <class V>
+    KULLBACK_INLINE V made_of(V margin) const {
+        const auto [inverse, keeps] = exp_and_rest<V>(-margin);
+        return keeps / inverse;
     }
 
     // For p <= 1/2, where nothing can cancel: D - log p + log(1 - p (1 - 1 / E)). Second derivatives do not come here.
