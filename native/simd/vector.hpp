@@ -297,6 +297,15 @@ KULLBACK_INLINE Scalar<V> largest_lane(V v) {
 }
 template <class V>
 KULLBACK_INLINE bool any_lane(V zero_or_not) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX__)
+    // compilers look at one lane after the other
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
+        return _mm256_movemask_ps(_mm256_cmp_ps(__m256(zero_or_not), _mm256_setzero_ps(), _CMP_NEQ_UQ)) != 0;
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) {
+        return _mm256_movemask_pd(_mm256_cmp_pd(__m256d(zero_or_not), _mm256_setzero_pd(), _CMP_NEQ_UQ)) != 0;
+    }
+#endif
     bool any = false;
     for (int i = 0; i < traits<V>::width; ++i) any |= get(zero_or_not, i) != 0;
     return any;

@@ -191,8 +191,11 @@ struct SoftmaxRows {
             } else {
                 T* padding = scratch.take<T>(3 * lanes<T> * job.classes);
                 rest = scratch.rest();
-                const FewDenseRows<T, Loss> rows{job, run.loss, masses, transform};
-                if (!rows.block(logits, begin, count, losses, padding, report, exact_row)) return;
+                const auto fill = [&](auto known) {
+                    const FewDenseRows<T, Loss, decltype(known)::value> rows{job, run.loss, masses, transform};
+                    return rows.block(logits, begin, count, losses, padding, report, exact_row);
+                };
+                if (!with_known_classes<Loss>(job.classes, fill)) return;
             }
             put_losses(job, begin, count, losses, targets, report);
             return;

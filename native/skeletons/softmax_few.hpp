@@ -269,18 +269,12 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
     if (scaled || transform.any() || job.prediction || !without_gaps(job, logits)) {
         return any(std::integral_constant<Extent, Extent::scaled>{});
     }
-    const std::integral_constant<Extent, Extent::plain> plain{};
-    if constexpr (Loss::linear) {
-        // cross-entropy alone has a kernel in one piece, some hundredths faster, for the most common numbers of classes
-        switch (two || job.log_sum_exp ? 0 : job.classes) {
-            case 2: return run(plain, std::false_type{}, std::integral_constant<int, 2>{});
-            case 3: return run(plain, std::false_type{}, std::integral_constant<int, 3>{});
-            case 4: return run(plain, std::false_type{}, std::integral_constant<int, 4>{});
-            case 5: return run(plain, std::false_type{}, std::integral_constant<int, 5>{});
-            case 10: return run(plain, std::false_type{}, std::integral_constant<int, 10>{});
-        }
+    if constexpr (!Loss::shifted) {
+        const std::integral_constant<Extent, Extent::plain> plain{};
+        if (two || job.log_sum_exp) return any(plain);
+        // cross-entropy's own kernels are in one piece, some hundredths faster
+        with_known_classes<Loss>(job.classes, [&](auto classes) { run(plain, std::false_type{}, classes); });
     }
-    if constexpr (!Loss::shifted) any(plain);
 }
 
 }  // namespace KULLBACK_LEVEL

@@ -32,10 +32,10 @@ struct DenseGroup {
     V d_y, e_y, own_y;
     V prediction;  // if the job wants it
     V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
-    bool broken_target;
 };
 
-template <class T, class Loss>
+// C is the number of classes, or 0 where only the job knows it.
+template <class T, class Loss, int C = 0>
 struct FewDenseRows {
     using V = Vector<T>;
     using G = DenseGroup<T>;
@@ -45,7 +45,7 @@ struct FewDenseRows {
     const Loss& loss;
     const Masses<T>& masses;
     const Transform<T>& transform;
-    const int classes;
+    const int some_classes;
     const T factor;
     const T* weight;
     Shift<T> shifts[Loss::shifted ? few_classes : 1];  // of each class
@@ -55,32 +55,34 @@ struct FewDenseRows {
           loss(l),
           masses(m),
           transform(t),
-          classes(int(j.classes)),
+          some_classes(int(j.classes)),
           factor(T(j.inverse_temperature)),
           weight(static_cast<const T*>(j.class_weight)) {
         if constexpr (Loss::shifted) {
-            for (int k = 0; k < classes; ++k) {
+            for (int k = 0; k < classes(); ++k) {
                 const T number = static_cast<const T*>(j.shift)[k];
                 shifts[k] = {number, loss.kept_of(number)};
             }
         }
     }
 
+    KULLBACK_INLINE int classes() const { return C > 0 ? C : some_classes; }
+
     KULLBACK_INLINE Shift<V> shift_at(int k) const {
         if constexpr (Loss::shifted) return {splat<V>(shifts[k].number), splat<V>(shifts[k].kept)};
         return Shift<V>{V{}, V{}};
     }
 
-    // The masses of a group, from t, rows of soft targets, or the group's classes.
-    KULLBACK_INLINE void load_masses(const T* t, int64_t t_stride, V* s, G& x) const {
-        x.broken_target = false;
+    // The masses of a group, from t, rows of soft targets, or the group's classes; adds something to `broken` where a row
+    // has a target below 0 or not finite.
+    KULLBACK_INLINE void load_masses(const T* t, int64_t t_stride, V* s, G& x, V& broken) const {
         x.total = splat<V>(T(1));
         if (t) {
-            load_columns<T>(t, t_stride, classes, s);
+            load_columns<T>(t, t_stride, classes(), s);
             V total = V{}, lowest = V{};
-            by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
                 V here = V{};
-                each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+                each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
                     here += s[k];
                     lowest = smaller<V>(s[k], lowest);
                 });
@@ -88,11 +90,11 @@ struct FewDenseRows {
             });
             x.total = total;
             const Mask<V> finite = total < infinity<T>;
-            x.broken_target = any_lane<V>(select<V>(finite, keep<V>(lowest < T(0), splat<V>(T(1))), splat<V>(T(1))));
+            broken += select<V>(finite, keep<V>(lowest < T(0), splat<V>(T(1))), splat<V>(T(1)));
         } else {
             const V rest = T(1) - x.share;
             auto class_here = x.first ^ x.first;
-            each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+            each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
                 s[k] = keep<V>(x.first == class_here, x.share) + keep<V>(x.second == class_here, rest);
                 class_here += 1;
             });
@@ -102,9 +104,9 @@ struct FewDenseRows {
         const T hard = T(masses.hard);
         const V everywhere = x.total * T(masses.spread);
         x.mass = V{};
-        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
             V here = V{};
-            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
                 V mass = s[k] * hard + everywhere;
                 if (weight) mass *= weight[k];
                 s[k] = mass;
@@ -119,31 +121,30 @@ struct FewDenseRows {
     template <bool OneHot>
     KULLBACK_INLINE void sum_group(V* e, const V* s, V* d, G& x) const {
         V top = e[0];
-        each_class<0>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
+        each_class<C>(1, classes(), [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
         top = larger<V>(splat<V>(-infinity<T>), top);
         const V center = select<V>(top > -infinity<T>, top, V{});
         const T scale = factor;
-        V rest = V{}, ties = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{};
+        V rest = V{}, all = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{};
         bool scores = true;
         if constexpr (Loss::by_sums) scores = loss.by().log_p != 0;
         const auto target = x.first;
         auto class_here = target ^ target;
-        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
-            V rest_here = V{}, d_here = V{}, exp_here = V{}, squares_here = V{};
-            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
+            V rest_here = V{}, all_here = V{}, d_here = V{}, exp_here = V{}, squares_here = V{};
+            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
                 const V relative = (e[k] - center) * scale, y = exp_nonpositive<V>(relative);
                 e[k] = y;
                 const Mask<V> below = y < T(1);
-                const V kept = keep<V>(below, y);
-                rest_here += kept;
-                ties += y - kept;  // a NaN shows here
+                rest_here += keep<V>(below, y);
+                all_here += y;  // a NaN shows here
                 if constexpr (OneHot) {
                     const Mask<V> is_target = target == class_here;
                     d_y = select<V>(is_target, relative, d_y);
                     e_y = select<V>(is_target, y, e_y);
                     class_here += 1;
                 } else if constexpr (Loss::by_sums) {
-                    if (scores) d_here += keep<V>(s[k] != T(0), s[k] * relative);  // 0 times -inf is nothing
+                    if (scores) d_here += s[k] * relative;  // perhaps 0 times -inf: see add_scores()
                     if constexpr (!Loss::linear) {
                         exp_here += s[k] * y;
                         squares_here += y * y;
@@ -153,10 +154,13 @@ struct FewDenseRows {
                 }
             });
             rest += rest_here;
+            all += all_here;
             with_d += d_here;
             with_exp += exp_here;
             squares += squares_here;
         });
+        // how many logits are the largest, a whole number, however the two sums were rounded
+        const V ties = (all - rest + Constants<T>::round_magic) - Constants<T>::round_magic;
         x.center = center;
         x.others = rest + (ties - T(1));
         x.sum = rest + ties;
@@ -165,6 +169,19 @@ struct FewDenseRows {
         x.squares = squares;
         x.d_y = d_y;
         x.e_y = e_y;
+    }
+
+    // The sum of masses times d once more, where 0 times -inf made it NaN: that is nothing.
+    void add_scores(const T* z, int64_t stride, const V* s, G& x) const {
+        V e[few_classes], slopes[few_classes], with_d = V{};
+        load_columns<T>(z, stride, classes(), e);
+        if (transform.any()) transform.columns(e, classes(), slopes);
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
+            V here = V{};
+            for (int k = begin; k < end; ++k) here += keep<V>(s[k] != T(0), s[k] * ((e[k] - x.center) * factor));
+            with_d += here;
+        });
+        x.with_d = with_d;
     }
 
     // Stage 2: what follows from the sums.
@@ -215,7 +232,7 @@ struct FewDenseRows {
             V values = V{}, pulls = V{}, top_mass = V{}, top_number = V{};
             const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass, top_e = x.top_e;
             const Loss cost = loss;  // a copy, which the stores below cannot touch
-            by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+            by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
                 V values_here = V{}, pulls_here = V{};
                 for (int k = begin; k < end; ++k) {
                     V p = e[k] * inverse, mass = s[k];
@@ -275,7 +292,7 @@ struct FewDenseRows {
         const Mask<V> some = x.mass > Constants<T>::least_normal;
         const V inverse = keep<V>(some, T(1) / select<V>(some, x.mass, splat<V>(T(1))));
         V sum = V{};
-        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
             V here = V{};
             for (int k = begin; k < end; ++k) here += s[k] * log_to_one<V>(smaller<V>(s[k] * inverse, splat<V>(T(1))));
             sum += here;
@@ -293,9 +310,9 @@ struct FewDenseRows {
         V logs = V{}, pulls = V{};
         const auto target = x.first;
         auto class_here = target ^ target;
-        by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
             V logs_here = V{}, pulls_here = V{};
-            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
+            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
                 const V rest = keep<V>(e[k] < x.top_e, keep<V>(target != class_here, e[k]));
                 class_here += 1;
                 // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
@@ -334,11 +351,11 @@ struct FewDenseRows {
             const BySums by = loss.by();
             const V f = x.inverse * x.f, on_mass = T(by.miss) * f, own = T(by.log_p) * x.f;
             const V on_square = T(2 * by.squares) * x.mass * x.inverse * f;
-            return each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+            return each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
                 e[k] = e[k] * ((e[k] * on_square - share) - s[k] * on_mass) - s[k] * own;
             });
         }
-        each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
+        each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
             V g = s[k] * each - e[k] * share;
             if constexpr (OneHot) {
                 g = select<V>(target == class_here, x.own_y, g);
@@ -373,9 +390,9 @@ struct FewDenseRows {
         const double scale = job.scale * job.inverse_temperature;
         const BlockTargets& targets = masses.targets;
         const bool soft = masses.soft();
-        T *tail_z = padding, *tail_t = padding + W * classes, *again = padding + 2 * W * classes;
+        T *tail_z = padding, *tail_t = padding + W * classes(), *again = padding + 2 * W * classes();
         const RowStatistics<T> statistics(job, begin);
-        const int fitting = most / classes < 1 ? 1 : most / classes;
+        const int fitting = most / classes() < 1 ? 1 : most / classes();
         const int at_once = fitting < most_groups ? fitting : most_groups;
         for (int64_t r = 0; r < count;) {
             const int64_t whole = (count - r) / W;
@@ -384,39 +401,46 @@ struct FewDenseRows {
             const T *z = logits.row(r), *t = soft ? masses.rows.row(r) : nullptr;
             int64_t z_stride = logits.stride, t_stride = masses.rows.stride;
             if (whole == 0) {  // the last rows, filled up with rows of zeros
-                for (int64_t j = 0; j < 2 * W * classes; ++j) padding[j] = 0;
+                for (int64_t j = 0; j < 2 * W * classes(); ++j) padding[j] = 0;
                 for (int64_t i = 0; i < rows; ++i) {
-                    copy(z + i * z_stride, tail_z + i * classes);
-                    if (soft) copy(t + i * t_stride, tail_t + i * classes);
+                    copy(z + i * z_stride, tail_z + i * classes());
+                    if (soft) copy(t + i * t_stride, tail_t + i * classes());
                 }
                 z = tail_z;
                 if (soft) t = tail_t;
-                z_stride = t_stride = classes;
+                z_stride = t_stride = classes();
             }
-            const int ahead = groups_ahead<T>(int(classes));
+            const int ahead = groups_ahead<T>(classes());
+            V broken = V{};
             for (int i = 0; i < here; ++i) {
                 const int64_t own = r + i * W;
                 const int lanes_here = whole == 0 ? int(rows) : W;
                 // the lines that the gradient will overwrite, and rows to come, come from memory while exp keeps the
                 // processor busy
-                if (out) prefetch_rows<T>(out + own * job.out_stride, job.out_stride, classes);
-                prefetch_rows<T>(z + (i + ahead) * W * z_stride, z_stride, classes);
-                if (soft) prefetch_rows<T>(t + (i + ahead) * W * t_stride, t_stride, classes);
+                if (out) prefetch_rows<T>(out + own * job.out_stride, job.out_stride, classes());
+                prefetch_rows<T>(z + (i + ahead) * W * z_stride, z_stride, classes());
+                if (soft) prefetch_rows<T>(t + (i + ahead) * W * t_stride, t_stride, classes());
                 G& x = groups[i];
                 start_group(x, own, lanes_here, scale);
                 if constexpr (OneHot) {
                     x.mass = splat<V>(T(1));
                     for (int j = 0; weight && j < lanes_here; ++j) lane(x.mass, j) = weight[targets.first[own + j]];
                 } else {
-                    load_masses(t ? t + i * W * t_stride : nullptr, t_stride, s + i * classes, x);
-                    for (int j = 0; x.broken_target && j < lanes_here; ++j) {
-                        if (targets.weight(own + j) != 0 && !masses.valid(own + j, report)) return false;
+                    load_masses(t ? t + i * W * t_stride : nullptr, t_stride, s + i * classes(), x, broken);
+                }
+                load_columns<T>(z + i * W * z_stride, z_stride, classes(), e + i * classes());
+                if (statistics.prediction) x.prediction = largest_classes<T>(e + i * classes(), classes());
+                if (transform.any()) transform.columns(e + i * classes(), classes(), slopes + i * classes());
+                sum_group<OneHot>(e + i * classes(), s + i * classes(), d + (relative ? i * classes() : 0), x);
+                if constexpr (Loss::by_sums && !OneHot) {
+                    if (any_lane<V>(select<V>(x.with_d == x.with_d, V{}, splat<V>(T(1))))) {
+                        add_scores(z + i * W * z_stride, z_stride, s + i * classes(), x);
                     }
                 }
-                load_columns<T>(z + i * W * z_stride, z_stride, classes, e + i * classes);
-                if (statistics.prediction) x.prediction = largest_classes<T>(e + i * classes, classes);
-                if (transform.any()) transform.columns(e + i * classes, classes, slopes + i * classes);
-                sum_group<OneHot>(e + i * classes, s + i * classes, d + (relative ? i * classes : 0), x);
+            }
+            const bool some_broken = any_lane<V>(broken);
+            for (int64_t j = 0; some_broken && j < rows; ++j) {
+                if (targets.weight(r + j) != 0 && !masses.valid(r + j, report)) return false;
             }
             for (int i = 0; i < here; ++i) {
                 G& x = groups[i];
@@ -427,17 +451,17 @@ struct FewDenseRows {
             }
             const bool look_for_lost = some_lost(groups, here);
             for (int i = 0; i < here; ++i) {
-                V *e_i = e + i * classes, *s_i = s + i * classes;
+                V *e_i = e + i * classes(), *s_i = s + i * classes();
                 if constexpr (OneHot) {
                     pull_one_hot(e_i, s_i, groups[i]);
                 } else {
-                    pull_group(e_i, s_i, d + (relative ? i * classes : 0), groups[i]);
+                    pull_group(e_i, s_i, d + (relative ? i * classes() : 0), groups[i]);
                 }
                 store<V>(whole == 0 ? again : losses + r + i * W, groups[i].value);
             }
             for (int64_t i = 0; whole == 0 && i < rows; ++i) losses[r + i] = again[i];
             for (int i = 0; i < here; ++i) {
-                V* e_i = e + i * classes;
+                V* e_i = e + i * classes();
                 const int64_t own = r + i * W;
                 // rows that are lost are done over while their logits are still there
                 bool any_lost = false;
@@ -445,23 +469,23 @@ struct FewDenseRows {
                     if (!lost(groups[i], j) || targets.weight(own + j) == 0) continue;
                     any_lost = true;
                     losses[own + j] = T(exact(z + (i * W + j) * z_stride, own + j, targets.weight(own + j) * scale,
-                                              out ? again + j * classes : nullptr));
+                                              out ? again + j * classes() : nullptr));
                 }
                 if (!out) continue;
-                spread_group<OneHot>(e_i, s + i * classes, groups[i]);
+                spread_group<OneHot>(e_i, s + i * classes(), groups[i]);
                 if (transform.capped) {
-                    for (int k = 0; k < classes; ++k) e_i[k] *= slopes[i * classes + k];
+                    for (int k = 0; k < classes(); ++k) e_i[k] *= slopes[i * classes() + k];
                 }
                 T* to = out + own * job.out_stride;
                 if (whole == 0) {
-                    store_columns<T>(tail_z, classes, classes, e_i);
-                    for (int64_t j = 0; j < rows; ++j) copy(tail_z + j * classes, to + j * job.out_stride);
+                    store_columns<T>(tail_z, classes(), classes(), e_i);
+                    for (int64_t j = 0; j < rows; ++j) copy(tail_z + j * classes(), to + j * job.out_stride);
                 } else {
-                    store_columns<T>(to, job.out_stride, classes, e_i);
+                    store_columns<T>(to, job.out_stride, classes(), e_i);
                 }
                 for (int j = 0; any_lost && j < W && j < rows; ++j) {
                     if (lost(groups[i], j) && targets.weight(own + j) != 0) {
-                        copy(again + j * classes, to + j * job.out_stride);
+                        copy(again + j * classes(), to + j * job.out_stride);
                     }
                 }
             }
@@ -472,7 +496,7 @@ struct FewDenseRows {
             if (targets.weight(r) != 0) continue;
             losses[r] = 0;
             statistics.skip(r);
-            for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
+            for (int k = 0; out && k < classes(); ++k) out[r * job.out_stride + k] = 0;
         }
         return true;
     }
@@ -495,7 +519,7 @@ struct FewDenseRows {
     }
 
     void copy(const T* from, T* to) const {
-        for (int k = 0; k < classes; ++k) to[k] = from[k];
+        for (int k = 0; k < classes(); ++k) to[k] = from[k];
     }
 
     // False, and the report says where, if a soft target is not valid. `padding` holds 3 * lanes * classes numbers.
