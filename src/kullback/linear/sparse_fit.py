@@ -145,7 +145,9 @@ class SparseLinearProblem:
             point = self.evaluate(parameters)
             cheap = self._cheap(parameters, point)
         if cheap > self._check_below:
-            return min(cheap, relative_gap(point.objective, self.dual)), point
+            known = relative_gap(point.objective, self.dual)
+            # The rough bound may be too high: what is below the tolerance has to be proved.
+            return (min(cheap, known) if cheap > self.tol else known), point
         exact = self.exactly(parameters, point)
         distance = self.violation(parameters, exact) if self.why_no_gap else self.prove(parameters, exact)
         if distance <= self.tol:
