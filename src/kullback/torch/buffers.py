@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import sys
-import weakref
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 # Smaller results come from PyTorch's allocator, which keeps such memory itself.
@@ -27,7 +26,7 @@ HUGE_PAGE = 2**21
 MOST_KEPT = 2
 
 _can_keep = sys.platform == "linux" and hasattr(mmap, "MADV_FREE")
-_kept: deque[mmap.mmap] = deque()  # its single operations are atomic, which is all that is relied on
+_kept: deque[_Region] = deque()  # its single operations are atomic, which is all that is relied on
 
 
 def result_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -49,20 +48,36 @@ def empty_cache() -> None:
     _kept.clear()
 
 
-def _memory(size: int) -> NDArray[np.uint8]:
-    """An array of bytes whose memory is kept when the last reference to the array goes."""
+class _Region(mmap.mmap):
+    """Memory from the system, with room to start at a huge page."""
+
+    start: int
+
+
+class _Memory(np.ndarray[Any, Any]):
+    """Bytes whose region is kept when the last reference to them goes."""
+
+    region: _Region | None = None
+
+    def __del__(self) -> None:
+        if self.region is not None and _keep is not None:  # None while the interpreter takes its modules apart
+            _keep(self.region)
+
+
+def _memory(size: int) -> _Memory:
+    """Uninitialised bytes, from the start of a huge page on."""
     region = _fitting(size)
     if region is None:
-        region = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        region = _Region(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        region.start = -np.frombuffer(region, np.uint8, 1).ctypes.data % HUGE_PAGE
         with contextlib.suppress(OSError):  # a system without huge pages
             region.madvise(mmap.MADV_HUGEPAGE)
-    start = -np.frombuffer(region, np.uint8, 1).ctypes.data % HUGE_PAGE
-    array = np.frombuffer(region, np.uint8, size, start)
-    weakref.finalize(array, _keep, region).atexit = False
-    return array
+    memory = _Memory(size, np.uint8, region, region.start)
+    memory.region = region
+    return memory
 
 
-def _fitting(size: int) -> mmap.mmap | None:
+def _fitting(size: int) -> _Region | None:
     """The smallest kept region that holds `size` bytes and is not far too large; it is no longer kept."""
     fitting = [region for region in list(_kept) if size + HUGE_PAGE <= len(region) <= 2 * (size + HUGE_PAGE)]
     for region in sorted(fitting, key=len):
@@ -74,7 +89,7 @@ def _fitting(size: int) -> mmap.mmap | None:
     return None
 
 
-def _keep(region: mmap.mmap) -> None:
+def _keep(region: _Region) -> None:
     # runs wherever the last reference happened to go, even inside the functions above
     waiting = []
     while _kept:  # nobody may take one, and write to it, between here and there

@@ -25,8 +25,10 @@ team.share_threads()
 
 # Elements of logits that are widened at a time where the kernels do not take their type.
 WIDENED_ELEMENTS = 2**20
-# Targets that are looked at to guess whether some are ignored.
-SAMPLED = 2**8
+# Targets that are looked at to guess whether some are ignored, each of them a wait for memory; fewer targets than
+# `MANY_TARGETS` are counted faster than guessed.
+SAMPLED = 2**5
+MANY_TARGETS = 2**16
 # Batches whose targets are counted after a wrong guess, before the next one.
 WARY_BATCHES = 2**6
 _wary = 0
@@ -150,14 +152,14 @@ def probably_all_count(
     """
     global _wary
     labels = target.first
-    if labels.ndim != 1 or target.second is not None or row_weight is not None or len(labels) < SAMPLED * SAMPLED:
+    if labels.ndim != 1 or target.second is not None or row_weight is not None or len(labels) < MANY_TARGETS:
         return False
     if class_weight is not None and kind == "weights":
         return False
     if _wary:
         _wary -= 1
         return False
-    return settings.ignore_index is None or not bool((labels[:: len(labels) // SAMPLED] == settings.ignore_index).any())
+    return settings.ignore_index not in array_of(labels)[:: len(labels) // SAMPLED].tolist()
 
 
 def guessed_wrong() -> None:
