@@ -43,8 +43,8 @@ LEAST_TOGETHER = 200
 CANDIDATE_BYTES = 1 << 26
 # Classes up to which each minor axis gets a C × C block.
 BLOCK_CLASSES = 32
-# Rows that are standardised at a time.
-PIECE_ROWS = 1 << 14
+# Numbers that are standardised at a time, so that they stay in a cache.
+PIECE_ELEMENTS = 1 << 17
 # The most rows that are sampled because parameters are few.
 MOST_SAMPLED = 1 << 16
 # A class with fewer examples than this is a candidate with all of them.
@@ -173,7 +173,7 @@ class SubsampledCurvature:
         self._source = source
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
         self._picked = rows
-        self._rows = _standardised(source, objective, rows, len(self._share), self._dtype)
+        self._rows = _standardised(source, objective, rows, len(self._share), self._dtype, run)
         # Rows far out in rare columns hold all the curvature there.
         self._reach = np.einsum("ij,ij->i", self._rows, self._rows) - float(objective.fit_intercept)
         self._penalty = objective.penalty / objective.scaling.scale**2
@@ -189,9 +189,11 @@ class SubsampledCurvature:
         self._axes: Array | None = None
         self._spread = np.empty(0)
         if how.rotated:
-            axes, self._spread = self._principal_axes()
-            self._bend = (axes * self._penalty[:, None]).T @ axes
-            self._axes = axes.astype(self._dtype)
+            self._axes, self._spread = self._principal_axes()
+            # the penalty along the axes: whole among the leading ones, else its diagonal alone
+            lead = self._axes[:, : how.leading].astype(np.float64)
+            self._lead_bend = (lead * self._penalty[:, None]).T @ lead
+            self._bend = self._penalty @ np.square(self._axes, dtype=np.float64)
 
     def refine(self) -> bool:
         """Estimate in float64 from now on; False where that is so already, or where the estimate is a rough one."""
@@ -200,7 +202,9 @@ class SubsampledCurvature:
         self._dtype = np.dtype(np.float64)
         self._rounding = float(np.finfo(self._dtype).eps)
         self._scale = self._scale.astype(self._dtype)
-        self._rows = _standardised(self._source, self._objective, self._picked, len(self._share), self._dtype)
+        self._rows = _standardised(
+            self._source, self._objective, self._picked, len(self._share), self._dtype, self._run
+        )
         return True
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
@@ -233,7 +237,7 @@ class SubsampledCurvature:
             return None if every is None else lambda vector: self._unrolled(every(self._rolled(vector)))
         lead = self._how.leading
         tail_rows = slice(0, len(rows), max(1, len(rows) // 1000))
-        leading = self._whole(rows @ self._axes[:, :lead], shape, factor, self._bend[:lead, :lead])
+        leading = self._whole(rows @ self._axes[:, :lead], shape, factor, self._lead_bend)
         if leading is None:
             return None
         step = tail_rows.step
@@ -241,7 +245,7 @@ class SubsampledCurvature:
             rows[tail_rows] @ self._axes[:, lead:],
             shape[tail_rows],
             factor[tail_rows] * step,
-            np.diag(self._bend)[lead:],
+            self._bend[lead:],
         )
         axes = self._axes
 
@@ -280,7 +284,7 @@ class SubsampledCurvature:
         each = float(self._scale[0] * self._share.sum()) / (self._total_weight * self._n_outputs)
         axes = self._axes
         if axes is not None:
-            diagonal = (each * self._spread + np.diag(self._bend))[:, None]
+            diagonal = (each * self._spread + self._bend)[:, None]
             diagonal += RIDGE * self._rounding * diagonal.mean() + float(np.finfo(np.float64).tiny)
 
             def turned(vector: Vector) -> Vector:
@@ -319,17 +323,17 @@ class SubsampledCurvature:
         inverse = np.linalg.inv(blocks)
         return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
 
-    def _principal_axes(self) -> tuple[Vector, Vector]:
+    def _principal_axes(self) -> tuple[Array, Vector]:
         """(D, D) orthonormal axes, most spread first, and their mean squares; the intercept, if any, is the first."""
         first = 1 if self._fit_intercept else 0
         columns = self._rows[:, first:]
         few = columns[:: max(1, len(columns) // max(2000, 3 * columns.shape[1]))]
-        squares = _product(lambda cut: few[cut], len(few), few.shape[1], self._run)
+        squares = _product(lambda cut: few[cut], len(few), few.shape[1], self._run).astype(self._dtype)
         lengths, axes = linalg.eigh(squares, check_finite=False, driver="evd", overwrite_a=True)
-        whole = np.zeros((columns.shape[1] + first,) * 2)
+        whole = np.zeros((columns.shape[1] + first,) * 2, dtype=self._dtype)
         whole[:first, :first] = 1.0
         whole[first:, first:] = axes[:, ::-1]
-        spread = np.concatenate([np.ones(first), np.maximum(lengths[::-1], 0.0) / len(few)])
+        spread = np.concatenate([np.ones(first), np.maximum(lengths[::-1], 0.0).astype(np.float64) / len(few)])
         return whole, spread
 
     def _rolled(self, vector: Vector) -> Vector:
@@ -342,7 +346,9 @@ class SubsampledCurvature:
         return np.ascontiguousarray(ordered).ravel()
 
 
-def _standardised(source: DenseDesign, objective: LinearObjective, which: Any, n_rows: int, dtype: Any) -> Array:
+def _standardised(
+    source: DenseDesign, objective: LinearObjective, which: Any, n_rows: int, dtype: Any, run: Map
+) -> Array:
     """Standardised rows, with a column of ones before the others if there is an intercept.
 
     That is first so that it is always one of the leading axes.
@@ -353,10 +359,14 @@ def _standardised(source: DenseDesign, objective: LinearObjective, which: Any, n
         standardised = own
     first = int(objective.fit_intercept)
     rows = np.ones((n_rows, source.shape[1] + first), dtype)
-    # Piece by piece, because standardising passes through float64.
-    for start in range(0, n_rows, PIECE_ROWS):
-        piece = slice(start, min(start + PIECE_ROWS, n_rows))
+    step = max(1, PIECE_ELEMENTS // source.shape[1])
+
+    def fill(start: int) -> None:
+        piece = slice(start, min(start + step, n_rows))
         rows[piece, first:] = standardised.take(piece if isinstance(which, slice) else which[piece])
+
+    for _ in run(fill, range(0, n_rows, step)):
+        pass
     return rows
 
 
