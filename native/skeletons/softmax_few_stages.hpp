@@ -76,7 +76,7 @@ template <class T>
 struct SecondClass {
     using V = Vector<T>;
     ClassNumbers<T> target;
-    V share;                      // of the first class
+    V share;                              // of the first class
     V d_y, e_y, weight, shift, at_class;  // as in Group
 };
 

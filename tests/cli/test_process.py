@@ -62,6 +62,41 @@ def test_a_signal_leaves_nothing_or_all(slow: list[str], here: Path, number: int
         assert process.returncode in (0, code, -number)
 
 
+def test_the_exit_code_stands_wherever_ctrl_c_came(here: Path) -> None:
+    """Python kills itself in the end where it came while code in a string ran, as it does when modules load."""
+    Path("interrupted.py").write_text(
+        "import contextlib, sys\n"
+        "import kullback.cli.app\n"
+        "from kullback.cli.main import main\n"
+        "def app(prog_name):\n"
+        "    with contextlib.suppress(KeyboardInterrupt):\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    sys.exit(130)\n"
+        "kullback.cli.app.app = app\n"
+        "main()\n"
+    )
+    assert subprocess.run([sys.executable, "-m", "interrupted"], check=False).returncode == 130
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_meets_a_destructor_is_not_lost(here: Path, name: str, code: int) -> None:
+    Path("lost.py").write_text(
+        "import signal, time\n"
+        "import kullback.cli.app\n"
+        "from kullback.cli.main import main\n"
+        "class Last:\n"
+        "    def __del__(self):\n"
+        f"        signal.raise_signal(signal.{name})\n"
+        "def app(prog_name):\n"
+        "    Last()\n"
+        "    time.sleep(30)\n"
+        "kullback.cli.app.app = app\n"
+        "main()\n"
+    )
+    process = subprocess.run([sys.executable, "-m", "lost"], check=False, capture_output=True, text=True, timeout=25)
+    assert (process.returncode, process.stderr) == (code, "")
+
+
 def test_a_signal_leaves_the_old_model(slow: list[str], here: Path, fitted: Path) -> None:
     import shutil
 

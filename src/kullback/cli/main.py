@@ -24,3 +24,14 @@ def main() -> None:
         sys.exit(130)
     except Terminated:
         sys.exit(143)
+    finally:
+        _forget_interruption()
+
+
+def _forget_interruption() -> None:
+    """Let the exit code stand where Ctrl-C met code in a string, such as dataclasses and named tuples are made with.
+
+    ``python -m`` remembers that a `KeyboardInterrupt` left such code, even where somebody caught it further up, and in
+    the end kills itself with SIGINT. The next string that runs makes it forget.
+    """
+    exec("")
