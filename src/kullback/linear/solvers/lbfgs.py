@@ -196,4 +196,4 @@ FEW_STEPS = 2.0
 # Iterations after which the estimate of the Hessian is renewed: not before the probabilities have settled somewhat, and
 # then less and less. On tables of 9 to 784 columns, renewing after 4, 12, 30, 80, … took 0.9 to 1.2 times as long,
 # after 6, 18, 54, … 0.9 to 1.1 times, and after 2, 4, 7, 11, 18, … up to 1.6 times.
-RENEWED = frozenset({6, 16, 40, 100, 250, 600})
+RENEWED = frozenset({6, 16, 40, 110, 280, 700})
