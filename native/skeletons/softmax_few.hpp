@@ -31,7 +31,7 @@ KULLBACK_INLINE V blend(V share, V a, V b) {
 
 // Stage 2: the losses of a group, and the scalars of its rows' gradients. A mixture of two classes is both at once.
 template <class T, class Loss, Extent E, bool Two, bool WithStatistics>
-KULLBACK_INLINE Vector<T> settle_group(const Settings& job, const Loss& loss, Group<T>& group, SecondClass<T>* second,
+KULLBACK_INLINE Vector<T> settle_group(const Settings& settings, const Loss& loss, Group<T>& group, SecondClass<T>* second,
                                        Vector<T> row_factor, Vector<T>& tiny) {
     using V = Vector<T>;
     // the target is left out of the sum: 1 - p_y has its full precision, and so has log p_y, because either the target
@@ -71,15 +71,15 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& job, const Loss& loss, Gr
     };
     const auto gradient = [&](const TargetClass<V>& at) KULLBACK_LAMBDA {
         RowGradient<V> row = loss.at_class(at);
-        if (E != Extent::plain && job.z_loss != 0) {
-            const V lse = group.center * T(job.inverse_temperature) + log_sum;
+        if (E != Extent::plain && settings.z_loss != 0) {
+            const V lse = group.center * T(settings.inverse_temperature) + log_sum;
             V mass = at.weight;
             if constexpr (E == Extent::spread) {
-                mass = mass * T(job.hard) + group.weight_sum * T(job.spread);
+                mass = mass * T(settings.hard) + group.weight_sum * T(settings.spread);
             }
             const Mask<V> some = mass != T(0);
-            const V pull = keep<V>(some, mass * T(2 * job.z_loss) * lse);
-            row.loss += keep<V>(some, mass * T(job.z_loss) * lse * lse);
+            const V pull = keep<V>(some, mass * T(2 * settings.z_loss) * lse);
+            row.loss += keep<V>(some, mass * T(settings.z_loss) * lse * lse);
             row.on_p += pull;
             row.at_class += pull * at.p;
         }
@@ -101,7 +101,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& job, const Loss& loss, Gr
         row.on_weight = blend<V>(share, row.on_weight, other.on_weight);
     }
     if constexpr (WithStatistics) {
-        const V lse = group.center * T(job.inverse_temperature) + log_sum;
+        const V lse = group.center * T(settings.inverse_temperature) + log_sum;
         group.log_sum_exp = select<V>(empty, splat<V>(-infinity<T>), lse);
     }
     group.unlifted_factor = row_factor * row.on_p * inverse;

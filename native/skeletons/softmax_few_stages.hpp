@@ -130,7 +130,8 @@ KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int classes)
 // sums that smoothing needs.
 enum class Extent { plain, scaled, spread };
 
-// Several groups of rows on their way through the stages.
+// Several groups of rows on their way through the stages. They are handed on by value: results are stored between the
+// uses of what is in here, and through a reference might be changing it.
 template <class T>
 struct FewRows {
     using V = Vector<T>;

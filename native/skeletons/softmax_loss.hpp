@@ -8,9 +8,10 @@
 // and flags: `linear`, its cost is -log p times a factor (cross-entropy, which says more about itself through
 // at_class); `by_sums`, all about a row follows from a few sums, which by() tells; `looks_at_all`, it has an off();
 // `logs`, on() is -log p and off() -log(1 - p); `shifted`, it reads the job's own number for each class, of which
-// kept_of() makes what on() needs for an unlikely class, and made_of() for a true one; `by_squares`, it has an off(), but at_class knows all about a
-// row of one class from the sum of squares; `apart`, a slope has no bound that a rounded 1 - p would respect. A row
-// costs sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t) and S their sum.
+// kept_of() makes what on() needs for an unlikely class, and made_of() for a true one; `by_squares`, it has an off(),
+// but at_class knows all about a row of one class from the sum of squares; `apart`, a slope has no bound that a rounded
+// 1 - p would respect. A row costs sum_k s_k on_k + (S - s_k) off_k, with the masses s_k = w_k ((1 - e) t_k + e/C sum t)
+// and S their sum.
 //
 // Costs are functions of the class' log-odds o = log(p / (1 - p)), given so that nothing overflows:
 //

@@ -81,8 +81,7 @@ class LinearProblem:
         # What was proved at an earlier point still holds, as far as this value is not rounded.
         known = relative_gap(point.objective, self._dual)
         if cheap > self._check_below and known > self._tol:
-            # The cheap distance leaves the intercept out: alone it proves nothing.
-            return (min(cheap, known) if cheap > self._tol else known), point
+            return unproved(cheap, known, self._tol), point
         exact_point = self._exactly(parameters, point)
         distance = _norm(exact_point) if self._why_no_gap else self._prove(parameters, exact_point)
         if distance <= self._tol:
@@ -145,6 +144,14 @@ def relative_gap(primal: float, dual: float) -> float:
     if primal <= dual:
         return 0.0
     return float(max(0.0, primal - dual) / dual) if dual > 0 else math.inf
+
+
+def unproved(cheap: float, known: float, tol: float) -> float:
+    """The distance to report where a cheap estimate has not been proved: what ends a fit must be `known`.
+
+    The estimate may be too low: it leaves the intercept out, or comes from a rough bound.
+    """
+    return min(cheap, known) if cheap > tol else known
 
 
 def _norm(point: Point) -> float:

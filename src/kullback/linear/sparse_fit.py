@@ -24,7 +24,7 @@ from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
-from kullback.linear.problem import relative_gap
+from kullback.linear.problem import relative_gap, unproved
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_curvature import has_dual
 from kullback.linear.scaling import ColumnScaling
@@ -145,9 +145,7 @@ class SparseLinearProblem:
             point = self.evaluate(parameters)
             cheap = self._cheap(parameters, point)
         if cheap > self._check_below:
-            known = relative_gap(point.objective, self.dual)
-            # The rough bound may be too high: what is below the tolerance has to be proved.
-            return (min(cheap, known) if cheap > self.tol else known), point
+            return unproved(cheap, relative_gap(point.objective, self.dual), self.tol), point
         exact = self.exactly(parameters, point)
         distance = self.violation(parameters, exact) if self.why_no_gap else self.prove(parameters, exact)
         if distance <= self.tol:
