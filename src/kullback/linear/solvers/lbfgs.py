@@ -178,7 +178,8 @@ def _minimise(
         least, best_norm = min(least, point.objective), min(norm, best_norm)
         due = due or len(history) - 1 in renewed
         if due and distance > tol and _steps_left(before, distance, tol) > FEW_STEPS:
-            due = False
+            # A fresh estimate deserves its own steps: steps that stalled were those of the pairs it replaces.
+            due, stalled = False, 0
             curvature.renew(problem.precondition(at))
     return history.result(at)
 
@@ -196,4 +197,4 @@ FEW_STEPS = 2.0
 # Iterations after which the estimate of the Hessian is renewed: not before the probabilities have settled somewhat, and
 # then less and less. On tables of 9 to 784 columns, renewing after 4, 12, 30, 80, … took 0.9 to 1.2 times as long,
 # after 6, 18, 54, … 0.9 to 1.1 times, and after 2, 4, 7, 11, 18, … up to 1.6 times.
-RENEWED = frozenset({6, 16, 40, 110, 280, 700})
+RENEWED = frozenset({6, 16, 40, 100, 250, 600})
