@@ -75,8 +75,13 @@ def along_margin(
 def reported(loss: Loss, truth: NDArray[Any]) -> NDArray[Any]:
     """What the minimiser reports for the first of two classes, or for one label, at each true probability."""
     if loss.target_form == "labels":
-        return loss.elicited(truth[:, None])[:, 0]
-    return loss.elicited(np.stack([truth, 1 - truth], axis=1))[:, 0]
+        found = loss.elicited(truth[:, None])[:, 0]
+    else:
+        found = loss.elicited(np.stack([truth, 1 - truth], axis=1))[:, 0]
+    if not np.isfinite(found).all():
+        at = truth[np.argmin(np.isfinite(found))]
+        raise ValueError(f"{loss} reports {found[np.argmin(np.isfinite(found))]} where the truth is {at:g}")
+    return found
 
 
 def refusal(loss: Loss) -> str | None:
@@ -125,7 +130,13 @@ class Entry:
 
 
 def number(value: float) -> str:
-    """Four decimals, without a negative zero."""
+    """Four decimals, without a negative zero.
+
+    Raises:
+        ValueError: for NaN, which no page may show.
+    """
+    if math.isnan(value):
+        raise ValueError("a cell of the gallery is nan: a loss breaks where the page shows it")
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     text = f"{value:.4f}"

@@ -133,3 +133,17 @@ def test_losses_of_probabilities_are_drawn_through_a_softmax():
     plain = gallery.along_margin(CrossEntropy(), margin)
     for spelling in ("cross_entropy_from_probabilities", "negative_log_likelihood"):
         assert np.allclose(gallery.along_margin(parse_loss(spelling), margin), plain, atol=1e-6)
+
+
+def test_the_generator_refuses_what_is_not_a_number():
+    with pytest.raises(ValueError, match="is nan"):
+        gallery.number(float("nan"))
+
+    class Broken:
+        target_form = "classes"
+
+        def elicited(self, p):
+            return np.where(p > 0.9, np.nan, p)
+
+    with pytest.raises(ValueError, match=r"reports nan where the truth is 0\.95"):
+        gallery.reported(Broken(), np.array([0.5, 0.95]))

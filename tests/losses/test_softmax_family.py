@@ -17,6 +17,7 @@ from kullback.losses import (
     Deviance,
     Focal,
     GeneralisedCrossEntropy,
+    JensenShannon,
     Ldam,
     OneVsRest,
     Poly,
@@ -40,6 +41,9 @@ ELICIT = [
     Poly(),
     Poly(epsilon=10, class_weight=W),
     Poly(epsilon=-1),
+    JensenShannon(share=0.1, class_weight=W),
+    JensenShannon(),
+    JensenShannon(share=0.9, label_smoothing=0.1),
     Brier(),
     Brier(class_weight=W, label_smoothing=0.1),
     OneVsRest(),
@@ -50,7 +54,8 @@ ELICIT = [
     Deviance(),
 ]
 DECIDE = [SmoothedZeroOne(), SmoothedZeroOne(class_weight=W, temperature=0.5), GeneralisedCrossEntropy(q=1)]
-ALL = [*ELICIT, *DECIDE]
+FLAT = [Focal(gamma=100), JensenShannon(share=0.99)]  # too flat for a general optimiser
+ALL = [*ELICIT, *FLAT, *DECIDE]
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +96,16 @@ def test_elicited_is_the_minimiser_and_recover_its_inverse(loss, seed):
     np.testing.assert_allclose(loss.recover_log(np.log(loss.elicited([p]))), np.log([p]), atol=1e-7)
 
 
-@pytest.mark.parametrize("loss", ELICIT, ids=str)
+@pytest.mark.parametrize("loss", FLAT, ids=str)
+def test_no_search_ends_below_the_floor_of_a_flat_loss(loss, rng):
+    for p in (rng.dirichlet(np.ones(4)), np.array([0.97, 0.01, 0.01, 0.01])):
+        floor = loss.floor(p[None, :], reduction="sum")
+        assert loss([loss.best_constant(p[None, :])], p[None, :], reduction="sum") == pytest.approx(floor, rel=1e-9)
+        assert floor <= lowest(loss, ClassRows(p[None, :]))[1] * (1 + 1e-9)
+        np.testing.assert_allclose(loss.recover(loss.elicited(p)), p, rtol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [*ELICIT, *FLAT], ids=str)
 def test_elicited_of_many_rows_and_of_certainties(loss, rng):
     p = np.vstack([rng.dirichlet(np.full(4, 0.3), 20), np.eye(4), [[0.5, 0.5, 0, 0]]])
     q = loss.elicited(p)
@@ -99,7 +113,7 @@ def test_elicited_of_many_rows_and_of_certainties(loss, rng):
     for one, many in zip(p, q, strict=True):
         np.testing.assert_allclose(loss.elicited(one), many, atol=1e-9)
     if not loss.label_smoothing and not isinstance(loss, CrossEntropy):
-        assert ((q > 0) == (p > 0)).all()
+        assert (np.isfinite(loss.elicited_log(p)) == (p > 0)).all()  # what q itself is may be below every float
     for k in range(4):
         wide = loss.elicited(np.eye(4)[k])
         if not loss.label_smoothing and getattr(loss, "softcap", None) is None:

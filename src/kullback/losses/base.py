@@ -91,6 +91,11 @@ class Loss(ABC):
     def elicited(self, p: ArrayLike) -> Float:
         """The distribution this loss' minimiser reports when the truth is `p`: (C,) or (N, C)."""
 
+    def elicited_log(self, p: ArrayLike) -> Float:
+        """The logarithm of `elicited`, (C,) or (N, C), −inf for zeros."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.elicited(p)))
+
     @abstractmethod
     def recover(self, q: ArrayLike) -> Float:
         """The truth behind a reported distribution `q`: the inverse of `elicited`, (C,) or (N, C)."""

@@ -114,12 +114,10 @@ class CrossEntropy(SoftmaxLoss):
 
     def elicited(self, p: ArrayLike) -> Float:
         """q_k ∝ w_k·((1 − ε)·p_k + ε/C) / π_k^τ, as far as a softcap allows, (C,) or (N, C)."""
-        if self.softcap is None:
-            return super().elicited(p)
-        mass = self._effective(base.as_distribution(p, "p"))
-        scores = self._best_scores(np.atleast_2d(mass / mass.sum(axis=-1, keepdims=True)))
-        offset = self._offset(mass.shape[-1])
-        return softmax_odds(scores if offset is None else scores - offset).odds.p.reshape(mass.shape)
+        return super().elicited(p)
+
+    def _reports_target(self, n_classes: int) -> bool:
+        return self.softcap is None and super()._reports_target(n_classes)
 
     def _capped(self, logits: ArrayLike) -> ArrayLike:
         if self.softcap is None:

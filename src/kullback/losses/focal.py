@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from kullback.losses import base
+from kullback.losses.base import Float
 from kullback.losses.softmax_loss import SoftmaxLoss
 
 
@@ -54,3 +57,12 @@ class Focal(SoftmaxLoss):
     def convex(self) -> bool:
         """Only without focus: a hopeless example is turned down too, which bends the loss the other way."""
         return self.gamma == 0
+
+    def _log_steepness(self, log_q: Float, log_miss: Float) -> Float:
+        """h = (1 − q)^(γ−1)·((1 − q)/q − γ·log q)."""
+        if self.gamma == 0:
+            return -log_q
+        with np.errstate(divide="ignore"):
+            return np.asarray(
+                (self.gamma - 1) * log_miss + np.logaddexp(log_miss - log_q, np.log(self.gamma) + np.log(-log_q))
+            )

@@ -50,3 +50,7 @@ class GeneralisedCrossEntropy(SoftmaxLoss):
     def _check_elicits(self) -> None:
         if self.q == 1:
             raise no_probabilities(self, "at q = 1 its minimiser is the most likely class, whatever its probability")
+
+    def _log_steepness(self, log_q: base.Float, log_miss: base.Float) -> base.Float:
+        """h = q^(q−1) with the loss' own q in the exponent."""
+        return (self.q - 1) * log_q

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from kullback.losses import base
 from kullback.losses.base import Float
+from kullback.losses.elicitation import falling_root, log_complement, log_sum
 from kullback.losses.priors import check_priors
 from kullback.losses.softmax_loss import SoftmaxLoss
 
@@ -68,31 +70,49 @@ class Ldam(SoftmaxLoss):
         """True: a log-sum-exp of shifted logits."""
         return True
 
-    def _reported(self, s: Float) -> Float:
-        """Solve s_k·ν = q_k·(1 − A_k·q_k) for q, A = 1 − e^(−Δ/T), and ν so that the q_k sum to one.
+    def _log_steepness(self, log_q: Float, log_miss: Float) -> Float:
+        """h = 1/(q·((1 − q) + q·e^(−Δ/T)))."""
+        return np.asarray(-log_q - np.logaddexp(log_miss, log_q - self._shift(log_q.shape[1])))
+
+    def _best_scores(self, s: Float) -> Float:
+        """Solve s_k·ν = q_k·(1 − A_k·q_k) for q, A = 1 − e^(−Δ/T), and ν so that the q_k sum to one; log q (N, C).
 
         Each equation has a lower root, rising with ν, and an upper one above ½, which at most one class can take:
-        the one whose lower root would leave the reals first. Bisection, to the last bit.
+        the one whose lower root would leave the reals first. There the unknown is log(1 − q) of that class, elsewhere
+        ν itself; both are found to the last bit.
         """
-        bend = -np.expm1(-self._shift(s.shape[1]))
-        bend = np.maximum(bend, 1e-300)
+        if self.max_margin == 0 or s.shape[1] < 2:
+            return super()._best_scores(s)
+        shift = self._shift(s.shape[1])
+        bend = np.maximum(-np.expm1(-shift), 1e-300)
 
         def lower(nu: Float) -> Float:
             return np.asarray(2 * s * nu / (1 + np.sqrt(np.maximum(1 - 4 * bend * s * nu, 0.0))))
 
         with np.errstate(divide="ignore"):
-            limit = 1 / (4 * bend * s)
+            log_s, limit = np.log(s), 1 / (4 * bend * s)
         first = np.argmin(limit, axis=1)[:, None]
+        own = np.arange(s.shape[1]) == first
         end = np.minimum(np.take_along_axis(limit, first, 1), 1e300)
         turns = lower(end).sum(axis=1, keepdims=True) < 1
-        own, own_bend = np.take_along_axis(s, first, 1), bend[first]
-        low, high = np.where(turns, 1 / (2 * own_bend), 0.0), np.where(turns, 1.0, np.minimum(end, 2.0))
-        q = s
+        low, high = np.zeros_like(end), np.minimum(end, 2.0)
         for _ in range(200):
-            middle = 0.5 * (low + high)  # ν, or the class' own q on its upper branch
-            nu = np.where(turns, middle * (1 - own_bend * middle) / own, middle)
-            q = lower(nu)
-            np.put_along_axis(q, first, np.where(turns, middle, np.take_along_axis(q, first, 1)), 1)
-            above = q.sum(axis=1, keepdims=True) > 1
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-        return np.asarray(q / q.sum(axis=1, keepdims=True))
+            nu = 0.5 * (low + high)
+            above = lower(nu).sum(axis=1, keepdims=True) > 1
+            low, high = np.where(above, low, nu), np.where(above, nu, high)
+        with np.errstate(divide="ignore"):
+            log_q = np.log(lower(low))
+
+        def others(x: Float) -> Float:
+            """log q of the rest where the first class takes its upper root, x = log(1 − q)."""
+            top = log_complement(x)
+            log_nu = top + np.logaddexp(x, top - shift[first]) - np.take_along_axis(log_s, first, 1)
+            ratio = np.sqrt(np.maximum(1 - 4 * bend * np.exp(log_s + log_nu), 0.0))
+            return np.where(own, -np.inf, math.log(2) + log_s + log_nu - np.log1p(ratio))
+
+        alone = (s > 0).sum(axis=1, keepdims=True) < 2
+        solved = turns & ~alone
+        start = np.log1p(-1 / (2 * np.where(solved, bend[first], 1.0)))
+        x = falling_root(lambda x: np.where(solved, log_sum(others(x)) - x, 0.0), start)
+        upper = np.where(own, np.where(alone, 0.0, log_complement(x)), others(x))
+        return np.where(turns, upper, log_q)

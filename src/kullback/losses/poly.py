@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from kullback.losses import base
+from kullback.losses.base import Float
 from kullback.losses.softmax_loss import SoftmaxLoss
 
 
@@ -47,3 +50,8 @@ class Poly(SoftmaxLoss):
     def convex(self) -> bool:
         """Up to ε₁ = 1: beyond, the bounded term outweighs the log far out."""
         return self.epsilon <= 1
+
+    def _log_steepness(self, log_q: Float, log_miss: Float) -> Float:
+        """h = 1/q + ε₁ = ((1 − q) + (1 + ε₁)·q)/q, a sum that nothing cancels in."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.logaddexp(log_miss, np.log1p(self.epsilon) + log_q) - log_q)

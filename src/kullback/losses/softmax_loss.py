@@ -21,7 +21,7 @@ from kullback.kernels.recipe import Evaluation, SoftmaxRecipe, TargetSummary
 from kullback.kernels.reference import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float, Loss
-from kullback.losses.elicitation import simplex_minimiser, truth_log
+from kullback.losses.elicitation import element_steepness, log_minimiser, share_of, truth_log
 from kullback.losses.recovery import unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, Targets, as_class_targets, counted_rows
@@ -82,16 +82,24 @@ class SoftmaxLoss(Loss):
         """What is added to the scaled logits while training."""
         return None
 
-    def _reported(self, s: Float) -> Float:
-        """The distributions (N, C) that minimise the expected loss when the effective truth is s (N, C)."""
-        if self.truthful:
-            return s
-        return simplex_minimiser(SOFTMAX_FAMILIES[self.family].on, self._parameters(), s)
+    def _log_steepness(self, log_q: Float, log_miss: Float) -> Float:
+        """log h, h = −dφ/dq the steepness of a class' cost φ(q), from log q and log(1 − q).
+
+        A loss that reports less than the smallest float writes it on logarithms throughout.
+        """
+        family = SOFTMAX_FAMILIES[self.family]
+        return element_steepness(family.on, self._parameters(), log_q, log_miss, self._shift(log_q.shape[-1]))
+
+    def _log_share(self, level: Float) -> Float:
+        """The log q, at most log ½, at which log h is `level`: the inverse of `_log_steepness`."""
+        return share_of(self._log_steepness, level)
 
     def _best_scores(self, s: Float) -> Float:
-        """Scaled and shifted logits (N, C) that minimise the expected loss."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(self._reported(s)))
+        """Scaled and shifted logits (N, C) that minimise the expected loss when the effective truth is s (N, C)."""
+        if self.truthful:
+            with np.errstate(divide="ignore"):
+                return np.asarray(np.log(s))
+        return log_minimiser(self._log_steepness, self._log_share, s)
 
     def _check_elicits(self) -> None:
         """Raise NoProbabilitiesError if the minimiser does not determine the truth."""
@@ -200,7 +208,8 @@ class SoftmaxLoss(Loss):
         """What the loss' minimiser reports when the truth is `p`, (C,) or (N, C): `probabilities` of its logits.
 
         Exact for losses whose minimiser is the effective target (cross-entropy, Brier, one-vs-rest); elsewhere found
-        to 1e-10.
+        to 1e-10, relative to each entry. A report below the smallest float is 0, and `recover` cannot tell what was
+        behind it; `elicited_log` keeps it.
 
         Raises:
             NoProbabilitiesError: if the loss elicits a decision and no distribution.
@@ -212,13 +221,35 @@ class SoftmaxLoss(Loss):
         self._check_elicits()
         mass = self._effective(base.as_distribution(p, "p"))
         mass = mass / mass.sum(axis=-1, keepdims=True)
-        if self.truthful and self._offset(mass.shape[-1]) is None:
+        if self._reports_target(mass.shape[-1]):
             return np.asarray(mass)
-        rows = np.atleast_2d(mass)
-        scores = self._best_scores(rows)
-        offset = self._offset(rows.shape[1])
-        reported = softmax_odds(scores if offset is None else scores - offset).odds.p
-        return np.asarray(reported.reshape(mass.shape))
+        return softmax_odds(self._reported_scores(mass)).odds.p.reshape(mass.shape)
+
+    def elicited_log(self, p: ArrayLike) -> Float:
+        """The logarithm of `elicited`, (C,) or (N, C), found without rounding a probability first.
+
+        >>> from kullback import JensenShannon
+        >>> log_q = JensenShannon().elicited_log([[0.999, 0.001]])  # 2^(−999)
+        >>> JensenShannon().elicited([0.999, 0.001])[1] > 0, JensenShannon().elicited([0.9999, 0.0001])[1] > 0
+        (True, False)
+        >>> np.allclose(np.exp(JensenShannon().recover_log(log_q)), [[0.999, 0.001]])
+        True
+        """
+        self._check_elicits()
+        mass = self._effective(base.as_distribution(p, "p"))
+        return softmax_odds(self._reported_scores(mass / mass.sum(axis=-1, keepdims=True))).odds.log_p.reshape(
+            mass.shape
+        )
+
+    def _reports_target(self, n_classes: int) -> bool:
+        """Whether the minimiser reports the effective target as it is."""
+        return self.truthful and self._offset(n_classes) is None
+
+    def _reported_scores(self, mass: Float) -> Float:
+        """Scores (N, C) whose softmax the minimiser reports."""
+        scores = self._best_scores(np.atleast_2d(mass))
+        offset = self._offset(scores.shape[1])
+        return np.asarray(scores if offset is None else scores - offset)
 
     def recover(self, q: ArrayLike) -> Float:
         """The data's probabilities behind reported ones, the inverse of `elicited`, (C,) or (N, C).
@@ -251,8 +282,7 @@ class SoftmaxLoss(Loss):
         if offset is not None:
             log_p = _normalised(log_p + offset)
         if not self.truthful:
-            family = SOFTMAX_FAMILIES[self.family]
-            log_p = _normalised(truth_log(family.on, self._parameters(), log_p, self._shift(n_classes)))
+            log_p = _normalised(truth_log(self._log_steepness, log_p))
         if weight is not None:
             with np.errstate(divide="ignore"):
                 log_p -= np.log(weight, where=weight > 0, out=np.full_like(weight, math.inf))
