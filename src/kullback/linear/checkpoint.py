@@ -83,6 +83,34 @@ class Checkpoint:
         Raises:
             InputError: if the file is no checkpoint, or one of another fit; the message says what differs.
         """
+        found = self._read()
+        if found is None:
+            return None
+        arrays, _ = found
+        weights, intercept, history = (arrays.get(name) for name in ("weights", "intercept", "history"))
+        if (
+            weights is None
+            or intercept is None
+            or history is None
+            or weights.shape != shape
+            or intercept.shape != shape[1:]
+            or not (_holds_records(history) and np.isfinite(weights).all() and np.isfinite(intercept).all())
+        ):
+            raise self._damaged()
+        return State(weights, intercept, records_of(history))
+
+    def save(self, weights: Vector, intercept: Vector, history: Sequence[IterationRecord]) -> None:
+        """Replace the file by this state."""
+        self._write(
+            {
+                "weights": np.ascontiguousarray(weights),
+                "intercept": np.ascontiguousarray(intercept),
+                "history": records_as_array(history),
+            }
+        )
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """The arrays in the file and what is said of them, once it is sure that they are of this fit."""
         if not self.path.exists():
             return None
         try:
@@ -105,38 +133,37 @@ class Checkpoint:
                     f"{_shortened(there.get(name))}, here it is {_shortened(value)}; "
                     "delete the file or give another path"
                 )
-        weights, intercept, history = (arrays.get(name) for name in ("weights", "intercept", "history"))
-        n_fields = len(fields(IterationRecord))
-        if (
-            weights is None
-            or intercept is None
-            or history is None
-            or weights.shape != shape
-            or intercept.shape != shape[1:]
-            or history.shape[1:] != (n_fields,)
-            or not (len(history) and np.isfinite(weights).all() and np.isfinite(intercept).all())
-        ):
-            raise InputError(f"checkpoint={str(self.path)!r} is damaged; delete it")
-        records = [IterationRecord(int(row[0]), *row[1:]) for row in history.tolist()]
-        return State(weights, intercept, records)
+        return arrays, about
 
-    def save(self, weights: Vector, intercept: Vector, history: Sequence[IterationRecord]) -> None:
-        """Replace the file by this state."""
+    def _write(self, arrays: dict[str, NDArray[Any]], **about: str) -> None:
+        """Replace the file in one step."""
         began = time.monotonic()
-        arrays = {
-            "weights": np.ascontiguousarray(weights),
-            "intercept": np.ascontiguousarray(intercept),
-            "history": np.array([astuple(record) for record in history], dtype=np.float64),
-        }
-        content = save(arrays, {"format": _FORMAT, "identity": json.dumps(self._identity)})
+        content = save(arrays, {"format": _FORMAT, "identity": json.dumps(self._identity), **about})
         with atomic_file(self.path) as file:
             file.write(content)
         took = time.monotonic() - began
         self._due = time.monotonic() + max(EVERY_SECONDS, took / WRITING_SHARE)
 
+    def _damaged(self) -> InputError:
+        return InputError(f"checkpoint={str(self.path)!r} is damaged; delete it")
+
     def remove(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def records_as_array(history: Sequence[IterationRecord]) -> NDArray[np.float64]:
+    """The records of a fit, one a row."""
+    return np.array([astuple(record) for record in history], dtype=np.float64)
+
+
+def records_of(rows: NDArray[np.float64]) -> list[IterationRecord]:
+    """The inverse of `records_as_array`."""
+    return [IterationRecord(int(row[0]), *row[1:]) for row in rows.tolist()]
+
+
+def _holds_records(rows: Any) -> bool:
+    return bool(rows.ndim == 2 and len(rows) and rows.shape[1] == len(fields(IterationRecord)))
 
 
 def fingerprint(*arrays: Any) -> str:

@@ -33,7 +33,10 @@ from kullback.linear.inputs import (
     where_not_a_number,
 )
 from kullback.linear.interruption import Stopped, ctrl_c_stops
+from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import resolve_penalty
+from kullback.linear.progress import Silent, shown
+from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import find_separation
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask, Follow
@@ -142,16 +145,17 @@ class LinearEstimator(BaseEstimator):
     # ------------------------------------------------------------ input
 
     def _check_settings(self) -> None:
-        for name in ("warm_start", "recover"):
-            check_switch(name, getattr(self, name))
+        check_switch("warm_start", self.warm_start)
         check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
         self._check_effort()
+
+    def _check_effort(self) -> None:
+        """What a single fit and a search over penalties have in common."""
+        check_switch("recover", self.recover)
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
             raise InputError(f"checkpoint={self.checkpoint!r} is not the path of a file")
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"callback={self.callback!r} cannot be called; pass a function of one IterationRecord")
-
-    def _check_effort(self) -> None:
         check_switch("fit_intercept", self.fit_intercept)
         check_number(
             "verbose",
@@ -265,29 +269,29 @@ class LinearEstimator(BaseEstimator):
         checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)
         if resumed is not None:
             start = resumed.weights, resumed.intercept
-        course = _Course([] if resumed is None else resumed.history)
-        with ctrl_c_stops() as interrupted, block_map(max(2, task.n_blocks)) as run:
+        course = Course([] if resumed is None else resumed.history)
 
-            def follow(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
-                if (continued := course.add(record)) is not None:
-                    self._report(continued)
-                if interrupted():
-                    raise Stopped(_CTRL_C)
-                if checkpoint is not None and checkpoint.due:
-                    checkpoint.save(*parameters(), course.history)
+        def save_if_due(parameters: Callable[[], tuple[Vector, Vector]]) -> None:
+            if checkpoint is not None and checkpoint.due:
+                checkpoint.save(*parameters(), course.history)
 
+        with (
+            ctrl_c_stops() as interrupted,
+            block_map(max(2, task.n_blocks)) as run,
+            shown(int(self.verbose), float(self.tol)) as show,
+        ):
             solution = task.solve(
                 C,
                 tol=float(self.tol),
                 max_iter=max(0, int(self.max_iter) - course.done),
                 solver=self.solver,
                 start=start,
-                follow=self._ended_by_callback(follow),
-                announce=(lambda line: print(line, flush=True)) if self.verbose else None,
+                follow=self._following(course, interrupted, show, save_if_due),
+                announce=show.line,
                 run=run,
             )
         result = solution.result
-        interrupted_now = result.reason in (_CTRL_C, _CALLBACK)
+        interrupted_now = result.reason in INTERRUPTIONS
         if checkpoint is not None:
             if interrupted_now or (not result.converged and course.done >= self.max_iter):
                 checkpoint.save(solution.weights, solution.intercept, course.history)
@@ -329,16 +333,36 @@ class LinearEstimator(BaseEstimator):
         self.solver_, self.solver_reason_ = solution.solver, solution.reason
         self._warn_if_not_converged(result, certificate)
 
-    def _ended_by_callback(self, follow: Follow) -> Follow:
-        """`follow`, with a StopIteration from the user's callback turned into the end of this fit alone."""
+    def _following(
+        self,
+        course: Course,
+        interrupted: Callable[[], bool],
+        show: Silent,
+        then: Callable[[Callable[[], tuple[Vector, Vector]]], object] | None = None,
+    ) -> Follow:
+        """What follows a fit: it keeps and shows the records, tells the callback, and ends the fit if asked to.
 
-        def following(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
-            try:
-                follow(record, parameters)
-            except StopIteration as stop:
-                raise Stopped(_CALLBACK) from stop
+        Args:
+            course: takes the records.
+            interrupted: whether Ctrl-C was pressed.
+            show: shows them.
+            then: called after each with the function that gives the parameters.
+        """
 
-        return following
+        def follow(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
+            if (continued := course.add(record)) is not None:
+                show.step(continued)
+                if self.callback is not None:
+                    try:
+                        self.callback(continued)
+                    except StopIteration as stop:
+                        raise Stopped(_CALLBACK) from stop
+            if interrupted():
+                raise Stopped(CTRL_C)
+            if then is not None:
+                then(parameters)
+
+        return follow
 
     def _checkpoint(
         self,
@@ -351,10 +375,37 @@ class LinearEstimator(BaseEstimator):
         """The file that keeps the state of this fit, and the state it holds already."""
         if self.checkpoint is None:
             return None, None
+        identity = self._identity(X, targets, loss, sample_weight)
+        checkpoint = Checkpoint(self.checkpoint, identity)
+        return checkpoint, checkpoint.load(shape)
+
+    def _search_checkpoint(
+        self, X: Any, targets: Targets, loss: Loss, sample_weight: Vector | None, **known: Any
+    ) -> SearchCheckpoint | None:
+        """The file that keeps the fits of a search; `known` are further arrays that it is of."""
+        if self.checkpoint is None:
+            return None
+        identity = self._identity(X, targets, loss, sample_weight)
+        identity.update(
+            {name: fingerprint(value) if isinstance(value, np.ndarray) else str(value) for name, value in known.items()}
+        )
+        # Fits that are done are taken as they are, so they must have been asked for as much.
+        identity.update({name: repr(getattr(self, name)) for name in ("tol", "max_iter", "solver", "recover")})
+        return SearchCheckpoint(self.checkpoint, identity)
+
+    def _store_about(self, point: PathPoint) -> None:
+        """Set what is told of one fit."""
+        self.certificate_, self.history_ = point.certificate, point.history
+        self.n_iter_ = np.array([max(min(1, int(self.max_iter)), point.n_iter)], dtype=np.int32)
+        self.converged_, self.interrupted_ = point.converged, point.ended in INTERRUPTIONS
+        self.solver_, self.solver_reason_ = point.solver, point.solver_reason
+
+    def _identity(self, X: Any, targets: Targets, loss: Loss, sample_weight: Vector | None) -> dict[str, str]:
+        """What a state is of: data and settings, by name."""
         settings = {
             name: repr(value) for name, value in self.get_params(deep=False).items() if name not in _NO_PART_OF_THE_TASK
         }
-        identity = {
+        return {
             "estimator": type(self).__name__,
             **settings,
             "loss": str(loss),
@@ -363,8 +414,6 @@ class LinearEstimator(BaseEstimator):
             "y": targets_fingerprint(targets),
             "sample_weight": fingerprint(sample_weight),
         }
-        checkpoint = Checkpoint(self.checkpoint, identity)
-        return checkpoint, checkpoint.load(shape)
 
     def _start(
         self, shape: tuple[int, int], init: tuple[ArrayLike | None, ArrayLike | None]
@@ -388,16 +437,6 @@ class LinearEstimator(BaseEstimator):
         if init[1] is not None and not self.fit_intercept and intercept.any():
             raise InputError("intercept_init is given, but fit_intercept=False; leave one of them out")
         return self._output_parameters(coef, intercept)
-
-    def _report(self, record: IterationRecord) -> None:
-        if self.verbose:
-            print(
-                f"iteration {record.iteration:5d}  loss {record.loss:.6f} nats  objective {record.objective:.6f}  "
-                f"gradient {record.gradient_norm:.2e}  gap {record.distance:.2e}  {record.seconds:.2f} s",
-                flush=True,
-            )
-        if self.callback is not None:
-            self.callback(record)
 
     def _warn_if_not_converged(self, result: SolverResult, certificate: Certificate, of: str = "") -> None:
         if result.converged:
@@ -424,23 +463,31 @@ class LinearEstimator(BaseEstimator):
         )
 
 
-_CTRL_C = "Ctrl-C stopped it"
+CTRL_C = "Ctrl-C stopped it"
 _CALLBACK = "its callback stopped it"
+# How a fit ends when somebody wants it to.
+INTERRUPTIONS = (CTRL_C, _CALLBACK)
 # Settings that may change between two parts of one fit.
 _NO_PART_OF_THE_TASK = frozenset(
     {"tol", "max_iter", "solver", "warm_start", "recover", "callback", "verbose", "checkpoint", "loss", "class_weight"}
+    # Of a search; what its folds and penalties are is told apart.
+    | {"Cs", "cv", "scoring", "selection", "refit", "n_jobs", "keep_coefs"}
 )
 # What losses take that are not over logits, by their link.
 _NOT_LOGITS = {"log": "log-probabilities", "identity": "probabilities"}
 _FORMS = {"classes": "mutually exclusive classes", "labels": "independent labels"}
 
 
-class _Course:
+class Course:
     """The records of a fit, those of a fit that it continues included."""
 
     def __init__(self, earlier: list[IterationRecord]) -> None:
         self.history = list(earlier)
         self._before = earlier[-1] if earlier else None
+
+    def go_on(self) -> None:
+        """What comes now is another part of the same fit, which begins where this one ended."""
+        self._before = self.history[-1]
 
     @property
     def done(self) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -12,10 +16,17 @@ from kullback.errors import InputError
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.cv import strengths
+from kullback.linear.estimator import INTERRUPTIONS, Course, FitNotConvergedWarning
 from kullback.linear.folds import Examples
+from kullback.linear.inputs import check_number
+from kullback.linear.interruption import ctrl_c_stops
+from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
-from kullback.linear.rotation import is_wide, rotate
+from kullback.linear.progress import Silent, shown
+from kullback.linear.rotation import Rotation, is_wide, rotate
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
+from kullback.linear.solvers import IterationRecord
+from kullback.linear.task import FitTask, Follow
 from kullback.losses import Loss
 
 Vector = NDArray[np.float64]
@@ -34,15 +45,28 @@ class SoftmaxPath(SoftmaxClassifier):
         Cs: the values of C, or how many to spread evenly in their logarithm from 1e-4 to 1e4.
         penalty: as in `SoftmaxClassifier`, and so is `l1_ratio`.
         loss: as in `SoftmaxClassifier`, and so are `class_weight`, `fit_intercept`, `tol`, `max_iter`, `solver`,
-            `recover` and `verbose`.
+            and `recover`.
+        callback: called after every iteration of every C with its `IterationRecord`. If it raises StopIteration, the
+            path ends there, as after Ctrl-C.
+        verbose: 1 for a bar on a terminal, elsewhere two lines per C; 2 for a line per iteration too.
+        checkpoint: a file that holds the Cs that are done, written anew every few seconds. If it is there when a path
+            of the same data and settings begins, that path goes on from it; it is deleted when the path is done.
+
+    The first Ctrl-C ends the path at its next step: `fit` returns the Cs so far, with a warning that says how far the
+    last of them is from its optimum. The second one raises KeyboardInterrupt as usual.
 
     Attributes:
-        Cs_: (n,) the values, ascending.
+        Cs_: (n,) the values, ascending; those so far, if the path was interrupted.
         coefs_: (n, C, d) weights, (n, 1, d) for two classes.
         intercepts_: (n, C) or (n, 1).
+        points_: one `PathPoint` per C, with its certificate, its records, the solver and the reason for it.
         certificates_: one `Certificate` per C.
         n_iters_: (n,) iterations.
         classes_: (C,) labels in sorted order.
+        converged_: whether every C came within `tol`.
+        interrupted_: whether Ctrl-C or the callback ended the path.
+        coef_: the weakest penalty's, as are `intercept_`, `certificate_`, `history_`, `n_iter_`, `solver_` and
+            `solver_reason_`.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -66,7 +90,9 @@ class SoftmaxPath(SoftmaxClassifier):
         max_iter: int = 1000,
         solver: str = "auto",
         recover: bool = True,
+        callback: Callable[[IterationRecord], object] | None = None,
         verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.Cs = Cs
         self.penalty = penalty
@@ -78,12 +104,12 @@ class SoftmaxPath(SoftmaxClassifier):
         self.max_iter = max_iter
         self.solver = solver
         self.recover = recover
+        self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     # What one fit has and a path has not.
     warm_start = False
-    callback = None
-    checkpoint = None
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> SoftmaxPath:  # type: ignore[override]
         """Fit every C.
@@ -97,51 +123,88 @@ class SoftmaxPath(SoftmaxClassifier):
             InputError: for settings, data or targets that cannot be used; the message names the place.
 
         Warns:
-            NotConvergedWarning: for the first C whose fit did not reach `tol`.
+            NotConvergedWarning: once, with every C whose fit did not reach `tol`, and its gap.
         """
         self._check_effort()
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
-        effort: dict[str, Any] = {"tol": float(self.tol), "max_iter": int(self.max_iter), "solver": self.solver}
         penalty = resolve_penalty(self.penalty, self.l1_ratio)
         plain = Examples(
             X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
         )
+        checkpoint = self._search_checkpoint(X, targets, loss, weight, Cs=Cs)
+        points = [] if checkpoint is None else checkpoint.of_fold(0)
         task = plain.task()
-        solutions = []
-        with block_map(max(2, task.n_blocks)) as run:
+        with (
+            ctrl_c_stops() as interrupted,
+            block_map(max(2, task.n_blocks)) as run,
+            shown(int(self.verbose), float(self.tol), len(Cs)) as show,
+        ):
             rotation = rotate(X, centred=self.fit_intercept, run=run) if is_wide(X) and penalty.lasso == 0 else None
-            rotated = None if rotation is None else plain.with_rows(rotation).task()
-            start = turned = None
-            iterations = []
-            for C in Cs:
-                spent = 0
-                if rotation is not None and rotated is not None and np.isfinite(C):
-                    found = rotated.solve(float(C), start=turned, run=run, **effort)
-                    turned, spent = (found.weights, found.intercept), found.result.history[-1].iteration
-                    start = rotation.to_columns(*turned)
-                solution = task.solve(float(C), start=start, run=run, **effort)
-                start = solution.weights, solution.intercept
-                solutions.append(solution)
-                iterations.append(spent + solution.result.history[-1].iteration)
-                if self.verbose:
-                    gap = solution.certificate.relative_gap
-                    print(f"C = {C:g}: objective {solution.certificate.primal:.6f}  gap {gap:.2e}", flush=True)
+            fits = _Fits(task, rotation, None if rotation is None else plain.with_rows(rotation).task())
+            for _ in points:
+                show.fitted("from the checkpoint")
+            for C in Cs[len(points) :]:
+                course = Course([])
+                point = fits.point(
+                    float(C),
+                    points[-1] if points else None,
+                    course,
+                    follow=self._following(course, interrupted, show),
+                    announce=partial(_announce, show, C),
+                    run=run,
+                    tol=float(self.tol),
+                    max_iter=int(self.max_iter),
+                    solver=self.solver,
+                )
+                points.append(point)
+                gap = point.certificate.relative_gap
+                show.fitted(f"C = {C:g}: objective {point.certificate.primal:.6f}  gap {gap:.2e}")
+                if point.ended in INTERRUPTIONS:
+                    break
+                if checkpoint is not None:
+                    checkpoint.add(0, len(points) - 1, point)
+        self._store(Cs, points)
+        self.classes_, self.loss_ = classes, loss
+        if checkpoint is not None:
+            checkpoint.finish(done=not self.interrupted_)
+        self._warn_of(Cs, points)
+        return self
+
+    def _store(self, Cs: Vector, points: list[PathPoint]) -> None:
         coefs, intercepts = [], []
-        for solution in solutions:
-            self._store_parameters(solution.weights, solution.intercept)
+        for point in points:
+            self._store_parameters(point.weights, point.intercept)
             coefs.append(self.coef_)
             intercepts.append(self.intercept_)
-        self.Cs_, self.classes_, self.loss_ = Cs, classes, loss
+        last = points[-1]
+        self.Cs_ = Cs[: len(points)]
         self.coefs_, self.intercepts_ = np.stack(coefs), np.stack(intercepts)
-        self.certificates_: list[Certificate] = [solution.certificate for solution in solutions]
-        self.n_iters_ = np.array(iterations, dtype=np.int32)
-        for C, solution in zip(Cs, solutions, strict=True):
-            self.history_, self.interrupted_ = list(solution.result.history), False
-            if not solution.result.converged:
-                self._warn_if_not_converged(solution.result, solution.certificate, of=f" at C = {C:g}")
-                break
-        return self
+        self.points_ = points
+        self.certificates_: list[Certificate] = [point.certificate for point in points]
+        self.n_iters_ = np.array([point.n_iter for point in points], dtype=np.int32)
+        self.interrupted_ = last.ended in INTERRUPTIONS
+        self._store_about(last)
+        self.converged_ = all(point.converged for point in points) and len(points) == len(Cs)
+
+    def _warn_of(self, Cs: Vector, points: list[PathPoint]) -> None:
+        """Say once which Cs fell short, and by how much."""
+        short = [(C, point) for C, point in zip(Cs, points, strict=False) if not point.converged]
+        if not short:
+            return
+        told = "; ".join(f"C = {C:g}: {point.ended}, {_distance_of(point)}" for C, point in short)
+        what = f"{type(self).__name__} did not converge at {told} (tol {float(self.tol):.3g})."
+        if self.interrupted_:
+            left = f" {len(Cs) - len(points)} of {len(Cs)} Cs were not begun."
+            advice = (
+                "; with checkpoint= the same fit goes on from its finished Cs."
+                if self.checkpoint is None
+                else ("; the same fit with the same checkpoint= goes on from its finished Cs.")
+            )
+            what += left + " Fit again for all" + advice
+        else:
+            what += " What helps: raise max_iter, raise tol or leave out the weakest penalties."
+        warnings.warn(what, FitNotConvergedWarning, stacklevel=3)
 
     def at(self, C: float) -> SoftmaxClassifier:
         """The model of one of the Cs.
@@ -150,6 +213,7 @@ class SoftmaxPath(SoftmaxClassifier):
             InputError: for a C that is not in `Cs_`.
         """
         check_is_fitted(self)
+        check_number("C", C, "a number on this path", lambda v: v > 0)
         places = np.flatnonzero(np.isclose(self.Cs_, C, rtol=1e-9, atol=0))
         if len(places) == 0:
             raise InputError(f"C={C!r} is not on this path; it has {', '.join(f'{c:g}' for c in self.Cs_)}")
@@ -160,7 +224,7 @@ class SoftmaxPath(SoftmaxClassifier):
             if name in ("classes_", "loss_", "n_features_in_", "feature_names_in_"):
                 setattr(model, name, value)
         model.coef_, model.intercept_ = self.coefs_[place].copy(), self.intercepts_[place].copy()
-        model.certificate_ = self.certificates_[place]
+        model._store_about(self.points_[place])
         return model
 
     def plot_path(self, ax: Any = None, *, columns: int = 8) -> Any:
@@ -173,3 +237,62 @@ class SoftmaxPath(SoftmaxClassifier):
         from kullback.linear.plots import plot_path
 
         return plot_path(self, ax, columns)
+
+
+class _Fits:
+    """The fits of a path, one after another, each from where the one before ended.
+
+    Args:
+        task: on the data's own columns.
+        rotation: of wide data, or None.
+        rotated: on the coordinates of the rotation.
+    """
+
+    def __init__(self, task: FitTask, rotation: Rotation | None, rotated: FitTask | None) -> None:
+        self._task, self._rotation, self._rotated = task, rotation, rotated
+        self._turned: tuple[Vector, Vector] | None = None
+
+    def point(
+        self,
+        C: float,
+        before: PathPoint | None,
+        course: Course,
+        *,
+        follow: Follow,
+        announce: Callable[[str], object],
+        **how: Any,
+    ) -> PathPoint:
+        """The fit of one C; `how` is what `FitTask.solve` takes besides."""
+        start = None if before is None else (before.weights, before.intercept)
+        if self._rotation is not None and self._rotated is not None and np.isfinite(C):
+            found = self._rotated.solve(C, start=self._turned, follow=follow, **how)
+            shape = self._rotation.rows.shape
+            announce(f"first in {shape[1]} coordinates of the {shape[0]} rows, by {found.solver}: {found.reason}")
+            self._turned = found.weights, found.intercept
+            start = self._rotation.to_columns(*self._turned)
+            course.go_on()
+        solution = self._task.solve(C, start=start, follow=follow, announce=announce, **how)
+        result = solution.result
+        return PathPoint(
+            solution.weights,
+            solution.intercept,
+            course.history,
+            solution.certificate,
+            result.converged,
+            result.reason,
+            solution.solver,
+            solution.reason,
+        )
+
+
+def _announce(show: Silent, C: float, line: str) -> None:
+    show.line(f"C = {C:g}: {line}")
+
+
+def _distance_of(point: PathPoint) -> str:
+    known = point.certificate
+    if np.isfinite(known.relative_gap):
+        return f"relative duality gap {known.relative_gap:.3g}"
+    if np.isfinite(known.gap):
+        return f"duality gap {known.gap:.3g} nats"
+    return f"scaled gradient norm {point.history[-1].gradient_norm:.3g}, no duality gap: {known.reason}"

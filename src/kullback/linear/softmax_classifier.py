@@ -61,7 +61,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         recover: whether probabilities are those of the data rather than of the trained loss.
         callback: called after every iteration with its `IterationRecord`, the start (0) included. If it raises
             StopIteration, the fit ends there, as after Ctrl-C.
-        verbose: above 0, one line per iteration on standard output, with the gap reached.
+        verbose: 1 for a bar with the gap reached on a terminal, elsewhere one line per iteration on standard output;
+            2 for lines on a terminal too.
         checkpoint: a file that holds the state of the fit while it runs, written anew every few seconds. If it is
             there when a fit of the same data and settings begins, that fit goes on from it; it is deleted when the
             fit is done. One of other data or settings is refused.

@@ -1,0 +1,46 @@
+"""The fit of one penalty among several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.linear.certificate import Certificate
+from kullback.linear.solvers import IterationRecord
+
+Vector: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PathPoint:
+    """The fit of one C.
+
+    Attributes:
+        weights: (d, C) of the logits.
+        intercept: (C,).
+        history: its records, the start first.
+        certificate: what is proved of it.
+        converged: whether it came as near to its minimum as was asked for.
+        ended: why not; otherwise an empty string.
+        solver: the solver that ran.
+        solver_reason: why that one.
+        score: of held-out rows, in a cross-validation.
+    """
+
+    weights: Vector
+    intercept: Vector
+    history: list[IterationRecord] = field(repr=False)
+    certificate: Certificate
+    converged: bool
+    ended: str
+    solver: str
+    solver_reason: str
+    score: float = float("nan")
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations used."""
+        return self.history[-1].iteration
