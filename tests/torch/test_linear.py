@@ -196,6 +196,65 @@ def test_ignored_rows_are_left_out():
     assert all((g == 0).all() for g in torch.autograd.grad(value, (input, weight)))
 
 
+def _penalised(x, w, target, **keywords):
+    """A gradient penalty: the second derivatives of the layer."""
+    value = kt.linear_cross_entropy(x, w, target, **keywords)
+    slopes = torch.autograd.grad(value, (x, w), create_graph=True)
+    return sum(slope.square().sum() for slope in slopes)
+
+
+WHOLE_LOGITS = {
+    "second derivatives": lambda x, w, y: torch.autograd.grad(_penalised(x, w, y), (x, w)),
+    "second derivatives, sample weights": lambda x, w, y: torch.autograd.grad(
+        _penalised(x, w, y.clamp_min(0), sample_weight=(y != -100).double()), (x, w)
+    ),
+    "second derivatives, per example": lambda x, w, y: torch.autograd.grad(
+        torch.autograd.grad(kt.linear_cross_entropy(x, w, y, reduction="none").square().sum(), w, create_graph=True)[0]
+        .square()
+        .sum(),
+        (x, w),
+    ),
+    "second derivatives of a loss object": lambda x, w, y: torch.autograd.grad(
+        torch.autograd.grad(kt.linear_loss(x, w, y, "focal"), w, create_graph=True)[0].square().sum(), (x, w)
+    ),
+    "torch.func": lambda x, w, y: torch.func.grad(lambda *t: kt.linear_cross_entropy(*t, y), (0, 1))(
+        x.detach(), w.detach()
+    ),
+    "a learnt class weight": lambda x, w, y: torch.autograd.grad(
+        kt.linear_cross_entropy(x, w, y, weight=torch.ones(C, dtype=x.dtype, requires_grad=True)), (x, w)
+    ),
+    "a learnt sample weight": lambda x, w, y: learnt_sample_weight(
+        lambda s: kt.linear_cross_entropy(x, w, y.clamp_min(0), sample_weight=s), (x, w), y
+    ),
+    "a learnt sample weight on logits": lambda x, w, y: learnt_sample_weight(
+        lambda s: kt.cross_entropy(x, y.clamp_min(0) % D, sample_weight=s), (x,), y
+    ),
+    "several losses an example": lambda x, w, y: torch.autograd.grad(
+        kt.linear_cross_entropy(x, torch.stack([w, 2 * w], dim=1), torch.stack([y, y], dim=1)), (x, w)
+    ),
+}
+
+
+def learnt_sample_weight(loss, inputs, target):
+    weights = torch.where(target == -100, 0.0, 1.5).double().requires_grad_()
+    return torch.autograd.grad(loss(weights), (*inputs, weights))
+
+
+@pytest.mark.parametrize("way", WHOLE_LOGITS)
+def test_ignored_rows_are_left_out_of_whole_logits_too(way):
+    input, weight, _ = layer()
+    target = targets()["indices"]
+    poisoned = input.detach().clone()
+    poisoned[target == -100] = torch.nan
+    found = WHOLE_LOGITS[way](poisoned.requires_grad_(), weight, target)
+    clean = input.detach().clone()
+    clean[target == -100] = 0.0
+    expected = WHOLE_LOGITS[way](clean.requires_grad_(), weight, target)
+    torch.testing.assert_close(found, expected)
+    assert (found[0][target == -100] == 0).all()
+    assert found[0].abs().sum() > 0
+
+
 def test_derivatives_by_finite_differences():
     input, weight, bias = (t.detach()[:5].clone().requires_grad_() for t in layer())
     target = torch.tensor([0, 1, 2, -100, 4])
@@ -269,6 +328,15 @@ def test_autocast_and_compile():
         (lambda x, w, t: kt.linear_cross_entropy(x, w, t + 5), IndexError, r"target\[.*0 to 10"),
         (lambda x, w, t: kt.linear_cross_entropy(x, w, t[1:]), ValueError, "batch_size"),
         (lambda x, w, t: kt.linear_cross_entropy(x, w, t, chunk_rows=0), RuntimeError, "chunk_rows"),
+        (lambda x, w, t: kt.linear_cross_entropy(x, w, t, chunk_rows=2.5), RuntimeError, "whole number.*2.5"),
+        (lambda x, w, t: kt.linear_loss(x, w, t, "focal", chunk_rows=0), RuntimeError, "chunk_rows"),
+        (lambda x, w, t: kt.linear_cross_entropy(x, None, t), TypeError, "linear_weight must be a Tensor"),
+        (lambda x, w, t: kt.linear_cross_entropy(x, w, t, linear_bias=[0.0] * C), TypeError, "linear_bias must be"),
+        (
+            lambda x, w, t: kt.linear_cross_entropy(x, w, t, linear_bias=torch.ones(C)),
+            RuntimeError,
+            "linear_bias to have the same dtype",
+        ),
         (
             lambda x, w, t: kt.linear_cross_entropy(x, w, torch.rand(N, C), ignore_index=-100),
             RuntimeError,

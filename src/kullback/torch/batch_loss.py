@@ -99,7 +99,8 @@ def reduced(losses: Tensor, batch: Batch, settings: RowSettings, reduction: str,
     weight = batch.sample_weight
     counts = plain.counted_rows(batch.target, weight, settings.ignore_index)
     if weight is not None:
-        losses = torch.where(counts, losses * weight, 0.0)
+        # each on its own: the product's derivative in the weight would be 0 times the NaN of a row that does not count
+        losses = torch.where(counts, losses, 0.0) * torch.where(counts, weight, 0.0)
     if reduction == "none":
         return losses
     if reduction == "sum":

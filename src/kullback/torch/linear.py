@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 import kullback.losses
 from kullback.losses import parse_loss
-from kullback.torch import linear_ops, objects, ops
+from kullback.torch import linear_ops, objects, ops, plain
 from kullback.torch.batch_loss import batch_loss, checked_denominator, reduced, requires_grad, value_dtype
-from kullback.torch.errors import NotSupportedError, SettingError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.errors import NotSupportedError, SettingError, TensorShapeError
+from kullback.torch.layer import Layer, check_chunk_rows, layer_batch
 from kullback.torch.loss import simple_cross_entropy
-from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch
+from kullback.torch.rows import Batch, Mixture, accumulation_dtype, as_rows
 from kullback.torch.settings import RowSettings, row_settings
 from kullback.torch.statistics import Statistics, statistics_of
 
@@ -105,7 +106,7 @@ def linear_cross_entropy_with_statistics(
 ) -> tuple[Tensor, Statistics]:
     """`linear_cross_entropy` that also returns log-sum-exps, predictions and accuracy; the arguments are the same.
 
-    Of examples that do not count, the prediction is 0.
+    Of examples that do not count, the prediction is −1.
     """
     value, found = _linear_cross_entropy(
         input,
@@ -163,23 +164,24 @@ def linear_loss(
             f"{known.name} is a loss on independent labels; apply functional(loss) to the logits of the layer"
         )
     simple = simple_cross_entropy(known)
-    layer = _Layer.checked(input, linear_weight, linear_bias)
+    layer = Layer.checked(input, linear_weight, linear_bias)
     if linear_weight.dim() > 2:
         raise NotSupportedError("linear_loss takes a (C, D) weight; apply functional(loss) to the logits of the layer")
     choices = _Choices(reduction, denominator, empty, chunk_rows, False)
     if simple is not None:
         if simple.offset is not None:
             layer = layer.shifted(simple.offset)
-        rows = _Rows.of(layer, target, sample_weight, simple.class_weight_for(input), simple.settings)
-        return _loss(layer, rows, simple.settings, choices)[0]
+        batch = layer_batch(layer, target, sample_weight, simple.class_weight_for(input), simple.settings)
+        return _loss(layer, batch, simple.settings, choices)[0]
     settings = RowSettings(ignore_index=getattr(known, "ignore_index", None))
-    rows = _Rows.of(layer, target, sample_weight, None, settings)
-    if ops.in_transform() or rows.batch.target.requires_grad() or requires_grad(sample_weight):
+    batch = layer_batch(layer, target, sample_weight, None, settings)
+    if ops.in_transform() or batch.target.requires_grad() or requires_grad(sample_weight):
         raise NotSupportedError(
             f"{known.name} gives no gradient with respect to targets or sample weights, and torch.func cannot see into "
             "it; detach them, or use linear_cross_entropy"
         )
-    return _fused(layer, rows, settings, choices, objects.key_of(known))[0]
+    check_chunk_rows(chunk_rows)
+    return _fused(layer, batch, settings, choices, objects.key_of(known))[0]
 
 
 class LinearCrossEntropy(nn.Module):
@@ -300,117 +302,6 @@ class _Choices(NamedTuple):
     with_statistics: bool
 
 
-class _Layer(NamedTuple):
-    """A linear layer on rows: input (N, D), weight (C, D), bias; `shape` is N in the user's terms."""
-
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    shape: tuple[int, ...]
-
-    @staticmethod
-    def checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> _Layer:
-        check_logits(input)
-        for name, tensor in (("linear_weight", weight), ("linear_bias", bias)):
-            if tensor is None:
-                continue
-            if not isinstance(tensor, Tensor):
-                raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
-            if tensor.device != input.device:
-                raise TensorTypeError(
-                    f"Expected all tensors to be on the same device, but the input is on {input.device} and {name} on "
-                    f"{tensor.device}"
-                )
-        if weight.dim() < 2:
-            raise TensorShapeError(f"expected linear_weight with dimensionality at least 2, got {weight.dim()}")
-        if input.shape[-1] != weight.shape[-1]:
-            raise TensorShapeError(
-                "expected equal input and linear_weight last dimensions (in_features), got "
-                f"{input.shape[-1]} and {weight.shape[-1]}, respectively"
-            )
-        if weight.shape[0] == 0:
-            raise TensorShapeError("linear_weight has no rows: there are no classes")
-        if bias is not None and bias.shape != weight.shape[:-1]:
-            raise TensorShapeError(f"expected linear_bias shape {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
-        if weight.dim() > 2 and input.dim() != 2:
-            raise TensorShapeError(
-                f"a linear_weight of shape {tuple(weight.shape)} needs an input (N, {weight.shape[-1]}), got "
-                f"{tuple(input.shape)}"
-            )
-        if torch.is_autocast_enabled(input.device.type):
-            dtype = torch.get_autocast_dtype(input.device.type)
-            input, weight = input.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
-        if weight.dtype != input.dtype:
-            raise TensorTypeError(
-                f"expected input and linear_weight to have the same dtype, but got {input.dtype} and {weight.dtype}"
-            )
-        shape = tuple(input.shape[:-1])
-        if weight.dim() == 2 and len(shape) != 1:
-            input = input.reshape(math.prod(shape), input.shape[-1])
-        return _Layer(input, weight, bias, shape)
-
-    def shifted(self, offset: Tensor) -> _Layer:
-        """The layer with a constant added to each class' logits."""
-        if offset.shape[0] != self.weight.shape[0]:
-            raise TensorShapeError(
-                f"the loss has {offset.shape[0]} priors, but there are {self.weight.shape[0]} classes"
-            )
-        shift = offset.to(self.weight.device, self.weight.dtype)
-        return _Layer(self.input, self.weight, shift if self.bias is None else self.bias + shift, self.shape)
-
-    def logits(self) -> Tensor:
-        """All logits, (N, C), or (N, C, d1, …) for a weight of more dimensions; float32 or float64."""
-        wide = accumulation_dtype(self.input.dtype)
-        input, weight = self.input.to(wide), self.weight.to(wide)
-        bias = None if self.bias is None else self.bias.to(wide)
-        if weight.dim() == 2:
-            return torch.nn.functional.linear(input, weight, bias)
-        logits: Tensor = torch.tensordot(input, weight, dims=([-1], [-1]))
-        return logits if bias is None else logits + bias
-
-
-class _Rows(NamedTuple):
-    """Targets and weights checked against the layer; the batch's logits have their shape alone, and no memory."""
-
-    batch: Batch
-
-    @staticmethod
-    def of(
-        layer: _Layer,
-        target: Tensor | Mixture,
-        sample_weight: Tensor | None,
-        class_weight: Tensor | None,
-        settings: RowSettings,
-    ) -> _Rows:
-        n_classes, shape = layer.weight.shape[0], layer.shape
-        size = (n_classes,) if shape == () else (math.prod(shape), n_classes)
-        stand_in = layer.input.detach().new_empty(()).expand(size)
-        if len(shape) > 1:
-            rows = math.prod(shape)
-            target = _flattened(target, shape, n_classes, rows)
-            if sample_weight is not None and tuple(sample_weight.shape) == shape:
-                sample_weight = sample_weight.reshape(rows)
-        batch = class_batch(stand_in, target, class_weight, sample_weight, settings)
-        return _Rows(Batch(batch.logits, batch.target, batch.class_weight, batch.sample_weight, shape))
-
-
-def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int, rows: int) -> Tensor | Mixture:
-    if isinstance(target, Mixture):
-        share = target.share.reshape(rows) if isinstance(target.share, Tensor) and target.share.dim() else target.share
-        return Mixture(target.first.reshape(rows), target.second.reshape(rows), share)
-    if isinstance(target, Tensor) and tuple(target.shape) == shape:
-        return target.reshape(rows)
-    if isinstance(target, Tensor) and tuple(target.shape) == (*shape, n_classes):
-        return target.reshape(rows, n_classes)
-    if isinstance(target, Tensor):
-        raise TensorShapeError(
-            f"target has shape {tuple(target.shape)}; for {math.prod(shape)} examples of shape {shape} class indices "
-            f"have that shape, and soft rows {(*shape, n_classes)}"
-        )
-    return target
-
-
 def _linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -421,24 +312,22 @@ def _linear_cross_entropy(
     sample_weight: Tensor | None,
     choices: _Choices,
 ) -> tuple[Tensor, Statistics | None]:
-    layer = _Layer.checked(input, linear_weight, linear_bias)
-    if layer.weight.dim() > 2:  # several losses per example
-        batch = class_batch(layer.logits(), target, weight, sample_weight, settings)
-        return _from_logits(batch, layer, settings, choices)
-    return _loss(layer, _Rows.of(layer, target, sample_weight, weight, settings), settings, choices)
+    layer = Layer.checked(input, linear_weight, linear_bias)
+    return _loss(layer, layer_batch(layer, target, sample_weight, weight, settings), settings, choices)
 
 
-def _loss(layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
-    batch = rows.batch
+def _loss(layer: Layer, batch: Batch, settings: RowSettings, choices: _Choices) -> tuple[Tensor, Statistics | None]:
+    check_chunk_rows(choices.chunk_rows)
+    several = layer.weight.dim() > 2  # losses per example
     composite = batch.target.requires_grad() or requires_grad(batch.class_weight)
-    if composite or ops.in_transform() or ops.in_forward_mode():
-        whole = Batch(layer.logits(), batch.target, batch.class_weight, batch.sample_weight, batch.shape)
-        return _from_logits(whole, layer, settings, choices)
-    return _fused(layer, rows, settings, choices, "")
+    if several or composite or ops.in_transform() or ops.in_forward_mode():
+        counts = plain.counted_rows(batch.target, batch.sample_weight, settings.ignore_index)
+        return _from_logits(batch._replace(logits=as_rows(layer.logits(counts))), layer, settings, choices)
+    return _fused(layer, batch, settings, choices, "")
 
 
 def _from_logits(
-    batch: Batch, layer: _Layer, settings: RowSettings, choices: _Choices
+    batch: Batch, layer: Layer, settings: RowSettings, choices: _Choices
 ) -> tuple[Tensor, Statistics | None]:
     """What needs whole logits: weights of more dimensions, gradients of targets or class weights, and torch.func."""
     value, found = batch_loss(
@@ -453,12 +342,10 @@ def _from_logits(
 
 
 def _fused(
-    layer: _Layer, rows: _Rows, settings: RowSettings, choices: _Choices, key: str
+    layer: Layer, batch: Batch, settings: RowSettings, choices: _Choices, key: str
 ) -> tuple[Tensor, Statistics | None]:
-    batch, reduction = rows.batch, choices.reduction
+    reduction = choices.reduction
     kind = checked_denominator(batch.target, reduction, choices.denominator, choices.empty)
-    if choices.chunk_rows is not None and choices.chunk_rows < 1:
-        raise SettingError(f"chunk_rows must be at least 1, or None. Got: {choices.chunk_rows}")
     learnt_weight = requires_grad(batch.sample_weight)
     dtype = value_dtype(layer.input, batch.target)
     # as for cross_entropy: float16 gradients wait for the loss scaler's factor

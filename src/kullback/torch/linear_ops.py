@@ -271,7 +271,10 @@ def _backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tens
             ctx.chunk_rows,
         )
         return (*(t if n else None for t, n in zip(gradients, needed, strict=True)), *rest)
-    # a second derivative is wanted: the same steps on whole logits, each of which PyTorch can differentiate
+    # a second derivative is wanted: the same steps on whole logits, each of which PyTorch can differentiate; a gradient
+    # of 0 times the NaN of a row that does not count would be NaN
+    counts = plain.counted_rows(target, row_weight, ctx.settings.ignore_index)
+    input = torch.where(counts[:, None], input, 0)
     logits = torch.nn.functional.linear(input, weight, bias)
     if ctx.loss:
         ones = torch.ones_like(row_scale)

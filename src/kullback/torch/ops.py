@@ -24,6 +24,7 @@ from kullback.errors import InputError
 from kullback.torch import devices, native, plain, triton
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import direct, is_plain
+from kullback.torch.errors import NotSupportedError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
@@ -455,6 +456,27 @@ def in_transform() -> bool:
 def in_forward_mode() -> bool:
     """Whether forward-mode derivatives may be asked for here; the operators have none, ordinary operations do."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def has_tangent(*tensors: Tensor | None) -> bool:
+    """Whether a forward-mode derivative along one of these is under way."""
+    if not in_forward_mode():
+        return False
+    unpack: Callable[[Tensor], Any] = forward_ad.unpack_dual
+    return any(t is not None and unpack(t).tangent is not None for t in tensors)
+
+
+def refuse_second_derivative(of: str) -> None:
+    """To be called in a backward pass whose result is a constant: with ``create_graph=True`` that would be silent.
+
+    Raises:
+        NotSupportedError: where a graph of the backward pass is being made.
+    """
+    if torch.is_grad_enabled():
+        raise NotSupportedError(
+            f"{of} has no second derivative: leave out create_graph=True, or use cross_entropy on whole logits, which "
+            "has all of them"
+        )
 
 
 def loss_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
