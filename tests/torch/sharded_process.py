@@ -64,7 +64,7 @@ def main(rank, size, store):
 
 
 def compare(low, high):
-    logits, target, soft, layer, features = batch()
+    logits, target, soft, _, _ = batch()
     for keywords in settings():
         local = dict(keywords)
         if "weight" in local:
@@ -85,20 +85,13 @@ def compare(low, high):
             gradient = torch.autograd.grad(value, shard, incoming)[0]
             torch.testing.assert_close(value, expected)
             torch.testing.assert_close(gradient, wanted[:, low:high])
-        if keywords.get("reduction") == "none":
-            continue
-        inputs = [t.clone().requires_grad_() for t in (features, layer, layer[:, 0])]
-        expected = kt.linear_cross_entropy(inputs[0], inputs[1], target, linear_bias=inputs[2], **keywords)
-        wanted = torch.autograd.grad(expected, inputs)
-        mine = [t.clone().requires_grad_() for t in (features, layer[low:high], layer[low:high, 0])]
-        value = kt.vocab_parallel_linear_cross_entropy(
-            mine[0], mine[1], target, linear_bias=mine[2], chunk_rows=4, **local
-        )
-        gradients = torch.autograd.grad(value, mine)
-        torch.testing.assert_close(value, expected)
-        torch.testing.assert_close(gradients[0], wanted[0])
-        torch.testing.assert_close(gradients[1], wanted[1][low:high])
-        torch.testing.assert_close(gradients[2], wanted[2][low:high])
+        for form, whole, part in (
+            ("indices", target, target),
+            ("soft rows", soft, soft[:, low:high]),
+            ("mixture", mixture, mixture),
+        ):
+            compare_layer(form, whole, part, keywords, local, (low, high))
+    refuses(low, high)
     with pytest.raises(IndexError, match=rf"Target {C} is out of bounds.*0 to {C - 1}"):
         kt.vocab_parallel_cross_entropy(logits[:, low:high], torch.full((N,), C))
     broken = logits.clone()
@@ -108,6 +101,99 @@ def compare(low, high):
     assert losses.isnan().tolist() == [i == 1 for i in range(N)]
     single = kt.vocab_parallel_cross_entropy(logits[:, low:high].float(), target, empty="zero")
     torch.testing.assert_close(single, F.cross_entropy(logits.float(), target))
+
+
+def compare_layer(form, whole, part, keywords, local, edges):
+    """The sharded layer against the layer in one process, of (N, D) and of (N/3, 3, D) features."""
+    low, high = edges
+    _, target, _, layer, features = batch()
+    if form == "indices":
+        features[target == -100] = torch.nan  # of a row that does not count
+    elif "sample_weight" in keywords:
+        features[keywords["sample_weight"] == 0] = torch.nan
+    inputs = [t.clone().requires_grad_() for t in (features, layer, layer[:, 0])]
+    expected = kt.linear_cross_entropy(inputs[0], inputs[1], whole, linear_bias=inputs[2], **keywords)
+    incoming = torch.linspace(1, 2, expected.numel(), dtype=torch.float64).reshape(expected.shape)
+    wanted = torch.autograd.grad(expected, inputs, incoming)
+    assert not any(t.isnan().any() for t in wanted)
+    for lead in ((N,), (N // 3, 3)):
+        mine = [t.clone().requires_grad_() for t in (features.reshape(*lead, D), layer[low:high], layer[low:high, 0])]
+        choices = dict(local)
+        if "sample_weight" in choices:
+            choices["sample_weight"] = choices["sample_weight"].reshape(lead)
+        targets = reshaped(part, lead)
+        value = kt.vocab_parallel_linear_cross_entropy(
+            mine[0], mine[1], targets, linear_bias=mine[2], chunk_rows=4, **choices
+        )
+        assert value.shape == (lead if keywords.get("reduction") == "none" else ())
+        torch.testing.assert_close(value.flatten(), expected.flatten())
+        gradients = torch.autograd.grad(value, mine, incoming.reshape(value.shape))
+        torch.testing.assert_close(gradients[0].reshape(N, D), wanted[0])
+        torch.testing.assert_close(gradients[1], wanted[1][low:high])
+        torch.testing.assert_close(gradients[2], wanted[2][low:high])
+        with torch.no_grad():
+            again = kt.vocab_parallel_linear_cross_entropy(mine[0], mine[1], targets, linear_bias=mine[2], **choices)
+        torch.testing.assert_close(again, value.detach())
+
+
+def reshaped(target, lead):
+    if isinstance(target, kt.Mixture):
+        return kt.Mixture(target.first.reshape(lead), target.second.reshape(lead), target.share)
+    return target.reshape(*lead, *target.shape[1:])
+
+
+def refuses(low, high):
+    """What a sharded loss cannot do, and input that does not fit: errors, before any process waits for another."""
+    logits, target, _, layer, features = batch()
+    target = target.clamp_min(0)
+    logits[2] = 0.0
+    shard = logits[:, low:high].clone().requires_grad_()
+    mine = [features.clone().requires_grad_(), layer[low:high].clone().requires_grad_()]
+    for value, inputs in (
+        (kt.vocab_parallel_cross_entropy(shard, target), [shard]),
+        (kt.vocab_parallel_linear_cross_entropy(*mine, target), mine),
+        (kt.vocab_parallel_linear_cross_entropy(*mine, target, reduction="none").sum(), mine),
+    ):
+        with pytest.raises(NotImplementedError, match="no second derivative"):
+            torch.autograd.grad(value, inputs, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"torch\.func"):
+        torch.func.grad(lambda z: kt.vocab_parallel_cross_entropy(z, target))(shard.detach())
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(mine[0].detach(), features)
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            kt.vocab_parallel_linear_cross_entropy(dual, mine[1], target)
+    for wrong, error, says in (
+        ({"chunk_rows": 0}, RuntimeError, "chunk_rows"),
+        ({"linear_bias": layer[:, 0][: high - low - 1]}, RuntimeError, "linear_bias shape"),
+        ({"linear_bias": [0.0] * (high - low)}, TypeError, "linear_bias must be a Tensor"),
+        ({"weight": [1.0] * (high - low)}, TypeError, "weight must be a Tensor"),
+        ({"linear_weight": layer[low:high].float()}, RuntimeError, "same dtype"),
+        ({"linear_weight": layer[low:high].tolist()}, TypeError, "linear_weight must be a Tensor"),
+        ({"linear_weight": layer[low:high].to("meta")}, RuntimeError, "same device"),
+        ({"linear_weight": layer[low:high, :, None].expand(-1, D, D)}, NotImplementedError, r"\(c, D\)"),
+    ):
+        with pytest.raises(error, match=says):
+            kt.vocab_parallel_linear_cross_entropy(
+                **{"input": features, "linear_weight": layer[low:high], "target": target} | wrong
+            )
+    with torch.autocast("cpu", torch.bfloat16):  # features of a layer before, weights as they are kept
+        found = kt.vocab_parallel_linear_cross_entropy(features.bfloat16(), layer[low:high].float(), target)
+        wanted = kt.linear_cross_entropy(features.bfloat16(), layer.float(), target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    no_products_for_gradients(features, layer[low:high], target)
+
+
+def no_products_for_gradients(features, weight, target):
+    """Without autograd there is one matrix product a chunk, with it there are three."""
+    seen = []
+    weight = weight.clone().requires_grad_()
+    features = features.clone().requires_grad_()
+    for mode in (torch.no_grad, torch.enable_grad):
+        with torch.profiler.profile() as profile, mode():
+            kt.vocab_parallel_linear_cross_entropy(features, weight, target, chunk_rows=N)
+        seen.append(sum(e.count for e in profile.key_averages() if e.key in ("aten::mm", "aten::addmm")))
+    assert seen == [1, 3], seen
 
 
 class Network(torch.nn.Module):

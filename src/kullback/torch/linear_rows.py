@@ -191,17 +191,17 @@ def run(
     if kept is None:
         return found
     return found._replace(
-        losses=found.losses.new_zeros(whole).index_copy_(0, kept, found.losses),
-        input_gradient=_spread(found.input_gradient, kept, whole),
-        lse=_spread(found.lse, kept, whole),
-        prediction=_spread(found.prediction, kept, whole, -1),
+        losses=spread(found.losses, kept, whole),
+        input_gradient=None if found.input_gradient is None else spread(found.input_gradient, kept, whole),
+        lse=None if found.lse is None else spread(found.lse, kept, whole),
+        prediction=None if found.prediction is None else spread(found.prediction, kept, whole, -1),
     )
 
 
-def _spread(part: Tensor | None, kept: Tensor, whole: int, elsewhere: int = 0) -> Tensor | None:
-    """Results of the kept rows among those of all others."""
-    if part is None:
-        return None
+def spread(part: Tensor, kept: Tensor | None, whole: int, elsewhere: int = 0) -> Tensor:
+    """Results of the kept rows among those of all others; `kept` is None if these are all."""
+    if kept is None:
+        return part
     full = part.new_full((whole, *part.shape[1:]), elsewhere)
     full[kept] = part
     return full

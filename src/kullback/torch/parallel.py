@@ -4,7 +4,7 @@ Two all-reduces of a few numbers per row replace gathering the logits: the large
 `class_blocks`. Every process must pass the same targets, weights and choices, and gets the same loss; the gradient it
 gets is that of its own shard. Shards may differ in size and are ordered by rank.
 
-There is no second derivative, and ``torch.compile`` breaks its graph here.
+There is no second derivative, nothing for ``torch.func``, and ``torch.compile`` breaks its graph here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kullback.torch import native, ops, plain
-from kullback.torch.batch_loss import checked_denominator, value_dtype
+from kullback.torch.batch_loss import checked_denominator, requires_grad, value_dtype
 from kullback.torch.class_blocks import ClassBlock, RowSums
-from kullback.torch.errors import NotSupportedError, TensorShapeError, TensorTypeError
-from kullback.torch.linear_rows import rows_at_a_time
-from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch
+from kullback.torch.errors import NotSupportedError
+from kullback.torch.layer import Layer, check_chunk_rows, layer_batch
+from kullback.torch.linear_rows import Wanted, rows_at_a_time, spread
+from kullback.torch.rows import Batch, Mixture, TargetRows, accumulation_dtype, class_batch
 from kullback.torch.settings import RowSettings, row_settings
 
 Group = Any  # torch.distributed.ProcessGroup, which not every build of PyTorch has
@@ -67,9 +68,8 @@ def vocab_parallel_cross_entropy(
         InputError: of PyTorch's exception type for what does not fit.
     """
     settings = row_settings(label_smoothing, temperature, softcap, z_loss, ignore_index)
-    check_logits(input)
     batch = class_batch(input, target, weight, sample_weight, settings)
-    _check(batch)
+    _check(batch, input)
     kind = checked_denominator(batch.target, reduction, denominator, empty)
     shard = _Shard.of(group, batch.logits.shape[1], input.device)
     shard.check_targets(batch, settings)
@@ -89,7 +89,7 @@ def vocab_parallel_cross_entropy(
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixture,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -108,16 +108,18 @@ def vocab_parallel_linear_cross_entropy(
     """`linear_cross_entropy` of a layer whose rows, one per class, are spread over a process group.
 
     The input is the same on every process, and so is the gradient it gets: the shards' parts are summed over the group.
-    Gradients are made in the forward pass, a chunk of rows at a time.
+    Gradients are made in the forward pass, a chunk of rows at a time; those of ``reduction="none"`` and of float16 wait
+    for the incoming gradient and need the logits a second time. What does not count is in no product.
 
     Args:
-        input: (N, D), the same on every process.
+        input: (D,), (N, D) or (N, T, …, D), the same on every process.
         linear_weight: (c, D), this process' classes.
-        target: class indices over all C classes, the same on every process.
+        target: class indices over all C classes, shaped like the input without D, the same on every process; this
+            process' columns of soft rows, (N, T, …, c); or a `Mixture` of indices.
         linear_bias: (c,) or None.
-        weight: class weights (c,) of this process' classes, or None.
+        weight: class weights (c,) of this process' classes, or None (on all processes alike).
         group: the process group; the default group if None.
-        reduction: ``"mean"`` or ``"sum"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ignore_index: examples of this class do not count.
         label_smoothing: ε, spread over all C classes.
         sample_weight: one weight per example, or None.
@@ -132,36 +134,37 @@ def vocab_parallel_linear_cross_entropy(
         ClassIndexError, NotSupportedError, InputError: as for `vocab_parallel_cross_entropy`.
     """
     settings = row_settings(label_smoothing, temperature, softcap, z_loss, ignore_index)
-    check_logits(input)
-    if input.dim() != 2 or linear_weight.dim() != 2 or input.shape[1] != linear_weight.shape[1]:
-        raise TensorShapeError(
-            f"expected an input (N, D) and a linear_weight (c, D), got {tuple(input.shape)} and "
-            f"{tuple(linear_weight.shape)}"
-        )
-    if linear_weight.dtype != input.dtype:
-        raise TensorTypeError(f"input is {input.dtype} and linear_weight {linear_weight.dtype}; they must match")
-    if reduction == "none":
+    check_chunk_rows(chunk_rows)
+    layer = Layer.checked(input, linear_weight, linear_bias)
+    if layer.weight.dim() > 2:
         raise NotSupportedError(
-            'reduction="none" needs a second pass over the layer; use vocab_parallel_cross_entropy on its logits'
+            "a sharded linear_weight is (c, D); use vocab_parallel_cross_entropy on the logits of the layer"
         )
-    stand_in = input.detach().new_empty(()).expand(input.shape[0], linear_weight.shape[0])
-    batch = class_batch(stand_in, target, weight, sample_weight, settings)
-    _check(batch)
+    batch = layer_batch(layer, target, sample_weight, weight, settings)
+    _check(batch, *layer[:3])
     kind = checked_denominator(batch.target, reduction, denominator, empty)
-    shard = _Shard.of(group, linear_weight.shape[0], input.device)
+    shard = _Shard.of(group, layer.weight.shape[0], layer.input.device)
     shard.check_targets(batch, settings)
     scale = _scale(batch, settings, shard, reduction, kind, empty)
-    factors = scale.expand(input.shape[0])
+    factors = scale.expand(layer.input.shape[0])
     if batch.sample_weight is not None:
         factors = factors * batch.sample_weight
-    step = rows_at_a_time(input.shape[0], shard.n_classes, chunk_rows)
+    dtype = value_dtype(layer.input, batch.target)
+    step = rows_at_a_time(layer.input.shape[0], shard.n_classes, chunk_rows)
+    task = _LayerTask(batch._replace(logits=batch.logits.detach()), settings, shard, step)
+    tensors = layer[:3]
+    wanted = Wanted(*(torch.is_grad_enabled() and requires_grad(t) for t in tensors))
+    # as for the layer in one process: float16 gradients wait for the loss scaler's factor
+    now = wanted.any and reduction != "none" and torch.float16 not in (dtype, layer.input.dtype)
     losses: Tensor = _ShardedLayer.apply(  # type: ignore[no-untyped-call]
-        input, linear_weight, linear_bias, factors, batch, settings, shard, step
+        *tensors, factors, task, reduction != "none", wanted if now else Wanted(False, False, False)
     )
-    return _total(losses, scale, empty).to(value_dtype(input, batch.target))
+    return batch.restored(losses).to(dtype) if reduction == "none" else _total(losses, scale, empty).to(dtype)
 
 
-def _check(batch: Batch) -> None:
+def _check(batch: Batch, *inputs: Tensor | None) -> None:
+    if ops.in_transform() or ops.has_tangent(*inputs):
+        raise NotSupportedError("torch.func and forward mode cannot look into sharded losses: use loss.backward()")
     weights = (batch.class_weight, batch.sample_weight)
     if batch.target.requires_grad() or any(w is not None and w.requires_grad for w in weights):
         raise NotSupportedError("sharded losses give gradients for the logits alone; detach targets and weights")
@@ -279,15 +282,102 @@ class _ShardedRows(torch.autograd.Function):
         return _weighted(sums.losses(settings.z_loss), factors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        ops.refuse_second_derivative("vocab_parallel_cross_entropy")
         logits, factors, *sums = ctx.saved_tensors
         block = _block(logits, ctx.batch, ctx.settings, ctx.shard, slice(None))
         gradient = block.gradient(RowSums(*sums), torch.where(factors == 0, 0.0, factors * g))
         return gradient.to(logits.dtype), None, None, None, None
 
 
+class _LayerTask(NamedTuple):
+    """What a sharded layer's forward and backward pass have in common."""
+
+    batch: Batch
+    settings: RowSettings
+    shard: _Shard
+    step: int
+
+
+class _LayerPass(NamedTuple):
+    """A pass over a sharded layer: losses (N,), the rows' sums (4, N), and the gradients asked for."""
+
+    losses: Tensor
+    sums: Tensor
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _layer_pass(
+    layer: tuple[Tensor, Tensor, Tensor | None],
+    factors: Tensor,
+    task: _LayerTask,
+    wanted: Wanted,
+    known: Tensor | None = None,
+) -> _LayerPass:
+    """Losses times `factors`, and the gradients of their sum; rows of factor 0 are left out of it all.
+
+    Args:
+        layer: input (N, D), weight (c, D), bias (c,) or None.
+        factors: (N,).
+        task: the rest of the loss.
+        wanted: which gradients.
+        known: the rows' sums (4, N) if a pass before has found them.
+    """
+    input, weight, bias = layer
+    batch, settings, shard, step = task
+    whole, device = input.shape[0], input.device
+    counts = factors != 0
+    kept = None if bool(counts.all()) else counts.nonzero()[:, 0]
+    if kept is not None:
+        input, factors = input[kept], factors[kept]
+        target = TargetRows(*(None if t is None else t[kept] for t in batch.target))  # type: ignore[arg-type]
+        batch = batch._replace(
+            target=target, sample_weight=None if batch.sample_weight is None else batch.sample_weight[kept]
+        )
+        known = None if known is None else known[:, kept]
+    wide = accumulation_dtype(input.dtype)
+    product = wide if device.type == "cpu" else input.dtype
+    w, b = weight.to(product), None if bias is None else bias.to(product)
+    on_input = torch.empty(input.shape, dtype=wide, device=device) if wanted.input else None
+    on_weight = torch.zeros(weight.shape, dtype=wide, device=device) if wanted.weight else None
+    on_bias = torch.zeros(weight.shape[0], dtype=wide, device=device) if wanted.bias else None
+    losses = torch.empty(input.shape[0], dtype=torch.float64, device=device)
+    found = torch.empty(4, input.shape[0], dtype=torch.float64, device=device) if known is None else known
+    with torch.autocast(device.type, enabled=False):  # the types are chosen here
+        for start in range(0, input.shape[0], step):
+            rows = slice(start, start + step)
+            x = input[rows].to(product)
+            block = _block(torch.nn.functional.linear(x, w, b), batch, settings, shard, rows)
+            if known is None:
+                found[:, rows] = torch.stack([part.double() for part in shard.sums(block)])
+            sums = RowSums(*found[:, rows])
+            losses[rows] = _weighted(sums.losses(settings.z_loss), factors[rows])
+            if not wanted.any:
+                continue
+            g = block.gradient(sums, factors[rows])
+            if on_bias is not None:
+                on_bias += g.sum(dim=0)
+            g = g.to(product)
+            if on_input is not None:
+                on_input[rows] = g @ w
+            if on_weight is not None:
+                on_weight += g.t() @ x
+    if on_input is not None:
+        on_input = shard.added(on_input).to(input.dtype)
+    return _LayerPass(
+        spread(losses, kept, whole),
+        found.new_zeros(4, whole).index_copy_(1, kept, found) if kept is not None else found,
+        (
+            None if on_input is None else spread(on_input, kept, whole),
+            None if on_weight is None else on_weight.to(weight.dtype),
+            None if on_bias is None or bias is None else on_bias.to(bias.dtype),
+        ),
+    )
+
+
 class _ShardedLayer(torch.autograd.Function):
+    """Row losses of a sharded layer, or their sum, whose gradients may then be made in the same pass."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -295,52 +385,27 @@ class _ShardedLayer(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         factors: Tensor,
-        batch: Batch,
-        settings: RowSettings,
-        shard: _Shard,
-        step: int,
+        task: _LayerTask,
+        summed: bool,
+        now: Wanted,
     ) -> Tensor:
-        wide = accumulation_dtype(input.dtype)
-        product = wide if input.device.type == "cpu" else input.dtype
-        factors = _row_factors(batch, settings, shard, factors)
-        w = weight.to(product)
-        wanted = ctx.needs_input_grad[:3]
-        input_gradient = torch.zeros(input.shape, dtype=wide, device=input.device) if wanted[0] else None
-        weight_gradient = torch.zeros(weight.shape, dtype=wide, device=input.device) if wanted[1] else None
-        bias_gradient = torch.zeros(weight.shape[0], dtype=wide, device=input.device) if wanted[2] else None
-        losses = torch.empty(input.shape[0], dtype=torch.float64, device=input.device)
-        for start in range(0, input.shape[0], step):
-            rows = slice(start, start + step)
-            x = input[rows].to(product)
-            block = _block(
-                torch.nn.functional.linear(x, w, None if bias is None else bias.to(product)),
-                batch,
-                settings,
-                shard,
-                rows,
-            )
-            sums = shard.sums(block)
-            losses[rows] = _weighted(sums.losses(settings.z_loss), factors[rows])
-            if not any(wanted):
-                continue
-            g = block.gradient(sums, factors[rows])
-            if bias_gradient is not None:
-                bias_gradient += g.sum(dim=0)
-            g = g.to(product)
-            if input_gradient is not None:
-                input_gradient[rows] = (g @ w).to(wide)
-            if weight_gradient is not None:
-                weight_gradient += g.t() @ x
-        if input_gradient is not None:
-            input_gradient = shard.added(input_gradient).to(input.dtype)
-        ctx.save_for_backward(
-            input_gradient,
-            None if weight_gradient is None else weight_gradient.to(weight.dtype),
-            None if bias_gradient is None or bias is None else bias_gradient.to(bias.dtype),
-        )
-        return losses.sum()
+        factors = _row_factors(task.batch, task.settings, task.shard, factors)
+        found = _layer_pass((input, weight, bias), factors, task, now)
+        ctx.task, ctx.summed, ctx.made = task, summed, now.any
+        if now.any:
+            ctx.save_for_backward(*found.gradients)
+        else:
+            ctx.save_for_backward(input, weight, bias, factors, found.sums)
+        return found.losses.sum() if summed else found.losses
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(None if t is None else ops.times(t, g) for t in ctx.saved_tensors), *(None,) * 5)
+        ops.refuse_second_derivative("vocab_parallel_linear_cross_entropy")
+        if ctx.made:
+            gradients = tuple(None if t is None else ops.times(t, g) for t in ctx.saved_tensors)
+        else:
+            input, weight, bias, factors, sums = ctx.saved_tensors
+            needed = Wanted(*ctx.needs_input_grad[:3])
+            factors = torch.where(factors == 0, 0.0, factors * g)
+            gradients = _layer_pass((input, weight, bias), factors, ctx.task, needed, sums).gradients
+        return (*gradients, *(None,) * 4)
