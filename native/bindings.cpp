@@ -414,7 +414,9 @@ class LinearPass {
         const Family& family = find_family(sigmoid, name);
         job_.matrix = matrix_of(matrix_);
         if (job_.matrix.type != Type::float32 && job_.matrix.type != Type::float64) throw nb::type_error("matrix type");
-        if (job_.matrix.column_stride != 1) throw nb::value_error("rows must be contiguous");
+        if (job_.matrix.column_stride != 1 && job_.matrix.row_stride != 1) {
+            throw nb::value_error("rows or columns must be contiguous");
+        }
         job_.columns = int64_t(matrix_.shape(1));
         job_.ones = ones;
         for (const OptionalIn* a : {&centre, &inverse}) {

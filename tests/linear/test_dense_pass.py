@@ -65,6 +65,20 @@ def test_every_shape(shape, dtype, kind):
     same(*objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
 
 
+@pytest.mark.parametrize("kind", ["raw", "made"])
+@pytest.mark.parametrize("source", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_columns_that_are_contiguous(shape, dtype, source, kind):
+    """As pandas keeps them: read in tiles where a vector of columns is whole, and one by one at the edges."""
+    n_rows, n_columns, n_outputs = shape
+    X = np.asfortranarray(rng.normal(size=(n_rows, n_columns)) + 1, source)
+    targets = ClassIndices(rng.integers(0, n_outputs, n_rows))
+    same(*objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
+    part = np.asfortranarray(np.tile(X, (3, 1)))[n_rows : 2 * n_rows]  # columns that lie further apart
+    same(*objectives(part, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", ["indices", "soft"])
 @pytest.mark.parametrize("fit_intercept", [True, False])

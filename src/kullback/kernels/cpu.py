@@ -569,7 +569,7 @@ def linear_pass(
 
     Args:
         recipe: of the loss.
-        matrix: (N, d) float32 or float64, each row contiguous.
+        matrix: (N, d) float32 or float64, each row or each column contiguous.
         targets: of N rows, checked already.
         n_outputs: C.
         row_weight: (N,) or None for all ones.

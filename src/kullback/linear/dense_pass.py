@@ -57,9 +57,9 @@ def dense_pass(
         how.update(centre=design.scaling.centre, inverse=1.0 / design.scaling.scale)
     else:
         return None
-    apart, step = matrix.strides
-    if step != matrix.itemsize or apart <= 0 or apart % matrix.itemsize:
-        return None  # its rows are not contiguous
+    near, far = sorted(matrix.strides)
+    if near != matrix.itemsize or far % matrix.itemsize:
+        return None  # neither its rows nor its columns are contiguous
     from kullback.kernels import cpu
 
     return cpu.linear_pass(
