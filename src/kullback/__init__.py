@@ -138,7 +138,13 @@ if TYPE_CHECKING:
     from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
 
+# so that kullback.testing.check_loss needs no import of its own
+_MODULES = frozenset({"calibration", "errors", "explain", "kernels", "linear", "losses", "targets", "testing"})
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"kullback.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'kullback' has no attribute {name!r}")
@@ -148,4 +154,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

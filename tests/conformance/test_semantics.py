@@ -12,50 +12,103 @@ from hypothesis import strategies as st
 import kullback.kernels as kernels
 from kullback import BinaryCrossEntropy, ClassIndices, ClassMixture, ClassRows, CrossEntropy, LabelRows
 from kullback.errors import InfiniteLossWarning, InputError, ShapeError, TargetError
-from kullback.losses import OneVsRest
+from kullback.losses import (
+    Asymmetric,
+    Brier,
+    CrammerSinger,
+    CrossEntropyFromProbabilities,
+    Focal,
+    KullbackLeibler,
+    LogitL2,
+    NegativeEntropy,
+    NegativeLogLikelihood,
+    OneVsRest,
+    SigmoidBrier,
+    SigmoidFocal,
+    WestonWatkins,
+)
 
 DTYPES = (np.float32, np.float64)
 
 
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        ([0, 3, 1], r"row 1: target 3 is not a class; valid indices are 0 to 2"),
-        ([0, 1, -1], r"row 2: target -1 is not a class; valid indices are 0 to 2"),
-        (np.array([0, 255, 1], dtype=np.uint8), r"row 1: target 255"),
-        (np.array([0, 2**40, 1]), r"row 1: target 1099511627776"),
-        ([0.0, 1.0, 2.0], r"dtype float64, expected integers"),
-        ([0.0, np.nan, 2.0], r"row 1: target nan"),
-        ([[0], [1], [2]], r"shape \(3, 1\), a single column"),
-        (["a", "b", "c"], r"encode labels"),
-        (np.zeros((3, 2)), r"2 columns, the logits 3"),
-        ([[1, 0, 0], [0, -0.5, 1.5], [0, 0, 1]], r"row 1, column 1: soft target -0.5"),
-        ([[1, 0, 0], [0, 1, 0], [0, np.nan, 1]], r"row 2, column 1: soft target nan"),
-        ([[1, 0, 0], [0, 1, 0], [0, np.inf, 1]], r"row 2, column 1: soft target inf"),
-        (ClassMixture([0, 1, 7], [0, 1, 2], 0.5), r"row 2: target 7"),
-        (np.zeros((3, 3, 1)), r"expected class indices"),
-    ],
-)
+BAD_CLASSES = [
+    ([0, 3, 1], r"row 1: target 3 is not a class; valid indices are 0 to 2"),
+    ([0, 1, -1], r"row 2: target -1 is not a class; valid indices are 0 to 2"),
+    (np.array([0, 255, 1], dtype=np.uint8), r"row 1: target 255"),
+    (np.array([0, 2**40, 1]), r"row 1: target 1099511627776"),
+    ([0.0, 1.0, 2.0], r"dtype float64, expected integers"),
+    ([0.0, np.nan, 2.0], r"row 1: target nan"),
+    ([[0], [1], [2]], r"shape \(3, 1\), a single column"),
+    (["a", "b", "c"], r"encode labels"),
+    (np.zeros((3, 2)), r"2 columns, the logits 3"),
+    ([[1, 0, 0], [0, -0.5, 1.5], [0, 0, 1]], r"row 1, column 1: soft target -0.5"),
+    ([[1, 0, 0], [0, 1, 0], [0, np.nan, 1]], r"row 2, column 1: soft target nan"),
+    ([[1, 0, 0], [0, 1, 0], [0, np.inf, 1]], r"row 2, column 1: soft target inf"),
+    (ClassMixture([0, 1, 7], [0, 1, 2], 0.5), r"row 2: target 7"),
+    (np.zeros((3, 3, 1)), r"expected class indices"),
+]
+BAD_LABELS = [
+    ([[0, 1, 2.0]], r"row 0, column 2: label target 2.0"),
+    ([[0, 1, np.nan]], r"row 0, column 2: label target nan"),
+    ([[0, -1, 0]], r"row 0, column 1: label target -1"),
+    ([0], r"independent labels are rows"),
+    (np.zeros((1, 2)), r"2 columns, the logits 3|n_classes=3, but the targets have 2 columns"),
+]
+OF_CLASSES = [
+    *(CrossEntropy(), CrossEntropy(label_smoothing=0.1), KullbackLeibler(), Focal(), WestonWatkins(), CrammerSinger()),
+    *(CrossEntropyFromProbabilities(), NegativeLogLikelihood(), LogitL2(), NegativeEntropy()),
+    *(CrossEntropy() + Brier(), CrossEntropy() + 0.1 * LogitL2()),
+]
+OF_LABELS = [
+    *(BinaryCrossEntropy(), BinaryCrossEntropy(ignore_index=-100), SigmoidFocal(), Asymmetric()),
+    *(LogitL2(target_form="labels"), BinaryCrossEntropy() + SigmoidBrier()),
+    BinaryCrossEntropy() + 0.1 * LogitL2(target_form="labels"),
+]
+
+
+@pytest.mark.parametrize(("targets", "message"), BAD_CLASSES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bad_class_targets_are_named(backend, dtype, targets, message):
     with pytest.raises((TargetError, ShapeError), match=message):
         CrossEntropy().value_and_gradient(np.zeros((3, 3), dtype=dtype), targets)
 
 
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        ([[0, 1, 2.0]], r"row 0, column 2: label target 2.0"),
-        ([[0, 1, np.nan]], r"row 0, column 2: label target nan"),
-        ([[0, -1, 0]], r"row 0, column 1: label target -1"),
-        ([0], r"independent labels are rows"),
-        (np.zeros((1, 2)), r"2 columns, the logits 3"),
-    ],
-)
+@pytest.mark.parametrize(("targets", "message"), BAD_LABELS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bad_labels_are_named(backend, dtype, targets, message):
     with pytest.raises((TargetError, ShapeError), match=message):
         BinaryCrossEntropy().value_and_gradient(np.zeros((1, 3), dtype=dtype), targets)
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "message"),
+    [(loss, *bad) for loss in OF_CLASSES for bad in BAD_CLASSES] + [
+        (loss, *bad) for loss in OF_LABELS for bad in BAD_LABELS
+    ],
+)  # fmt: skip
+def test_bad_targets_are_named_where_no_logits_are_looked_at(loss, targets, message):
+    """The lowest loss and the best constant come from the targets alone; wrong ones are no smaller mistake there."""
+    for method in (loss.floor, loss.best_constant):
+        with pytest.raises(InputError, match=message):
+            method(targets, n_classes=3)
+
+
+def test_a_bad_target_of_a_row_without_weight_is_not_looked_at_for_the_floor_either():
+    soft = np.array([[0.5, 0.5], [np.nan, -1.0]])
+    assert CrossEntropy().floor(soft, sample_weight=[1, 0]) == pytest.approx(np.log(2))
+    assert np.isfinite(CrossEntropy().best_constant(soft, sample_weight=[1, 0])).all()
+    assert BinaryCrossEntropy().floor(soft, sample_weight=[1, 0]) == pytest.approx(np.log(2))
+
+
+def test_the_best_constant_of_a_sum_leaves_unknown_labels_out():
+    labels = [[1, 0], [1, 0], [0, -1], [-1, -1]]
+    loss = BinaryCrossEntropy(ignore_index=-1) + SigmoidBrier(ignore_index=-1)
+    best = loss.best_constant(labels)
+    _, gradient = loss.value_and_gradient(np.tile(best, (4, 1)), labels, reduction="sum")
+    assert abs(gradient[:, 0].sum()) < 1e-12
+    assert loss.probabilities([best])[0, 0] == pytest.approx(0.5, abs=1e-9)  # half a row each, and one row of its own
+    with pytest.raises(InputError, match="no row counts"):
+        LogitL2().best_constant([-100], n_classes=2)
 
 
 def test_mismatched_lengths_never_broadcast(backend):

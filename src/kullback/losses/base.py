@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.errors import InfiniteLossWarning, InputError, ShapeError
+from kullback.errors import InfiniteLossWarning, InputError, ShapeError, TargetError
 from kullback.kernels.recipe import Evaluation, TargetSummary
+from kullback.kernels.reference import check_range, label_error
 from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice, denominator_of, empty_value
-from kullback.targets import ClassIndices, Targets
+from kullback.targets import ClassIndices, LabelRows, Targets, counted_rows
 
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float64]
@@ -577,6 +578,32 @@ def sharpened(s: Float, power: float) -> Float:
         scores = power * np.log(s)
     scores -= scores.max(axis=1, keepdims=True)
     return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
+
+
+def checked_rows(
+    targets: Targets, n_classes: int, row_weight: Float | None, ignore_index: int | None
+) -> NDArray[np.bool_]:
+    """Which rows count, (N,), once what those rows hold is checked: whoever turns targets into masses asks here.
+
+    Raises:
+        TargetError: for a counted row's class out of range, soft target that is negative or not finite, or label
+            outside [0, 1], naming the row, the column and the value.
+        ShapeError: for rows that are not `n_classes` wide.
+    """
+    if not isinstance(targets, LabelRows):
+        counts = counted_rows(targets, row_weight, ignore_index)
+        check_range(targets, n_classes, counts)
+        return counts
+    if targets.rows.shape[1] != n_classes:
+        raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {n_classes}")
+    counts = counted_rows(targets, row_weight)
+    bad = counts[:, None] & ~((targets.rows >= 0) & (targets.rows <= 1))
+    if ignore_index is not None:
+        bad &= targets.rows != ignore_index
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise label_error(row, column, targets.rows[row, column])
+    return counts
 
 
 def infer_n_classes(targets: Targets, n_classes: int | None) -> int:

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kullback import kernels
-from kullback.errors import TargetError
 from kullback.kernels.recipe import Evaluation, TargetSummary
-from kullback.kernels.reference import check_range, label_error
 from kullback.losses import base
 from kullback.losses.base import Array, Float, Loss
-from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets, as_label_targets, counted_rows
+from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets, as_label_targets
 
 
 class BlockLoss(Loss):
@@ -116,20 +114,7 @@ class BlockLoss(Loss):
             out[rows] = scale * weight[:, None] * np.where(spoilt[:, None], np.nan, self._diagonals(x, s))
 
     def _counted(self, logits: Array, targets: Any, row_weight: Float | None) -> Any:
-        if not isinstance(targets, LabelRows):
-            counts = counted_rows(targets, row_weight, self.ignore_index)
-            check_range(targets, logits.shape[1], counts)
-            return counts
-        if targets.rows.shape[1] != logits.shape[1]:
-            raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {logits.shape[1]}")
-        counts = counted_rows(targets, row_weight)
-        bad = counts[:, None] & ~((targets.rows >= 0) & (targets.rows <= 1))
-        if self.ignore_index is not None:
-            bad &= targets.rows != self.ignore_index
-        if bad.any():
-            row, column = (int(i) for i in np.argwhere(bad)[0])
-            raise label_error(row, column, targets.rows[row, column])
-        return counts
+        return base.checked_rows(targets, logits.shape[1], row_weight, self.ignore_index)
 
     def _blocks(
         self, logits: Array, targets: Any, row_weight: Float | None, counts: Any

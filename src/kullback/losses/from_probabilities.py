@@ -17,7 +17,7 @@ from kullback.losses.base import Array, Batch, Float
 from kullback.losses.block_loss import BlockLoss
 from kullback.losses.cross_entropy import CrossEntropy
 from kullback.losses.reduction import Denominator, Empty, Reduction
-from kullback.targets import Targets, as_class_targets, counted_rows
+from kullback.targets import Targets, as_class_targets
 
 
 class ClippedWarning(KullbackWarning):
@@ -155,7 +155,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, reduction, denominator, empty)
         losses = np.zeros(len(wrapped))
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight, self.ignore_index))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index))
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
             s = self._effective(wrapped[rows].dense(n_classes))
             total = s.sum(axis=1, keepdims=True)

@@ -7,8 +7,10 @@ simply its value on the soft target p. `kullback.testing.check_loss` checks that
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kullback.errors import NotConvergedWarning
 from kullback.losses.base import Float, Loss
@@ -54,12 +56,29 @@ def best_class_logits(loss: Loss, mass: Float, *, start: Float | None = None, to
 
 def best_label_logits(loss: Loss, labels: Float) -> Float:
     """Logits (N, C) that minimise the loss on soft labels (N, C), by bisection on the sign of the gradient."""
-    low, high = np.full(labels.shape, -800.0), np.full(labels.shape, 800.0)
+    return _bisected(labels.shape, lambda z: loss.value_and_gradient(z, LabelRows(labels), reduction="none")[1])
+
+
+def best_label_constant(loss: Loss, targets: LabelRows, sample_weight: ArrayLike | None) -> Float:
+    """The row of logits (C,) that minimises the loss summed over all rows: where a label's rows are not all known."""
+
+    def pull(z: Float) -> Float:
+        logits = np.broadcast_to(z, targets.rows.shape)
+        _, gradient = loss.value_and_gradient(logits, targets, sample_weight=sample_weight, reduction="sum")
+        return np.asarray(gradient.sum(axis=0))
+
+    return _bisected(targets.rows.shape[1:], pull)
+
+
+def _bisected(shape: tuple[int, ...], gradient: Callable[[Float], Float]) -> Float:
+    """Where gradients that rise, each in its own entry, change sign; 0 for those that are 0 throughout."""
+    low, high = np.full(shape, -800.0), np.full(shape, 800.0)
+    flat = (gradient(low) == 0) & (gradient(high) == 0) & (gradient(np.zeros(shape)) == 0)
     for _ in range(64):
         middle = 0.5 * (low + high)
-        _, gradient = loss.value_and_gradient(middle, LabelRows(labels), reduction="none")
-        low, high = np.where(gradient < 0, middle, low), np.where(gradient < 0, high, middle)
-    return np.asarray(0.5 * (low + high))
+        below = gradient(middle) < 0
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.where(flat, 0.0, 0.5 * (low + high))
 
 
 def true_classes(loss: Loss, logits: Float) -> Float:

@@ -19,7 +19,7 @@ from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.generic import best_class_logits
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.losses.softmax_loss import no_probabilities
-from kullback.targets import ClassRows, ClassTargets, Targets, as_class_targets, counted_rows
+from kullback.targets import ClassRows, ClassTargets, Targets, as_class_targets
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class MarginLoss(Loss):
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, reduction, denominator, empty)
         losses = np.zeros(len(wrapped))
         weight = base.per_class("class_weight", self.class_weight, n_classes)
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight, self.ignore_index))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index))
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // 2**20):
             masses = wrapped[rows].dense(n_classes) * (1.0 if weight is None else weight)
             for i in np.flatnonzero((masses > 0).sum(axis=1) > 1):
@@ -133,7 +133,7 @@ class MarginLoss(Loss):
         wrapped = as_class_targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, "sum")
-        counted = counted_rows(wrapped, batch.row_weight, self.ignore_index)
+        counted = base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index)
         weight = np.ones(len(wrapped)) if batch.row_weight is None else batch.row_weight
         mass = wrapped[counted].class_mass(n_classes, weight[counted])
         class_weight = base.per_class("class_weight", self.class_weight, n_classes)

@@ -21,7 +21,7 @@ from kullback.losses.base import Array, Batch, Float
 from kullback.losses.block_loss import BlockLoss
 from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice
 from kullback.losses.softmax_loss import no_probabilities
-from kullback.targets import LabelRows, Targets, as_class_targets, as_label_targets, counted_rows
+from kullback.targets import LabelRows, Targets, as_class_targets, as_label_targets
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Penalty(BlockLoss):
         wrapped = self._targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, reduction, denominator, empty)
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight, self.ignore_index))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index))
         losses = np.zeros(len(wrapped))
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
             part = wrapped[rows]
@@ -113,8 +113,17 @@ class Penalty(BlockLoss):
     def best_constant(
         self, targets: ArrayLike | Targets, *, n_classes: int | None = None, sample_weight: ArrayLike | None = None
     ) -> Float:
-        """All scores 0."""
-        return np.zeros(base.infer_n_classes(self._targets(targets), n_classes))
+        """All scores 0.
+
+        Raises:
+            InputError: if no row counts, or `n_classes` is needed.
+        """
+        wrapped = self._targets(targets)
+        n_classes = base.infer_n_classes(wrapped, n_classes)
+        batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, "sum")
+        if not base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index).any():
+            raise InputError("no row counts, so there is no best constant")
+        return np.zeros(n_classes)
 
     def elicited(self, p: ArrayLike) -> Float:
         """Raise NoProbabilitiesError: the penalty does not look at the truth."""

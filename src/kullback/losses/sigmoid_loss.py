@@ -22,7 +22,7 @@ from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.recovery import FLOOR, unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice
-from kullback.targets import LabelRows, Targets, as_label_targets, counted_rows
+from kullback.targets import LabelRows, Targets, as_label_targets
 
 LabelReduction: TypeAlias = Literal["mean", "sum"]
 
@@ -146,7 +146,7 @@ class SigmoidLoss(Loss):
         wrapped = self._labels_of(targets, n_classes)
         n_labels = wrapped.rows.shape[1]
         batch = Batch(self, (len(wrapped), n_labels), wrapped, sample_weight, reduction, denominator, empty)
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_labels, batch.row_weight, self.ignore_index))
         losses = np.zeros(len(wrapped))
         for rows in np.array_split(counted, 1 + len(counted) * n_labels // 2**20):  # blocks of about 8 MB
             on, off = self._masses(*self._known(wrapped[rows]))
@@ -170,7 +170,7 @@ class SigmoidLoss(Loss):
         wrapped = self._labels_of(targets, n_classes)
         n_labels = wrapped.rows.shape[1]
         batch = Batch(self, (len(wrapped), n_labels), wrapped, sample_weight, "sum")
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_labels, batch.row_weight, self.ignore_index))
         if len(counted) == 0:
             raise InputError("no row counts, so there is no best constant")
         weight = np.ones(len(wrapped)) if batch.row_weight is None else batch.row_weight

@@ -24,7 +24,7 @@ from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.elicitation import element_steepness, log_minimiser, share_of, truth_log
 from kullback.losses.recovery import unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction
-from kullback.targets import ClassIndices, ClassRows, ClassTargets, Targets, as_class_targets, counted_rows
+from kullback.targets import ClassIndices, ClassRows, ClassTargets, Targets, as_class_targets
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class SoftmaxLoss(Loss):
         wrapped = as_class_targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, reduction, denominator, empty)
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight, self.ignore_index))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index))
         losses = np.zeros(len(wrapped))
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // 2**20):  # blocks of about 8 MB
             losses[rows] = self._lowest(self._effective(wrapped[rows].dense(n_classes)))
@@ -197,7 +197,7 @@ class SoftmaxLoss(Loss):
         wrapped = as_class_targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, "sum")
-        counted = counted_rows(wrapped, batch.row_weight, self.ignore_index)
+        counted = base.checked_rows(wrapped, n_classes, batch.row_weight, self.ignore_index)
         weight = np.ones(len(wrapped)) if batch.row_weight is None else batch.row_weight
         mass = self._effective(wrapped[counted].class_mass(n_classes, weight[counted]))
         if not mass.any():

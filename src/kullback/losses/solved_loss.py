@@ -9,7 +9,7 @@ from kullback.errors import InputError
 from kullback.kernels.reference import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float, Loss
-from kullback.losses.generic import best_class_logits, best_label_logits, true_classes, true_labels
+from kullback.losses.generic import best_class_logits, best_label_constant, best_label_logits, true_classes, true_labels
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.losses.sigmoid_loss import as_label_probabilities
 from kullback.targets import (
@@ -20,7 +20,6 @@ from kullback.targets import (
     Targets,
     as_class_targets,
     as_label_targets,
-    counted_rows,
 )
 
 
@@ -59,7 +58,7 @@ class SolvedLoss(Loss):
         wrapped = self._targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, reduction, denominator, empty)
-        counted = np.flatnonzero(counted_rows(wrapped, batch.row_weight, self._counts_index))
+        counted = np.flatnonzero(base.checked_rows(wrapped, n_classes, batch.row_weight, self._counts_index))
         losses = np.zeros(len(wrapped))
         if isinstance(wrapped, ClassIndices):
             present, which = np.unique(wrapped.indices[counted], return_inverse=True)
@@ -96,12 +95,14 @@ class SolvedLoss(Loss):
         wrapped = self._targets(targets)
         n_classes = base.infer_n_classes(wrapped, n_classes)
         batch = Batch(self, (len(wrapped), n_classes), wrapped, sample_weight, "sum")
-        counted = counted_rows(wrapped, batch.row_weight, self._counts_index)
+        counted = base.checked_rows(wrapped, n_classes, batch.row_weight, self._counts_index)
         weight = np.ones(len(wrapped)) if batch.row_weight is None else batch.row_weight
         total = float(weight[counted].sum())
         if total == 0:
             raise InputError("no row counts, so there is no best constant")
         if isinstance(wrapped, LabelRows):
+            if self._counts_index is not None and (wrapped.rows == self._counts_index).any():
+                return best_label_constant(self, wrapped, sample_weight)
             mean = np.asarray(weight[counted] @ wrapped.rows[counted] / total, dtype=np.float64)
             return np.asarray(best_label_logits(self, mean[None, :])[0])
         mass = wrapped[counted].class_mass(n_classes, weight[counted])
