@@ -188,6 +188,26 @@ def test_what_cannot_be_transformed_says_so():
         torch.func.grad(lambda z: kt.functional("focal")(z, y))(z)
 
 
+WITHOUT_TANGENT = {
+    "loss object": lambda z, y: kt.functional("focal")(z, y),
+    "loss on labels": lambda z, y: kt.functional("binary_cross_entropy")(z, torch.zeros(3, C)),
+    "layer": lambda z, y: kt.linear_loss(z, torch.eye(C), y, "focal"),
+    "layer's weight": lambda z, y: kt.linear_loss(torch.eye(C)[:3], z, y, "focal"),
+    "overwritten": lambda z, y: kt.cross_entropy(z, y, overwrite_input=True),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TANGENT)
+def test_no_forward_derivative_is_an_error_not_a_missing_tangent(name):
+    z, y = torch.randn(3, C), torch.tensor([0, 1, 2])
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(z.clone(), torch.ones_like(z))
+        with pytest.raises(NotImplementedError, match=r"forward.mode"):
+            WITHOUT_TANGENT[name](dual, y)
+        if "layer" not in name:  # nothing is asked for along plain tensors
+            WITHOUT_TANGENT["loss object"](z, y)
+
+
 FORWARD = {
     "cross-entropy": (kt.cross_entropy, F.cross_entropy),
     "capped": (lambda z, y: kt.cross_entropy(z, y, softcap=3.0), lambda z, y: F.cross_entropy(3 * (z / 3).tanh(), y)),

@@ -245,6 +245,60 @@ def test_the_gradient_can_take_the_place_of_the_logits(dtype):
     assert torch.equal(scores.detach(), gradient)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda leaf: leaf[:1].mul(1).expand(6, 4), NotImplementedError, "expand"),
+        (lambda leaf: leaf.mul(1).as_strided((3, 4), (3, 1)), NotImplementedError, "share"),
+        (lambda leaf: leaf.mul(1)[:, :, None].expand(-1, -1, 2).contiguous(), NotImplementedError, "lie together"),
+        (lambda leaf: leaf, RuntimeError, "leaf Variable"),
+        (lambda leaf: leaf[1:], RuntimeError, "view of one"),
+        (lambda leaf: leaf.mul(1).half(), NotImplementedError, "float16"),
+    ],
+    ids=["expanded", "overlapping", "classes apart", "leaf", "view of a leaf", "float16"],
+)
+def test_what_cannot_be_overwritten_is_left_as_it_is(make, error, says):
+    leaf = torch.randn(6, 4, requires_grad=True)
+    logits = make(leaf)
+    before = logits.detach().clone()
+    target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64)
+    with pytest.raises(error, match=says) as caught:
+        kt.cross_entropy(logits, target, overwrite_input=True)
+    assert isinstance(caught.value, InputError)
+    assert torch.equal(logits.detach(), before)
+
+
+@pytest.mark.parametrize(
+    "lay",
+    [
+        lambda z: z.movedim(1, -1).contiguous().movedim(-1, 1),
+        lambda z: z[:, :, :1, :1].contiguous(),
+        lambda z: z[:1, :, 0].mT.contiguous().mT,
+        lambda z: z[:, :, 0, 0].t().contiguous().t(),
+    ],
+    ids=["classes last", "one place", "one example", "columns first"],
+)
+def test_logits_of_more_dimensions_can_be_overwritten_where_they_lie(lay):
+    leaf = lay(torch.randn(2, 4, 3, 5)).requires_grad_()
+    logits = leaf * 1
+    assert logits.stride() == leaf.stride()
+    target = torch.randint(0, 4, (logits.shape[0], *logits.shape[2:]))
+    expected = torch.autograd.grad(kt.cross_entropy(leaf, target), leaf)[0]
+    kt.cross_entropy(logits, target, overwrite_input=True).backward()
+    torch.testing.assert_close(leaf.grad, expected)
+    torch.testing.assert_close(logits.detach(), expected)
+    with torch.no_grad():  # a leaf has nothing to lose where there is no graph, as in PyTorch
+        kt.cross_entropy(leaf, target, overwrite_input=True)
+    torch.testing.assert_close(leaf.detach(), expected)
+
+
+def test_an_overwritten_gradient_has_no_second_derivative():
+    leaf = torch.randn(3, 4, requires_grad=True)
+    loss = kt.cross_entropy(leaf * 1, torch.tensor([0, 1, 2]), overwrite_input=True)
+    with pytest.raises(NotImplementedError, match="overwrite_input=True has no second derivative"):
+        torch.autograd.grad(loss, leaf, create_graph=True)
+
+
 def test_overwriting_what_another_gradient_needs_is_caught():
     leaf = torch.randn(3, 4, requires_grad=True)
     scores = leaf.exp()  # keeps its result for its own gradient

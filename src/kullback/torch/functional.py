@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kullback.torch.batch_loss import batch_loss
+from kullback.torch.overwrite import check_overwritable
 from kullback.torch.rows import Mixture, class_batch
 from kullback.torch.settings import legacy_reduction, row_settings
 from kullback.torch.statistics import Statistics
@@ -54,11 +55,13 @@ def cross_entropy(
             soft rows and mixtures.
         empty: the mean where nothing counts: ``"nan"`` (PyTorch's), ``"zero"``, or ``"error"``.
         overwrite_input: write the gradient over the logits, which saves their whole memory once more. The input holds
-            the gradient afterwards, and there is no second derivative.
+            the gradient afterwards, and there is no second derivative. It must be computed from something else (not a
+            leaf that requires a gradient), with the classes of each example together in memory.
 
     Raises:
         ClassIndexError: (an ``IndexError``) for a class out of range on the CPU, naming its position. On other devices
             that would mean waiting for them: the example's loss and gradient are NaN instead.
+        NotSupportedError: for ``overwrite_input=True`` where the input's own memory cannot take the gradient.
         InputError: of PyTorch's exception type for shapes, dtypes, devices and settings that do not fit.
 
     >>> import torch
@@ -74,6 +77,8 @@ def cross_entropy(
     settings = row_settings(label_smoothing, temperature, softcap, z_loss, ignore_index)
     reduction = legacy_reduction(size_average, reduce, reduction)
     batch = class_batch(input, target, weight, sample_weight, settings)
+    if overwrite_input:
+        check_overwritable(input)
     value, _ = batch_loss(
         batch,
         settings,

@@ -175,10 +175,11 @@ def linear_loss(
         return _loss(layer, batch, simple.settings, choices)[0]
     settings = RowSettings(ignore_index=getattr(known, "ignore_index", None))
     batch = layer_batch(layer, target, sample_weight, None, settings)
-    if ops.in_transform() or batch.target.requires_grad() or requires_grad(sample_weight):
+    learnt = batch.target.requires_grad() or requires_grad(sample_weight)
+    if ops.in_transform() or ops.has_tangent(*layer[:3], *batch.target, sample_weight) or learnt:
         raise NotSupportedError(
-            f"{known.name} gives no gradient with respect to targets or sample weights, and torch.func cannot see into "
-            "it; detach them, or use linear_cross_entropy"
+            f"{known.name} gives no gradient with respect to targets or sample weights, torch.func cannot see into it, "
+            "and it has no forward-mode derivative; detach them, or use linear_cross_entropy"
         )
     check_chunk_rows(chunk_rows)
     return _fused(layer, batch, settings, choices, objects.key_of(known))[0]

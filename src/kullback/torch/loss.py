@@ -220,9 +220,10 @@ def _by_object(loss: kullback.losses.Loss) -> LossFunction:
                 raise NotSupportedError(
                     f"{loss.name} gives no gradient with respect to {name}: pass {name}.detach(), or use cross_entropy"
                 )
-        if ops.in_transform():
+        if ops.in_transform() or ops.has_tangent(logits, *batch.target, sample_weight):
             raise NotSupportedError(
-                f"{loss.name} runs outside torch and torch.func cannot see into it; cross_entropy can be transformed"
+                f"{loss.name} runs outside torch: torch.func cannot see into it, and it has no forward-mode "
+                "derivative; cross_entropy can be transformed"
             )
         narrow = logits.dtype in (torch.float16, torch.bfloat16)
         autocast = narrow and torch.is_autocast_enabled(logits.device.type)
