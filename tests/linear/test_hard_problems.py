@@ -232,11 +232,6 @@ KINDS = ["scales", "copies", "weights", "classes"]
 )
 def test_every_penalty_on_hard_sparse_problems(problem, penalty):
     X, y, weight = hard_problem(problem)
-    if problem == "wide, scales" and penalty == "l2":
-        # The limit that docs/linear.md states: the columns separate the classes, and one scale for all is missing.
-        with pytest.warns(NotConvergedWarning, match="all 1000 iterations; .* not known to lie above 0"):
-            SoftmaxClassifier().fit(X, y, weight)
-        return
     model = fit(X, y, weight, penalty=penalty)
     as_columns = fit(sparse.csc_array(X), y, weight, penalty=penalty)
     assert as_columns.certificate_.primal == pytest.approx(model.certificate_.primal, rel=3e-6)

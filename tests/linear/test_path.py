@@ -161,7 +161,7 @@ def test_lines_name_solver_reason_and_gap(data, wide, capsys):
     SoftmaxPath(CS, verbose=2).fit(*data)
     assert capsys.readouterr().out.count("iteration ") == path.n_iters_.sum() + len(CS)
     SoftmaxPath(CS, verbose=1).fit(*wide)
-    assert "first in 39 coordinates of the 40 rows" in capsys.readouterr().out
+    assert "solver rotated: 200 columns are many for 40 rows" in capsys.readouterr().out
     SoftmaxPath(CS).fit(*data)
     assert not capsys.readouterr().out
 

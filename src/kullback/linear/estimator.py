@@ -485,10 +485,6 @@ class Course:
         self.history = list(earlier)
         self._before = earlier[-1] if earlier else None
 
-    def go_on(self) -> None:
-        """What comes now is another part of the same fit, which begins where this one ended."""
-        self._before = self.history[-1]
-
     @property
     def done(self) -> int:
         """Iterations so far."""

@@ -63,14 +63,16 @@ class Examples:
         """Parameters of the data's own columns."""
         return parameters if self.rotation is None else self.rotation.to_columns(*parameters)
 
-    def task(self, rows: Index | None = None) -> FitTask:
-        """The fit of some rows, or of all."""
+    def task(self, rows: Index | None = None, *, n_fits: int = 1) -> FitTask:
+        """The fit of some rows, or of all, for so many values of C."""
         if rows is None:
-            return self._task(self.X, self.targets, self.sample_weight, self.loss, self.n_classes)
+            return self._task(self.X, self.targets, self.sample_weight, self.loss, self.n_classes, n_fits)
         weight = None if self.sample_weight is None else self.sample_weight[rows]
         return self._task(self.X[rows], self.targets[rows], weight, self.loss, self.n_classes)
 
-    def _task(self, X: Any, targets: ClassTargets, weight: Vector | None, loss: Loss, n_classes: int) -> FitTask:
+    def _task(
+        self, X: Any, targets: ClassTargets, weight: Vector | None, loss: Loss, n_classes: int, n_fits: int = 1
+    ) -> FitTask:
         return FitTask(
             X,
             targets,
@@ -81,6 +83,7 @@ class Examples:
             penalty_factor=self.penalty_factor,
             shift_free=True,
             penalty=self.penalty,
+            n_fits=n_fits,
         )
 
     def logits(self, parameters: Parameters, rows: Index) -> Vector:

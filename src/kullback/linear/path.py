@@ -23,10 +23,8 @@ from kullback.linear.interruption import ctrl_c_stops
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
 from kullback.linear.progress import Silent, shown
-from kullback.linear.rotation import Rotation, is_wide, rotate
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
-from kullback.linear.task import FitTask, Follow
 from kullback.losses import Loss
 
 Vector = NDArray[np.float64]
@@ -134,22 +132,19 @@ class SoftmaxPath(SoftmaxClassifier):
         )
         checkpoint = self._search_checkpoint(X, targets, loss, weight, Cs=Cs)
         points = [] if checkpoint is None else checkpoint.of_fold(0)
-        task = plain.task()
+        task = plain.task(n_fits=len(Cs))
         with (
             ctrl_c_stops() as interrupted,
             block_map(max(2, task.n_blocks)) as run,
             shown(int(self.verbose), float(self.tol), len(Cs)) as show,
         ):
-            rotation = rotate(X, centred=self.fit_intercept, run=run) if is_wide(X) and penalty.lasso == 0 else None
-            fits = _Fits(task, rotation, None if rotation is None else plain.with_rows(rotation).task())
             for _ in points:
                 show.fitted("from the checkpoint")
             for C in Cs[len(points) :]:
                 course = Course([])
-                point = fits.point(
+                solution = task.solve(
                     float(C),
-                    points[-1] if points else None,
-                    course,
+                    start=(points[-1].weights, points[-1].intercept) if points else None,
                     follow=self._following(course, interrupted, show),
                     announce=partial(_announce, show, C),
                     run=run,
@@ -157,6 +152,7 @@ class SoftmaxPath(SoftmaxClassifier):
                     max_iter=int(self.max_iter),
                     solver=self.solver,
                 )
+                point = PathPoint.of(solution, course.history)
                 points.append(point)
                 gap = point.certificate.relative_gap
                 show.fitted(f"C = {C:g}: objective {point.certificate.primal:.6f}  gap {gap:.2e}")
@@ -237,52 +233,6 @@ class SoftmaxPath(SoftmaxClassifier):
         from kullback.linear.plots import plot_path
 
         return plot_path(self, ax, columns)
-
-
-class _Fits:
-    """The fits of a path, one after another, each from where the one before ended.
-
-    Args:
-        task: on the data's own columns.
-        rotation: of wide data, or None.
-        rotated: on the coordinates of the rotation.
-    """
-
-    def __init__(self, task: FitTask, rotation: Rotation | None, rotated: FitTask | None) -> None:
-        self._task, self._rotation, self._rotated = task, rotation, rotated
-        self._turned: tuple[Vector, Vector] | None = None
-
-    def point(
-        self,
-        C: float,
-        before: PathPoint | None,
-        course: Course,
-        *,
-        follow: Follow,
-        announce: Callable[[str], object],
-        **how: Any,
-    ) -> PathPoint:
-        """The fit of one C; `how` is what `FitTask.solve` takes besides."""
-        start = None if before is None else (before.weights, before.intercept)
-        if self._rotation is not None and self._rotated is not None and np.isfinite(C):
-            found = self._rotated.solve(C, start=self._turned, follow=follow, **how)
-            shape = self._rotation.rows.shape
-            announce(f"first in {shape[1]} coordinates of the {shape[0]} rows, by {found.solver}: {found.reason}")
-            self._turned = found.weights, found.intercept
-            start = self._rotation.to_columns(*self._turned)
-            course.go_on()
-        solution = self._task.solve(C, start=start, follow=follow, announce=announce, **how)
-        result = solution.result
-        return PathPoint(
-            solution.weights,
-            solution.intercept,
-            course.history,
-            solution.certificate,
-            result.converged,
-            result.reason,
-            solution.solver,
-            solution.reason,
-        )
 
 
 def _announce(show: Silent, C: float, line: str) -> None:

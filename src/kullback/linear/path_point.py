@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kullback.linear.certificate import Certificate
 from kullback.linear.solvers import IterationRecord
+from kullback.linear.task import Solution
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -39,6 +40,21 @@ class PathPoint:
     solver: str
     solver_reason: str
     score: float = float("nan")
+
+    @classmethod
+    def of(cls, solution: Solution, history: list[IterationRecord]) -> PathPoint:
+        """Where a task ended, with the records as they were followed."""
+        result = solution.result
+        return cls(
+            solution.weights,
+            solution.intercept,
+            history,
+            solution.certificate,
+            result.converged,
+            result.reason,
+            solution.solver,
+            solution.reason,
+        )
 
     @property
     def n_iter(self) -> int:

@@ -7,7 +7,8 @@ sum of the weights. A path of penalties fits the same task many times, each time
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 
 from kullback.errors import DataError
 from kullback.linear.certificate import Certificate
-from kullback.linear.choice import Terms, choose
+from kullback.linear.choice import Choice, Terms, choose
 from kullback.linear.design import SparseDesign, as_design, without_empty_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
+from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
-from kullback.linear.scaling import column_scaling
+from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
 from kullback.linear.sparse_fit import SparseFit, fit_sparse
 from kullback.losses import Loss
@@ -75,6 +77,7 @@ class FitTask:
         penalty: with λ = 1; the L2 penalty by default.
         shift_free: whether adding one number to every logit of a row changes nothing, so that weights and intercepts
             are reported with mean zero over the classes.
+        n_fits: for how many values of C it will be solved; what serves all of them may cost more.
     """
 
     def __init__(
@@ -89,11 +92,13 @@ class FitTask:
         penalty_factor: float,
         shift_free: bool,
         penalty: Penalty = RIDGE,
+        n_fits: int = 1,
     ) -> None:
         self.shape = (X.shape[1], n_outputs)
         # A column of zeros has weights of exactly zero at the optimum, and no gradient on the way there.
         self._kept, used = without_empty_columns(X)
         self.design = as_design(used)
+        self._matrix, self._targets = used, targets
         self._batch = Batch(loss, (self.design.shape[0], n_outputs), targets, sample_weight, "mean")
         self._loss = loss
         self._sample_weight = sample_weight
@@ -103,6 +108,8 @@ class FitTask:
         self._penalty = penalty
         self._curvature = _curvature_at_start(loss, n_outputs)
         self._moments: _Moments | None = None
+        self._n_fits = n_fits
+        self._rotated: tuple[Rotation, FitTask] | None = None
 
     @property
     def n_blocks(self) -> int:
@@ -155,6 +162,9 @@ class FitTask:
         if parts.lasso > 0:
             fit: RawFit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
+        # Without a penalty nothing keeps the weights in the space that the rows span.
+        if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
+            return self._solve_rotated(C, terms, scaling, tol, max_iter, start, follow, announce, run)
         if solver == "auto" and suits_rows(self.design, terms, scaling):
             assert isinstance(self.design, SparseDesign)
             rows, columns = self.design.shape
@@ -164,39 +174,156 @@ class FitTask:
         choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
+        return self._solve_columns(choice, self._scaled(choice, start), tol, max_iter, follow)
+
+    def _rotation_pays(self, scaling: ColumnScaling, penalty: float) -> bool:
+        if self._rotated is not None or not is_wide(self._matrix):
+            return self._rotated is not None
+        # N rows that stand all but at right angles share the sum of the variances among them.
+        longest = float(self._moments.variance.sum()) / self.design.shape[0]  # type: ignore[union-attr]
+        ratio = self._curvature * longest / penalty
+        return rotation_pays(self._matrix, self.shape[1], scaling.scale, ratio, n_fits=self._n_fits)
+
+    def _scaled(self, choice: Choice, start: Parameters | None) -> Vector:
+        """The (P,) parameters to start from."""
         objective = choice.problem.exact
+        if start is None:
+            return np.zeros(objective.size)
+        weights, intercept = start
+        weights = weights if self._kept is None else weights[self._kept]
+        return objective.join(*objective.scaling.from_raw(weights, intercept))
+
+    def _solve_columns(
+        self,
+        choice: Choice,
+        at: Vector,
+        tol: float,
+        max_iter: int,
+        follow: Follow | None,
+        history: Sequence[IterationRecord] = (),
+    ) -> Solution:
+        """On the data's own columns.
+
+        Args:
+            choice: the problem and its solver.
+            at: (P,) parameters to start from.
+            tol: the relative gap to reach.
+            max_iter: most iterations, those of `history` included.
+            follow: as in `solve`.
+            history: records of the way to `at`, if it was another solver's; they have been followed.
+        """
+        objective, scaling = choice.problem.exact, choice.problem.exact.scaling
 
         def parameters_of(scaled: Vector) -> Parameters:
             return self._reported(*scaling.to_raw(*objective.split(scaled)))
 
-        if start is None:
-            at = np.zeros(objective.size)
-        else:
-            weights, intercept = start
-            at = objective.join(*scaling.from_raw(weights if self._kept is None else weights[self._kept], intercept))
         watched = _Watched(choice.problem, at)
-        history: list[IterationRecord] = []
+        records = list(history)
 
         def step(record: IterationRecord) -> None:
-            history.append(record)
+            if history:
+                if record.iteration == 0:  # is the last one of before
+                    return
+                last = history[-1]
+                record = replace(
+                    record, iteration=last.iteration + record.iteration, seconds=last.seconds + record.seconds
+                )
+            records.append(record)
             if follow is not None:
                 follow(record, lambda: parameters_of(watched.parameters))
 
         stopped = False
+        done = history[-1].iteration if history else 0
         try:
-            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=max_iter, callback=step)
+            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=max(0, max_iter - done), callback=step)
+            result = replace(result, history=tuple(records))
+            if not result.converged and records[-1].iteration >= max_iter:
+                result = replace(result, reason=f"it used all {max_iter} iterations")
         except Stopped as stop:
             stopped = True
-            result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(history))
+            result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(records))
+        return self._proved(choice, result, tol, stopped=stopped)
+
+    def _proved(self, choice: Choice, result: SolverResult, tol: float, *, stopped: bool) -> Solution:
+        """The solution at the parameters that a solver ended with."""
+        objective = choice.problem.exact
         certificate = choice.problem.certificate(result.parameters)
         if certificate.relative_gap <= tol and not result.converged and not stopped:
             # The solver could not tell, but the proof does.
             result = replace(result, converged=True, reason="")
         elif not result.converged and not certificate.reason:
-            why = lost_in_rounding(scaling.scale, lasso=0.0, ridge=penalty, tol=tol, objective=certificate.primal)
+            scale, penalty = objective.scaling.scale, objective.penalty
+            why = lost_in_rounding(scale, lasso=0.0, ridge=penalty, tol=tol, objective=certificate.primal)
             certificate = replace(certificate, reason=why)
-        weights, intercept = parameters_of(result.parameters)
+        weights, intercept = self._reported(*objective.scaling.to_raw(*objective.split(result.parameters)))
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
+
+    def _solve_rotated(
+        self,
+        C: float,
+        terms: Terms,
+        scaling: ColumnScaling,
+        tol: float,
+        max_iter: int,
+        start: Parameters | None,
+        follow: Follow | None,
+        announce: Callable[[str], object] | None,
+        run: Run,
+    ) -> Solution:
+        """On the rows' own coordinates, and then on the columns as far as rounding has left something to do there."""
+        choice = choose(self.design, terms, scaling, solver="lbfgs", tol=tol, run=run)
+        rows, columns = self.design.shape
+        why = f"{columns} columns are many for {rows} rows, which have no more than {rows} coordinates of their own"
+        choice = replace(choice, reason=why)
+        if announce is not None:
+            announce(f"solver rotated: {why}")
+        at, began = self._scaled(choice, start), time.perf_counter()
+        history: tuple[IterationRecord, ...] = ()
+        stopped = ""
+        # Where an earlier fit ended may be good enough.
+        if start is None or choice.problem.check(at, choice.problem.evaluate(at))[0] > tol:
+            if self._rotated is None:
+                rotation = rotate(self._matrix, centred=self._fit_intercept, run=run)
+                self._rotated = rotation, self._on_rows(rotation)
+            rotation, task = self._rotated
+            taken = time.perf_counter() - began
+
+            def step(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+                nonlocal stopped
+                try:
+                    if follow is not None:
+                        later = replace(record, seconds=record.seconds + taken)
+                        follow(later, lambda: self._reported(*rotation.to_columns(*parameters())))
+                except Stopped as stop:
+                    stopped = str(stop)
+                    raise
+
+            if start is not None and self._kept is not None:
+                start = start[0][self._kept], start[1]
+            turned = None if start is None else rotation.from_columns(*start)
+            found = task.solve(C, tol=tol, max_iter=max_iter, start=turned, follow=step, run=run)
+            history = tuple(replace(record, seconds=record.seconds + taken) for record in found.result.history)
+            objective = choice.problem.exact
+            at = objective.join(*scaling.from_raw(*rotation.to_columns(found.weights, found.intercept)))
+        if stopped:
+            solution = self._proved(choice, SolverResult(at, False, stopped, history), tol, stopped=True)
+        else:
+            solution = self._solve_columns(choice, at, tol, max_iter, follow, history)
+        return replace(solution, solver="rotated")
+
+    def _on_rows(self, rotation: Rotation) -> FitTask:
+        """The same task in the coordinates of a rotation."""
+        return FitTask(
+            rotation.rows,
+            self._targets,
+            self.shape[1],
+            self._loss,
+            self._sample_weight,
+            fit_intercept=self._fit_intercept,
+            penalty_factor=self._penalty_factor,
+            shift_free=self._shift_free,
+            penalty=self._penalty,
+        )
 
     def _check_moments(self, mean: Vector, variance: Vector) -> None:
         """Refuse columns whose squares overflow."""
