@@ -281,6 +281,22 @@ def test_chunks_change_only_the_order_of_sums():
     assert all((other - results[0]).abs().max() <= bound for other in results[1:])
 
 
+@pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="PyTorch 2.13 introduces them")
+def test_options_of_torch():
+    """The rows at a time are taken from them; an error there shows that they are."""
+    input, weight, _ = layer()
+    target = targets()["indices"]
+    rows = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=5)
+    expected = kt.linear_cross_entropy(input, weight, target, chunk_rows=5)
+    assert torch.equal(kt.linear_cross_entropy(input, weight, target, options=rows), expected)
+    assert kt.LinearCrossEntropyLoss(D, C, options=rows).chunk_rows == 5
+    assert kt.LinearCrossEntropyLoss(D, C, options=torch.nn.LinearCrossEntropyOptions()).chunk_rows is None
+    with pytest.raises(ValueError, match=r"batch_chunk_size is 5 and chunk_rows 6"):
+        kt.linear_cross_entropy(input, weight, target, options=rows, chunk_rows=6)
+    with pytest.raises(TypeError, match="LinearCrossEntropyOptions"):
+        kt.linear_cross_entropy(input, weight, target, options={"batch_chunk_size": 5})
+
+
 def test_the_module():
     head = kt.LinearCrossEntropy(D, C, bias=True, label_smoothing=0.1, z_loss=0.01)
     input, target = torch.randn(N, D), targets()["indices"]

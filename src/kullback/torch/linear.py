@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ import kullback.losses
 from kullback.losses import parse_loss
 from kullback.torch import linear_ops, objects, ops, plain
 from kullback.torch.batch_loss import batch_loss, checked_denominator, reduced, requires_grad, value_dtype
-from kullback.torch.errors import NotSupportedError, SettingError, TensorShapeError
+from kullback.torch.errors import ChoiceError, NotSupportedError, SettingError, TensorKindError, TensorShapeError
 from kullback.torch.layer import Layer, check_chunk_rows, layer_batch
 from kullback.torch.loss import simple_cross_entropy
 from kullback.torch.rows import Batch, Mixture, accumulation_dtype, as_rows
@@ -30,6 +30,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    options: Any | None = None,
     sample_weight: Tensor | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
@@ -53,6 +54,9 @@ def linear_cross_entropy(
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ignore_index: examples of this class do not count; None stands for −100.
         label_smoothing: ε in [0, 1].
+        options: ``torch.nn.LinearCrossEntropyOptions`` or None: its ``batch_chunk_size`` is `chunk_rows`. Its other
+            fields choose between memory and exactness or between ways to keep the gradients; there is nothing to
+            choose here, and they are not looked at.
         sample_weight: one weight per example, or None; may require a gradient.
         temperature: T > 0 divides the logits.
         softcap: c bounds the logits through c·tanh(z/c), or None.
@@ -81,7 +85,7 @@ def linear_cross_entropy(
         weight,
         _settings(target, label_smoothing, temperature, softcap, z_loss, ignore_index),
         sample_weight,
-        _Choices(reduction, denominator, empty, chunk_rows, False),
+        _Choices(reduction, denominator, empty, _rows_of(options, chunk_rows), False),
     )
     return value
 
@@ -199,6 +203,7 @@ class LinearCrossEntropy(nn.Module):
         weight: class weights (C,), or None.
         ignore_index: examples of this class do not count.
         label_smoothing: ε in [0, 1].
+        options: ``torch.nn.LinearCrossEntropyOptions``, as for `linear_cross_entropy`.
         temperature: T > 0.
         softcap: c, or None.
         z_loss: λ.
@@ -230,6 +235,7 @@ class LinearCrossEntropy(nn.Module):
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
+        options: Any | None = None,
         temperature: float = 1.0,
         softcap: float | None = None,
         z_loss: float = 0.0,
@@ -251,7 +257,7 @@ class LinearCrossEntropy(nn.Module):
         self.z_loss = z_loss
         self.denominator = denominator
         self.empty = empty
-        self.chunk_rows = chunk_rows
+        self.chunk_rows = _rows_of(options, chunk_rows)
 
     def forward(self, input: Tensor, target: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of a batch of features, in nats."""
@@ -293,6 +299,18 @@ def _settings(
     if isinstance(target, Tensor) and target.dtype.is_floating_point and ignore_index is not None:
         raise SettingError("ignore_index cannot be specified when target contains probabilities")
     return row_settings(label_smoothing, temperature, softcap, z_loss, -100 if ignore_index is None else ignore_index)
+
+
+def _rows_of(options: Any | None, chunk_rows: int | None) -> int | None:
+    """`chunk_rows`, where PyTorch's own options may ask for a number of rows too."""
+    if options is None:
+        return chunk_rows
+    if not hasattr(options, "batch_chunk_size"):
+        raise TensorKindError(f"options must be LinearCrossEntropyOptions or None, not {type(options).__name__}")
+    asked: int | None = options.batch_chunk_size
+    if asked is not None and chunk_rows is not None and asked != chunk_rows:
+        raise ChoiceError(f"options.batch_chunk_size is {asked} and chunk_rows {chunk_rows}; give one of them")
+    return chunk_rows if asked is None else asked
 
 
 class _Choices(NamedTuple):
