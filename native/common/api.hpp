@@ -54,7 +54,7 @@ struct Job {
     void* per_example = nullptr;
     bool per_example_float64 = false;
     void* log_sum_exp = nullptr;    // (N,) in the logits' type, of what the softmax is taken of; softmax losses only
-    int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1; softmax losses only
+    int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1, of softmax losses; plain.hpp's verdict
     void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
     int64_t out_stride = 0;
 };
@@ -76,7 +76,7 @@ struct PrecisionKernels {
 struct Family {
     const char* name;
     PrecisionKernels float32, float64;
-    bool in_double = false;  // whether its kernels use softmax_exact.hpp
+    bool in_double = false;  // whether its kernels need room for rows in double precision
 };
 struct CsrJob {
     const void *indptr, *ends, *indices;  // row i holds entries indptr[i] … ends[i]
@@ -131,7 +131,7 @@ struct LabelKernels {
 // Everything one instruction level offers.
 struct Level {
     const char* name;
-    const Family* const* softmax;  // row-coupled losses, the hinges among them
+    const Family* const* softmax;  // losses of targets by class: row-coupled ones, hinges and plain ones
     int softmax_count;
     RowKernel softmax_targets;
     RowKernel softmax_probabilities[2];  // float32, float64

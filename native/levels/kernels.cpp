@@ -1,5 +1,5 @@
-// All kernels but those of the softmax losses, which have a file each in losses/softmax/, and those of labels.cpp; and
-// the list of all. For one instruction level: this file is compiled once per level (see CMakeLists.txt).
+// All kernels but those of the softmax losses, which have a file each in losses/softmax/, and those of labels.cpp and
+// plain.cpp; and the list of all. For one instruction level: this file is compiled once per level (see CMakeLists.txt).
 //
 // Nothing here may call a non-inlined function template of the standard library: the linker would keep one copy of
 // it for all levels, perhaps the one with instructions that this processor lacks.
@@ -8,6 +8,7 @@
 #include "linear/pass.hpp"
 #include "losses/hinges.hpp"
 #include "skeletons/margin.hpp"
+#include "skeletons/plain.hpp"
 #include "skeletons/softmax.hpp"
 #include "skeletons/softmax_probabilities.hpp"
 #include "sparse/csr.hpp"
@@ -18,6 +19,7 @@ namespace KULLBACK_LEVEL {
 #define KULLBACK_FAMILY(name) extern const Family softmax_##name;
 #include "softmax_losses.inc"
 #undef KULLBACK_FAMILY
+extern const Family plain_families[plain_family_count];  // plain.cpp
 
 namespace {
 
@@ -38,6 +40,11 @@ constexpr const Family* row_families[] = {
 #undef KULLBACK_FAMILY
     &margin_families[0],
     &margin_families[1],
+    &plain_families[0],
+    &plain_families[1],
+    &plain_families[2],
+    &plain_families[3],
+    &plain_families[4],
 };
 
 // For the tests of simd/elementary.hpp.

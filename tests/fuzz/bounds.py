@@ -32,8 +32,8 @@ def mass_of(loss, targets, n_classes):
 class Bounds:
     """Bounds for the rows of one batch: `value` (N,), `gradient`, `diagonal` and `product` (N, 1).
 
-    For the hinges, whose logits are subtracted as they are, the largest logit takes the place of the mass. Losses that
-    run in NumPy on every backend differ by the order of a sum alone.
+    For the hinges, whose logits are subtracted as they are, the largest logit takes the place of the mass. Of given
+    probabilities the slope is the mass over the probability, down to the clip.
     """
 
     def __init__(self, loss, logits, targets, row_weight, values, scale, direction_size, u):
@@ -53,7 +53,18 @@ class Bounds:
             size = size + mass * np.log(n_classes)
         temperature = getattr(loss, "temperature", 1.0)
         steep = steepness(loss)
-        if loss.link == "none":
+        grown = 1.0  # how much larger than the direction what it is multiplied with may be
+        if loss.name == "negative_log_likelihood":
+            self.value = 16 * u * (mass * (1 + largest) + size)
+            gradient, bent = 16 * u * mass, 0.0 * mass
+        elif loss.name == "cross_entropy_from_probabilities":
+            total = np.maximum(finite.sum(axis=1), 1e-300)
+            share = finite / total[:, None]
+            lowest = np.where(share >= loss.clip, share, 1.0).min(axis=1, initial=1.0)
+            self.value = 16 * u * (mass + size)
+            gradient = 32 * u * mass / lowest / total
+            bent, grown = gradient / lowest / total, 1.0 + n_classes
+        elif loss.link == "none":
             reach = (1 + getattr(loss, "margin", 1.0) + largest) * n_classes
             slope = reach if getattr(loss, "squared", True) else 1.0
             self.value = 16 * u * mass * reach * slope + 16 * u * size
@@ -78,7 +89,7 @@ class Bounds:
         self.value = self.value + tiny
         self.gradient = (scale * gradient + tiny)[:, None]
         self.diagonal = (scale * bent + tiny)[:, None]
-        self.product = (4 * scale * bent * max(direction_size, 1e-300) + tiny)[:, None]
+        self.product = (4 * scale * bent * grown * max(direction_size, 1e-300) + tiny)[:, None]
 
 
 def agree(ours, truth, bound):

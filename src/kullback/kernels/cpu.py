@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from kullback.errors import InputError, ShapeError
 from kullback.kernels import _native
 from kullback.kernels import threads as threads  # sets the number of threads from the environment
-from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.recipe import (
+    Array,
+    Evaluation,
+    MarginRecipe,
+    PlainRecipe,
+    SigmoidRecipe,
+    SoftmaxRecipe,
+    TargetSummary,
+)
 from kullback.kernels.reference import class_range_error, label_error, soft_target_error
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets, LabelRows
 
@@ -309,8 +317,89 @@ def margin_hessian_diagonal(
     )
 
 
-def _as_softmax(recipe: MarginRecipe) -> SoftmaxRecipe:
-    """The hinges stand in the native module's list of row-coupled losses, with margin and power as parameters."""
+def plain_evaluate(
+    recipe: PlainRecipe,
+    logits: Array,
+    targets: ClassTargets | LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    per_example: Array | None = None,
+    gradient: Array | None = None,
+    verdict: Array | None = None,
+) -> Evaluation:
+    """Loss of every row of numbers that are no logits and, if asked for, its gradient.
+
+    `verdict` (N,) int64 gets what ``"cross_entropy_from_probabilities"`` has to say of a row: 1 where a class with
+    mass lies below the clip, 2 where one lies above, added; 4 where the row is none of probabilities. Else 0.
+    """
+    return _run(
+        _EVALUATE,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        per_example=per_example,
+        out=gradient,
+        prediction=verdict,
+    )
+
+
+def plain_hessian_product(
+    recipe: PlainRecipe,
+    logits: Array,
+    targets: ClassTargets | LabelRows,
+    direction: Array,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the Hessian times the direction into `out`."""
+    _run(
+        _PRODUCT,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        direction=direction,
+        out=out,
+    )
+
+
+def plain_hessian_diagonal(
+    recipe: PlainRecipe,
+    logits: Array,
+    targets: ClassTargets | LabelRows,
+    *,
+    row_weight: Array | None = None,
+    ignore_index: int | None = None,
+    scale: float = 1.0,
+    out: Array,
+) -> None:
+    """Write the diagonal of the Hessian into `out`."""
+    _run(
+        _DIAGONAL,
+        _as_softmax(recipe),
+        logits,
+        targets,
+        row_weight=row_weight,
+        ignore_index=ignore_index,
+        scale=scale,
+        out=out,
+    )
+
+
+def _as_softmax(recipe: MarginRecipe | PlainRecipe) -> SoftmaxRecipe:
+    """Hinges and plain losses stand in the native module's list of losses of class targets, with their parameters."""
+    if isinstance(recipe, PlainRecipe):
+        return SoftmaxRecipe(recipe.family, recipe.parameters, recipe.smoothing, class_weight=recipe.class_weight)
     parameters = (recipe.margin, float(recipe.power))
     return SoftmaxRecipe(family=recipe.family, parameters=parameters, class_weight=recipe.class_weight)
 

@@ -1,8 +1,8 @@
 """Which backend runs a recipe: the active one or, for what it lacks, the reference.
 
-The C++ kernels run every loss of the softmax, sigmoid and margin families on every target form, but for an asymmetric
-loss whose clip is next to 0. What they lack runs on the NumPy reference, which is right but slow; ``loss.backend`` says
-where a loss runs, so nobody has to guess.
+The C++ kernels run every loss of the softmax, sigmoid, margin and plain families on every target form, but for an
+asymmetric loss whose clip is next to 0. What they lack runs on the NumPy reference, which is right but slow;
+``loss.backend`` says where a loss runs, so nobody has to guess.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import importlib
 from typing import TypeAlias, cast
 
 from kullback import kernels
-from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe, SoftmaxRecipe
+from kullback.kernels.recipe import MarginRecipe, PlainRecipe, SigmoidRecipe, SoftmaxRecipe
 
-Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe
+Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe | PlainRecipe
 
 # 1 over a smaller one is near the largest float32
 _LEAST_CLIP = 1e-30

@@ -97,6 +97,31 @@ class MarginRecipe:
     class_weight: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PlainRecipe:
+    """A loss of a row's numbers x as they are, with no softmax of theirs taken first.
+
+    With the effective target s of `SoftmaxRecipe` and S its sum, a row's loss is
+
+    - ``"negative_log_likelihood"``: −Σ_k s_k·x_k;
+    - ``"cross_entropy_from_probabilities"``, with ε its parameter: −Σ_k s_k·log clip(x_k / Σx, ε, 1 − ε);
+    - ``"logit_l1"``, ``"logit_l2"``: S·Σ_k |x_k|, S·½Σ_k x_k², of what is not masked; a parameter of 1 says that the
+      targets are independent labels, of which every row has S = 1 and an ignored one masks its x;
+    - ``"negative_entropy"``: S·Σ_k p_k·log p_k with p = softmax(x).
+
+    Attributes:
+        family: one of those.
+        parameters: the family's own scalars.
+        smoothing: ε of the targets, in [0, 1].
+        class_weight: (C,) float64, non-negative, or None for all ones.
+    """
+
+    family: str
+    parameters: tuple[float, ...] = ()
+    smoothing: float = 0.0
+    class_weight: NDArray[np.float64] | None = None
+
+
 class TargetSummary(NamedTuple):
     """What the targets alone say before any logit is read.
 

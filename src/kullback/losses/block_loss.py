@@ -1,4 +1,4 @@
-"""Losses computed in NumPy, a block of rows at a time: those that no kernel needs to make fast, and users' own."""
+"""Losses given by functions of a block of rows: users' own, and those whose NumPy reference is such functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kullback import kernels
-from kullback.kernels.recipe import Evaluation, TargetSummary
+from kullback.kernels import dispatch
+from kullback.kernels.recipe import Evaluation, PlainRecipe, TargetSummary
 from kullback.losses import base
 from kullback.losses.base import Array, Float, Loss
 from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets, as_label_targets
@@ -20,7 +21,7 @@ class BlockLoss(Loss):
     """A loss given by functions of a block of rows in float64; targets arrive as dense masses.
 
     Rows that do not count never arrive, and ignored labels arrive masked: input −inf, mass 0. Rows with a NaN or +inf
-    input come out as NaN whatever the functions say.
+    input come out as NaN whatever the functions say. Where the C++ kernels know the loss too, they run it.
     """
 
     target_form: ClassVar[Literal["classes", "labels"]] = "classes"
@@ -48,10 +49,20 @@ class BlockLoss(Loss):
         weight = base.per_class("class_weight", self.class_weight, mass.shape[-1])
         return mass if weight is None else np.asarray(mass * weight)
 
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
+        """The loss as the C++ kernels know it, or None."""
+        return None
+
+    def _in_kernels(self, n_classes: int) -> PlainRecipe | None:
+        """The recipe, where C++ kernels are there to run it."""
+        recipe = self._plain_recipe(n_classes)
+        return recipe if recipe is not None and dispatch.backend_of(recipe) == "cpu" else None
+
     @property
     def backend(self) -> str:
-        """Where the loss runs: ``"numpy"``."""
-        return "numpy"
+        """Where the loss runs: ``"cpu"`` (C++), ``"reference"``, or ``"numpy"`` for what is nowhere else."""
+        recipe = self._plain_recipe(base.class_count(self) or 1)
+        return "numpy" if recipe is None else dispatch.backend_of(recipe)
 
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
         return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
@@ -77,6 +88,19 @@ class BlockLoss(Loss):
         per_example: Array | None,
         gradient: Array | None,
     ) -> Evaluation:
+        if (recipe := self._in_kernels(logits.shape[1])) is not None:
+            from kullback.kernels import cpu
+
+            return cpu.plain_evaluate(
+                recipe,
+                logits,
+                targets,
+                row_weight=row_weight,
+                ignore_index=self.ignore_index,
+                scale=scale,
+                per_example=per_example,
+                gradient=gradient,
+            )
         counts = self._counted(logits, targets, row_weight)
         if per_example is not None:
             per_example[~counts] = 0
@@ -98,6 +122,20 @@ class BlockLoss(Loss):
     def _hessian_product(
         self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
+        if (recipe := self._in_kernels(logits.shape[1])) is not None:
+            from kullback.kernels import cpu
+
+            cpu.plain_hessian_product(
+                recipe,
+                logits,
+                targets,
+                direction,
+                row_weight=row_weight,
+                ignore_index=self.ignore_index,
+                scale=scale,
+                out=out,
+            )
+            return
         counts = self._counted(logits, targets, row_weight)
         along = direction.copy() if np.may_share_memory(direction, out) else direction
         out[~counts] = 0
@@ -108,6 +146,19 @@ class BlockLoss(Loss):
     def _hessian_diagonal(
         self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
+        if (recipe := self._in_kernels(logits.shape[1])) is not None:
+            from kullback.kernels import cpu
+
+            cpu.plain_hessian_diagonal(
+                recipe,
+                logits,
+                targets,
+                row_weight=row_weight,
+                ignore_index=self.ignore_index,
+                scale=scale,
+                out=out,
+            )
+            return
         counts = self._counted(logits, targets, row_weight)
         out[~counts] = 0
         for rows, x, s, weight, spoilt in self._blocks(logits, targets, row_weight, counts):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError, KullbackWarning
-from kullback.kernels.recipe import Evaluation
+from kullback.kernels.recipe import Evaluation, PlainRecipe
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float
 from kullback.losses.block_loss import BlockLoss
@@ -102,6 +102,10 @@ class CrossEntropyFromProbabilities(BlockLoss):
         x = base.as_logits(probabilities)
         batch = Batch(self, (len(x), x.shape[1]), targets, sample_weight, "sum")
         counts = self._counted(x, batch.targets, batch.row_weight)
+        if (recipe := self._in_kernels(x.shape[1])) is not None:
+            found = self._verdicts(recipe, x, batch.targets, row_weight=batch.row_weight)[1]
+            low, high, n = int((found & 1).sum()), int((found & 2).sum()) // 2, int(counts.sum())
+            return Clipping(low, high, n, (low + high) / n if n else 0.0)
         low = high = rows = 0
         for block, part, s, _, spoilt in self._blocks(x, batch.targets, batch.row_weight, counts):
             q, _ = self._shares(part, spoilt, block)
@@ -214,22 +218,51 @@ class CrossEntropyFromProbabilities(BlockLoss):
         per_example: Array | None,
         gradient: Array | None,
     ) -> Evaluation:
-        counts = self._counted(logits, targets, row_weight)
-        low = 0
-        for rows, x, s, _, spoilt in self._blocks(logits, targets, row_weight, counts):
-            q, _ = self._shares(x, spoilt, rows)
-            low += int(((s > 0) & (q < self.clip)).any(axis=1).sum())
+        passed = None
+        if (recipe := self._in_kernels(logits.shape[1])) is not None:
+            passed, verdict = self._verdicts(
+                recipe,
+                logits,
+                targets,
+                row_weight=row_weight,
+                scale=scale,
+                per_example=per_example,
+                gradient=gradient,
+            )
+            low, n = int((verdict & 1).sum()), passed.counted
+        else:
+            counts = self._counted(logits, targets, row_weight)
+            low, n = 0, int(counts.sum())
+            for rows, x, s, _, spoilt in self._blocks(logits, targets, row_weight, counts):
+                q, _ = self._shares(x, spoilt, rows)
+                low += int(((s > 0) & (q < self.clip)).any(axis=1).sum())
         if low:
-            n = int(counts.sum())
             warnings.warn(
                 f"{low} of {n} rows ({low / n:.1%}) give a true class less than {self.clip:g}: they cost a constant "
                 "and have no gradient. Use CrossEntropy on the logits before the softmax",
                 ClippedWarning,
                 stacklevel=4,
             )
-        return super()._evaluate(
+        return passed or super()._evaluate(
             logits, targets, row_weight=row_weight, scale=scale, per_example=per_example, gradient=gradient
         )
+
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+        weight = base.per_class("class_weight", self.class_weight, n_classes)
+        return PlainRecipe(self.name, (self.clip,), self.label_smoothing, weight)
+
+    def _verdicts(
+        self, recipe: PlainRecipe, x: Array, targets: Any, **how: Any
+    ) -> tuple[Evaluation, NDArray[np.int64]]:
+        """One pass of the C++ kernels with what they say of each row (N,); bad inputs raise."""
+        from kullback.kernels import cpu
+
+        verdict = np.empty(len(x), np.int64)
+        passed = cpu.plain_evaluate(recipe, x, targets, ignore_index=self.ignore_index, verdict=verdict, **how)
+        if (verdict == 4).any():
+            row = int(np.argmax(verdict == 4))
+            self._shares(x[row : row + 1].astype(np.float64), np.zeros(1, bool), [row])
+        return passed, verdict
 
     def _effective(self, mass: Float) -> Float:
         return self._cross_entropy()._effective(mass)

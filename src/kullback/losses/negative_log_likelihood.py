@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.kernels.recipe import PlainRecipe
 from kullback.losses import base
 from kullback.losses.base import Array, Float
 from kullback.losses.block_loss import BlockLoss
@@ -126,6 +127,10 @@ class NegativeLogLikelihood(BlockLoss):
     def decide(self, logits: ArrayLike) -> NDArray[np.int64]:
         """The class with the largest log-probability, (N,); the first of equals."""
         return np.asarray(np.argmax(base.as_logits(logits), axis=1))
+
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+        weight = base.per_class("class_weight", self.class_weight, n_classes)
+        return PlainRecipe(self.name, (), self.label_smoothing, weight)
 
     def _effective(self, mass: Float) -> Float:
         return self._cross_entropy()._effective(mass)

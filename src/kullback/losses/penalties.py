@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError
+from kullback.kernels.recipe import PlainRecipe
 from kullback.kernels.reference import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float
@@ -154,6 +155,9 @@ class Penalty(BlockLoss):
 
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
         return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
+
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+        return PlainRecipe(self.name, (float(self.target_form == "labels"),))
 
     def _mass_of(self, mass: Float) -> Float:
         """What a row's penalty is multiplied by: its target mass; labels are a row of their own each."""
