@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from sklearn.metrics import brier_score_loss, get_scorer, make_scorer
 from sklearn.model_selection import check_cv
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 
-from kullback.errors import InputError, TargetError
+from kullback.errors import InputError, SeparableWarning, TargetError
 from kullback.linear.blocks import block_map
 from kullback.linear.folds import Examples, Fold, chosen_place, mean_log_probability
 from kullback.linear.inputs import check_number
@@ -214,6 +215,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         if not self.refit:
             self._store_parameters(*start)
             self.loss_, self.classes_ = loss, classes
+            if np.isinf(self.C_):
+                self._warn_of_separated_folds(examples, splits, [fold[2][place] for fold in folds])
             return self
         stored = self._row_form(start)
         self._fit(
@@ -225,11 +228,26 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             penalty_factor=plain.penalty_factor,
             C=self.C_,
             shift_free=True,
-            names=classes.tolist(),
+            classes=classes,
             init=(stored[:, :-1], stored[:, -1]),
         )
-        self.classes_ = classes
         return self
+
+    def _warn_of_separated_folds(
+        self, examples: Examples, splits: list[tuple[Index, Index]], ended: list[Parameters]
+    ) -> None:
+        """Warn of the first fold whose fit without a penalty has no finite optimum: the average has its weights."""
+        for number, ((train, _), parameters) in enumerate(zip(splits, ended, strict=True)):
+            finding = Fold(examples, train).separation(parameters)
+            if finding.separation is not None:
+                told = finding.told(self.classes_.tolist())
+                warnings.warn(
+                    f"{type(self).__name__}: C=inf was chosen, and in fold {number} {told}. The average over the folds "
+                    "has weights that mean nothing; leave C=inf out, or refit.",
+                    SeparableWarning,
+                    stacklevel=3,
+                )
+                return
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> float:
         """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says."""

@@ -37,7 +37,7 @@ from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import resolve_penalty
 from kullback.linear.progress import Silent, shown
 from kullback.linear.search_checkpoint import SearchCheckpoint
-from kullback.linear.separation import find_separation
+from kullback.linear.separation import Finding
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask, Follow
 from kullback.losses import CATALOGUE, Loss, parse_loss
@@ -75,6 +75,7 @@ class LinearEstimator(BaseEstimator):
     verbose: int
     checkpoint: Any
 
+    classes_: NDArray[Any]
     coef_: Any  # an array, or a sparse matrix after `sparsify`
     intercept_: Vector
     loss_: Loss
@@ -236,7 +237,7 @@ class LinearEstimator(BaseEstimator):
         C: float,
         penalty_factor: float,
         shift_free: bool,
-        names: Sequence[Any],
+        classes: NDArray[Any],
         init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     ) -> None:
         """Minimise, then set every fitted attribute at once, so that an interrupted fit changes none.
@@ -251,7 +252,7 @@ class LinearEstimator(BaseEstimator):
             penalty_factor: multiplies ½‖W‖².
             shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
                 intercepts are reported with mean zero over the classes.
-            names: (C,) what messages call the outputs.
+            classes: (C,) labels of the outputs.
             init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
         """
         task = FitTask(
@@ -297,41 +298,44 @@ class LinearEstimator(BaseEstimator):
                 checkpoint.save(solution.weights, solution.intercept, course.history)
             else:
                 checkpoint.remove()
-        certificate = solution.certificate
-        if math.isinf(C) and not interrupted_now:
-            separation = find_separation(
-                X,
-                targets,
-                sample_weight,
-                loss,
-                solution.weights,
-                solution.intercept,
-                fit_intercept=self.fit_intercept,
-            )
-            if separation is not None:
-                kind = "complete" if separation.complete else "quasi-complete"
-                why = (
-                    f"no finite optimum exists without a penalty: the columns tell {separation.told(names)} "
-                    f"apart without a mistake ({kind} separation)"
-                )
-                certificate = dataclasses.replace(certificate, reason=why)
-                warnings.warn(
-                    f"{type(self).__name__}: {why}. The weights grow as long as the fit runs (here up to "
-                    f"{np.abs(solution.weights).max(initial=0.0):.3g}), and probabilities go to 0 and 1. "
-                    "The model can be used; give a finite C for weights and probabilities that mean something.",
-                    SeparableWarning,
-                    stacklevel=3,
-                )
         self._store_parameters(solution.weights, solution.intercept)
-        self.loss_ = loss
+        self.loss_, self.classes_ = loss, classes
         self.history_ = course.history
         # A warm start that is already there counts as one iteration, as scikit-learn's solvers count.
         self.n_iter_ = np.array([max(min(1, int(self.max_iter)), course.done)], dtype=np.int32)
         self.converged_ = result.converged
         self.interrupted_ = interrupted_now
-        self.certificate_ = certificate
+        self.certificate_ = solution.certificate
         self.solver_, self.solver_reason_ = solution.solver, solution.reason
-        self._warn_if_not_converged(result, certificate)
+        if math.isinf(C) and not interrupted_now:
+            # The model is there by now: whoever has no patience for this loses nothing.
+            finding = task.separation((solution.weights, solution.intercept))
+            self.certificate_ = self._judged(finding, solution.certificate, solution.weights, classes.tolist())
+        self._warn_if_not_converged(result, self.certificate_)
+
+    def _judged(
+        self, finding: Finding, certificate: Certificate, weights: Vector, names: Sequence[Any], stacklevel: int = 4
+    ) -> Certificate:
+        """Warn of separation, and return a fit's certificate with what was found out.
+
+        Args:
+            finding: of its data.
+            certificate: of the fit, which had no penalty.
+            weights: (d, C) where it ended.
+            names: (C,) what messages call the outputs.
+            stacklevel: of the warning.
+        """
+        told = finding.told(names)
+        if finding.separation is None:
+            return dataclasses.replace(certificate, reason=f"{certificate.reason}; {told}") if told else certificate
+        warnings.warn(
+            f"{type(self).__name__}: {told}. The weights grow as long as the fit runs (here up to "
+            f"{np.abs(weights).max(initial=0.0):.3g}), and probabilities go to 0 and 1. "
+            "The model can be used; give a finite C for weights and probabilities that mean something.",
+            SeparableWarning,
+            stacklevel=stacklevel,
+        )
+        return dataclasses.replace(certificate, reason=told)
 
     def _following(
         self,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.rotation import Rotation
+from kullback.linear.separation import NOTHING, Finding, Separation
 from kullback.linear.solvers import IterationRecord
 from kullback.linear.task import RIDGE, FitTask, Follow, Parameters, Run
 from kullback.losses import Loss
@@ -152,6 +153,22 @@ class Fold:
             start = solution.weights, solution.intercept
             found.append((self._widened(start), solution.result.history[-1].iteration))
         return found
+
+    def separation(self, parameters: Parameters) -> Finding:
+        """What separates the training rows, by the places of the classes that they have; see `FitTask.separation`.
+
+        Args:
+            parameters: of all classes, where the fit without a penalty ended.
+        """
+        if self._task is None:
+            return NOTHING
+        weights, intercept = parameters
+        here = slice(None) if self._present is None else self._present
+        found = self._task.separation((weights[:, here], intercept[here]))
+        if self._present is None or found.separation is None:
+            return found
+        pairs = tuple((int(self._present[a]), int(self._present[b])) for a, b in found.separation.pairs)
+        return found._replace(separation=Separation(found.separation.complete, pairs))
 
     def _widened(self, parameters: Parameters | None) -> Parameters:
         """Parameters of all classes, those that the training rows lack as good as impossible."""

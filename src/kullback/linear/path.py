@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -164,6 +165,12 @@ class SoftmaxPath(SoftmaxClassifier):
         self.classes_, self.loss_ = classes, loss
         if checkpoint is not None:
             checkpoint.finish(done=not self.interrupted_)
+        if np.isinf(self.Cs_[-1]) and not self.interrupted_:
+            last = points[-1]
+            finding = task.separation((last.weights, last.intercept))
+            judged = self._judged(finding, last.certificate, last.weights, classes.tolist(), stacklevel=3)
+            points[-1] = dataclasses.replace(last, certificate=judged)
+            self._store(Cs, points)
         self._warn_of(Cs, points)
         return self
 

@@ -7,13 +7,15 @@ A direction V of the weights separates, if along it no example's own class falls
 and in at least one case it gains. Moving along V then lowers the cross-entropy for ever. If no such direction exists,
 the optimum is finite. Source: Albert & Anderson (1984), "On the existence of maximum likelihood estimates in logistic
 regression models". The separation is complete where every example gains on every other class, which the weights of
-a fit show by themselves. Otherwise a linear program looks for the direction with the most gains s,
+a fit show by themselves. That the classes overlap, and most other directions, the end of the fit shows too, by a
+least-squares problem (see `overlap`). Where it does not, a linear program looks for the direction with most gains s,
 
     maximise Σ s_ik,    (v_y − v_k)·x_i ≥ s_ik,    0 ≤ s_ik ≤ 1    (after Konis, 2007, "Linear programming algorithms
                                                                    for detecting separated data"),
 
 which tells all pairs of classes that any direction separates. For independent labels the same holds for each label,
-with its examples on one side and the others on the other.
+with its examples on one side and the others on the other. A soft target wants several classes to be ahead of each
+other: along a direction without a loss they stay level.
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, sparse
 
-from kullback.linear.row_curvature import structure_of
+from kullback.linear.overlap import Comparisons, told_apart
+from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.losses import BinaryCrossEntropy, Loss
-from kullback.targets import ClassIndices, LabelRows, Targets
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows, Targets
 
 Array = NDArray[Any]
 Vector = NDArray[np.float64]
 Pairs = tuple[tuple[int, int], ...]
 
-# A linear program with more numbers than this takes longer than most fits.
+# A linear program with more numbers than this takes longer than most fits, and many a smaller one does.
 MOST_ENTRIES = 400_000
+LONGEST_SECONDS = 5.0
 # What counts as a gain of the program, whose gains are 0 or 1 but for rounding, and as no loss.
 GAIN = 0.5
 LOSS = -1e-6
@@ -69,6 +73,30 @@ class Separation(NamedTuple):
         return "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
 
 
+class Finding(NamedTuple):
+    """What was found out.
+
+    separation: what is told apart; None if nothing is, or if that is not known.
+    unknown: why it is not known whether anything (else) is; otherwise an empty string.
+    """
+
+    separation: Separation | None
+    unknown: str = ""
+
+    def told(self, names: Sequence[Any]) -> str:
+        """What a certificate says of it; an empty string where the classes overlap."""
+        if self.separation is not None:
+            kind = "complete" if self.separation.complete else "quasi-complete"
+            return (
+                f"no finite optimum exists without a penalty: the columns tell {self.separation.told(names)} apart "
+                f"without a mistake ({kind} separation)"
+            )
+        return f"not checked for separation: {self.unknown}" if self.unknown else ""
+
+
+NOTHING = Finding(None)
+
+
 def find_separation(
     X: Any,
     targets: Targets,
@@ -78,49 +106,83 @@ def find_separation(
     intercept: Vector,
     *,
     fit_intercept: bool,
-) -> Separation | None:
-    """What separates the data; None if nothing does, if it cannot be known, or if the loss has an optimum anyway.
+) -> Finding:
+    """What separates the data; nothing, if the loss has an optimum anyway.
 
     Args:
         X: (N, d) dense or sparse.
-        targets: N targets; soft or smoothed ones have a finite optimum.
+        targets: N targets.
         sample_weight: (N,) or None.
-        loss: what was minimised.
+        loss: what was minimised; one whose optimum is finite whatever the data separates nothing.
         weights: (d, C) where its fit ended.
         intercept: (C,) likewise.
         fit_intercept: whether an intercept may help to separate.
     """
     if getattr(loss, "label_smoothing", 0):
-        return None
+        return NOTHING
     logits = np.asarray(X @ weights, dtype=np.float64) + intercept
     weight = np.ones(len(logits)) if sample_weight is None else sample_weight
-    if isinstance(targets, ClassIndices) and structure_of(loss) == "coupled":
-        indices = np.asarray(targets.indices)
-        counted = (weight > 0) & (indices != loss.ignore_index)  # type: ignore[attr-defined]
-        cost = getattr(loss, "class_weight", None)
-        if cost is not None:
-            counted[counted] = np.asarray(cost)[indices[counted]] > 0
-        rows = np.flatnonzero(counted)
-        return _classes(X, rows, indices[rows], logits[rows], fit_intercept)
+    if isinstance(targets, ClassIndices | ClassRows | ClassMixture) and structure_of(loss) == "coupled":
+        factor = row_scale(loss, targets, logits.shape[1], sample_weight)
+        rows, own, share = _wanted(targets, factor)
+        if len(rows) == logits.shape[1] * np.count_nonzero(factor):
+            return NOTHING  # every class is wanted in every row: all stay level
+        p = coupled_probabilities(loss, logits[rows]) * (factor[rows] * share)[:, None]
+        p[np.arange(len(rows)), own] = 0.0
+        comparisons = Comparisons(X, rows, own, logits.shape[1], fit_intercept=fit_intercept)
+        return _classes(comparisons, p, weights, intercept, logits[rows])
     if isinstance(targets, LabelRows) and isinstance(loss, BinaryCrossEntropy):
-        return _labels(X, np.asarray(targets.rows), weight, logits, fit_intercept)
-    return None
+        pull = loss.value_and_gradient(logits, targets, sample_weight=sample_weight, reduction="sum")[1]
+        return _labels(X, np.asarray(targets.rows), weight, pull, logits, weights, intercept, fit_intercept)
+    return NOTHING
 
 
-def _classes(X: Any, rows: Array, own: Array, logits: Vector, fit_intercept: bool) -> Separation | None:
-    n_classes = logits.shape[1]
+def _wanted(targets: Targets, factor: Vector) -> tuple[Array, Array, Vector]:
+    """Each row that counts with each class that it wants, and that class's share."""
+    counted = np.flatnonzero(factor > 0)
+    if isinstance(targets, ClassIndices):
+        return counted, np.asarray(targets.indices)[counted].astype(np.int64), np.ones(len(counted))
+    if isinstance(targets, ClassRows):
+        held = np.asarray(targets.rows)[counted]
+        place, own = np.nonzero(held > 0)
+        return counted[place], own.astype(np.int64), held[place, own] / held.sum(axis=1)[place]
+    assert isinstance(targets, ClassMixture)
+    first, second = (np.asarray(side)[counted].astype(np.int64) for side in (targets.first, targets.second))
+    share = np.broadcast_to(np.asarray(targets.share, dtype=np.float64), (len(factor),))[counted]
+    same = first == second
+    shares = np.where(same, 1.0, share), np.where(same, 0.0, 1.0 - share)
+    rows, own, held = np.tile(counted, 2), np.concatenate([first, second]), np.concatenate(shares)
+    return rows[held > 0], own[held > 0], held[held > 0]
+
+
+def _classes(comparisons: Comparisons, p: Vector, weights: Vector, intercept: Vector, logits: Vector) -> Finding:
+    own, others, n_classes = comparisons.own, comparisons.others, comparisons.n_classes
     ahead = logits[np.arange(len(own)), own][:, None] - logits
-    others = own[:, None] != np.arange(n_classes)
-    if (ahead[others] > 0).all():
-        pairs = [(a, b) for a in range(n_classes) for b in range(a + 1, n_classes)]
-        return Separation(True, tuple(pairs))
-    width = X.shape[1] + fit_intercept
-    if 2 * len(own) * (n_classes - 1) * width > MOST_ENTRIES:
-        return None
-    columns = _columns(X, fit_intercept)[rows]
-    example, other = np.nonzero(others)
+    won: Array | None = others
+    if not (ahead[others] > 0).all():
+        won = told_apart(comparisons, p, comparisons.scaled(weights, intercept))
+    unknown = ""
+    if won is None:
+        won, unknown = _by_program(comparisons)
+    example, other = np.nonzero(won)
+    told = {(min(a, b), max(a, b)) for a, b in zip(own[example].tolist(), other.tolist(), strict=True)}
+    if not told:
+        return Finding(None, unknown)
+    if np.array_equal(won, others):
+        return Finding(Separation(True, tuple((a, b) for a in range(n_classes) for b in range(a + 1, n_classes))))
+    return Finding(Separation(False, tuple(sorted(told))))
+
+
+def _by_program(comparisons: Comparisons) -> tuple[Array, str]:
+    """What a linear program finds, and why it found nothing out."""
+    own, n_classes = comparisons.own, comparisons.n_classes
+    won = np.zeros_like(comparisons.others)
+    if 2 * len(own) * (n_classes - 1) * comparisons.width > MOST_ENTRIES:
+        return won, "that takes a linear program, which would be too large"
+    columns = comparisons.sparse()
+    example, other = np.nonzero(comparisons.others)
     # The weights of class 0 are zero: only differences matter.
-    gains = _most_gains(
+    gains, ended = _most_gains(
         sparse.hstack(
             [
                 columns[example].multiply(((own[example] == k).astype(float) - (other == k))[:, None])
@@ -129,56 +191,56 @@ def _classes(X: Any, rows: Array, own: Array, logits: Vector, fit_intercept: boo
             "csr",
         )
     )
-    told = {(min(a, b), max(a, b)) for a, b in zip(own[example[gains]].tolist(), other[gains].tolist(), strict=True)}
-    return Separation(False, tuple(sorted(told))) if told else None
+    won[example[gains], other[gains]] = True
+    return won, "" if ended else f"that takes a linear program, which was not done after {LONGEST_SECONDS:g} seconds"
 
 
-def _labels(X: Any, rows: Array, weight: Vector, logits: Vector, fit_intercept: bool) -> Separation | None:
-    separated, complete = [], True
-    columns = None
+def _labels(
+    X: Any,
+    rows: Array,
+    weight: Vector,
+    pull: Vector,
+    logits: Vector,
+    weights: Vector,
+    intercept: Vector,
+    fit_intercept: bool,
+) -> Finding:
+    separated, complete, unknown = [], True, ""
     for k in range(rows.shape[1]):
-        counted = np.flatnonzero((weight > 0) & ((rows[:, k] == 0) | (rows[:, k] == 1)))
-        sign = 2.0 * rows[counted, k] - 1.0
-        soft = np.flatnonzero((weight > 0) & (rows[:, k] > 0) & (rows[:, k] < 1))
-        if not len(soft) and (sign * logits[counted, k] > 0).all():
+        with_it = np.flatnonzero((weight > 0) & (rows[:, k] > 0))
+        without = np.flatnonzero((weight > 0) & (rows[:, k] < 1))
+        own = np.repeat([1, 0], [len(with_it), len(without)])
+        place = np.concatenate([with_it, without])
+        # A soft label pulls both ways, by as much less the one way as its sum says.
+        soft = 0.25 * weight * ((rows[:, k] > 0) & (rows[:, k] < 1))
+        most = np.maximum(np.where(own == 1, -pull[place, k], pull[place, k]), 0.0) + soft[place]
+        u = np.zeros((len(place), 2))
+        u[np.arange(len(place)), 1 - own] = most
+        comparisons = Comparisons(X, place, own, 2, fit_intercept=fit_intercept)
+        both = np.stack([np.zeros_like(weights[:, k]), weights[:, k]], axis=1), np.array([0.0, intercept[k]])
+        found = _classes(comparisons, u, *both, np.stack([np.zeros(len(place)), logits[place, k]], axis=1))
+        unknown = unknown or found.unknown
+        complete &= found.separation is not None and found.separation.complete
+        if found.separation is not None:
             separated.append((k, k))
-            continue
-        complete = False
-        if len(counted) * (X.shape[1] + fit_intercept) > MOST_ENTRIES:
-            continue
-        columns = _columns(X, fit_intercept) if columns is None else columns
-        if _most_gains(columns[counted].multiply(sign[:, None]).tocsr(), columns[soft]).any():
-            separated.append((k, k))
-    return Separation(complete, tuple(separated)) if separated else None
+    return Finding(Separation(complete, tuple(separated)) if separated else None, unknown)
 
 
-def _columns(X: Any, fit_intercept: bool) -> Any:
-    """The columns of one size, and a column of ones."""
-    matrix = sparse.csr_array(X, dtype=np.float64)
-    size = np.maximum(abs(matrix).max(axis=0).toarray().ravel(), np.finfo(np.float64).tiny)
-    matrix = matrix @ sparse.diags_array(1.0 / size)
-    ones = sparse.csr_array(np.ones((matrix.shape[0], 1)))
-    return sparse.hstack([matrix, ones], "csr") if fit_intercept else matrix.tocsr()
-
-
-def _most_gains(gains: Any, held: Any = None) -> NDArray[np.bool_]:
-    """Which rows of (m, P) can be above 0 while none is below, and `held` ones are 0."""
+def _most_gains(gains: Any) -> tuple[NDArray[np.bool_], bool]:
+    """Which rows of (m, P) can be above 0 while none is below, and whether that was found out in time."""
     n_rows, n_columns = gains.shape
     found = optimize.linprog(
         np.concatenate([np.zeros(n_columns), -np.ones(n_rows)]),
         A_ub=sparse.hstack([-gains, sparse.eye_array(n_rows)], "csr"),
         b_ub=np.zeros(n_rows),
-        A_eq=None
-        if held is None or not held.shape[0]
-        else sparse.hstack([held, sparse.csr_array((held.shape[0], n_rows))], "csr"),
-        b_eq=None if held is None or not held.shape[0] else np.zeros(held.shape[0]),
         bounds=[(None, None)] * n_columns + [(0, 1)] * n_rows,
         method="highs",
+        options={"time_limit": LONGEST_SECONDS},
     )
-    if found.x is None:
-        return np.zeros(n_rows, dtype=bool)
+    if found.x is None or found.status != 0:
+        return np.zeros(n_rows, dtype=bool), False
     reached = gains @ found.x[:n_columns]
-    return np.asarray(reached > GAIN) & bool((reached >= LOSS).all())
+    return np.asarray(reached > GAIN) & bool((reached >= LOSS).all()), True
 
 
 def _listed(names: list[Any]) -> str:

@@ -165,10 +165,9 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             C=float(self.C),
             penalty_factor=1.0,
             shift_free=False,
-            names=list(range(n_labels)),
+            classes=np.arange(n_labels),
             init=(coef_init, intercept_init),
         )
-        self.classes_ = np.arange(n_labels)
         return self
 
     def decision_function(self, X: Any) -> Array:

@@ -164,10 +164,9 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             C=float(self.C),
             penalty_factor=penalty_factor(len(classes)),
             shift_free=True,
-            names=classes.tolist(),
+            classes=classes,
             init=(coef_init, intercept_init),
         )
-        self.classes_ = classes
         return self
 
     def _prepared(

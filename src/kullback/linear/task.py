@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import DataError
+from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Terms, choose
 from kullback.linear.design import SparseDesign, as_design, without_empty_columns
@@ -26,6 +27,7 @@ from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
+from kullback.linear.separation import Finding, find_separation
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
 from kullback.linear.sparse_fit import SparseFit, fit_sparse
 from kullback.losses import Loss
@@ -324,6 +326,24 @@ class FitTask:
             shift_free=self._shift_free,
             penalty=self._penalty,
         )
+
+    def separation(self, parameters: Parameters) -> Finding:
+        """What the columns tell apart, so that no finite optimum exists without a penalty.
+
+        Args:
+            parameters: weights (d, C) and intercepts (C,) where a fit without a penalty ended.
+        """
+        weights, intercept = parameters
+        with block_map(1):  # many small products, which BLAS would spread over threads
+            return find_separation(
+                self._matrix,
+                self._targets,
+                self._sample_weight,
+                self._loss,
+                weights if self._kept is None else weights[self._kept],
+                intercept,
+                fit_intercept=self._fit_intercept,
+            )
 
     def _check_moments(self, mean: Vector, variance: Vector) -> None:
         """Refuse columns whose squares overflow."""
