@@ -526,6 +526,36 @@ def test_errors_say_what_to_change(wrong, error, says):
     assert isinstance(caught.value, InputError)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        (lambda: kt.check_targets(Z, Y + 2), IndexError, r"Target 4 .*target\[2\].*0 to 3"),
+        (lambda: kt.check_targets(4, Y + 2), IndexError, r"Target 4 .*target\[2\].*0 to 3"),
+        (lambda: kt.check_targets(3, torch.tensor([[0, 1], [2, 3]])), IndexError, r"Target 3 .*target\[1, 1\]"),
+        (lambda: kt.check_targets(Z, kt.Mixture(Y, Y + 2, 0.5)), IndexError, r"Target 4 .*target\[2\]"),
+        (lambda: kt.check_targets(Z, torch.full((3, 4), NAN)), RuntimeError, "soft target nan"),
+        (lambda: kt.check_targets(Z, Y, sample_weight=-torch.ones(3)), RuntimeError, "sample_weight -1"),
+        (lambda: kt.check_targets(Z, Y[:2]), ValueError, "batch_size"),
+        (lambda: kt.check_targets(0, Y), RuntimeError, "at least 1"),
+        (lambda: kt.check_targets(4, [0, 1]), TypeError, "target must be a Tensor"),
+    ],
+)
+def test_targets_can_be_checked_on_their_own(wrong, error, says):
+    with pytest.raises(error, match=says) as caught:
+        wrong()
+    assert isinstance(caught.value, InputError)
+
+
+def test_targets_that_can_be_used_pass_the_check():
+    kt.check_targets(Z, Y)
+    kt.check_targets(Z, torch.tensor([0, 7, 1]), ignore_index=7)
+    kt.check_targets(Z, torch.tensor([0, 7, 1]), ignore_index=None, sample_weight=torch.tensor([1.0, 0.0, 1.0]))
+    kt.check_targets(4, Z.softmax(1))
+    kt.check_targets(4, torch.tensor(3))
+    with pytest.raises(IndexError, match="Target -100"):
+        kt.check_targets(Z, torch.tensor([0, -100, 1]), ignore_index=None)
+
+
 @pytest.mark.parametrize("ignored", [(), (1,), (0,), range(3, 70_000, 7)])
 def test_a_mean_over_many_examples_of_which_few_or_none_are_ignored(ignored):
     # whether some are is first guessed from a sample of the targets, which sees neither example 1 nor a wrong guess

@@ -21,6 +21,7 @@ if tuple(int(part) for part in _torch.__version__.split(".")[:2]) < (2, 4):
 
 from kullback.torch.binary import binary_cross_entropy_with_logits
 from kullback.torch.buffers import empty_cache
+from kullback.torch.checks import check_targets
 from kullback.torch.divergence import kl_div
 from kullback.torch.functional import cross_entropy, cross_entropy_with_statistics
 from kullback.torch.linear import (
@@ -49,6 +50,7 @@ __all__ = [
     "NLLLoss",
     "Statistics",
     "binary_cross_entropy_with_logits",
+    "check_targets",
     "cross_entropy",
     "cross_entropy_with_statistics",
     "empty_cache",

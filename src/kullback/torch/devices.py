@@ -1,7 +1,7 @@
 """Rows on devices other than the CPU: the Triton kernels where they run, else the same in ordinary torch operations.
 
 Nothing here waits for the device. A target out of range cannot raise without such a wait: its row's loss and gradient
-are NaN instead, and so is a mean over the batch. ``kullback.torch.triton.check_targets`` names the row, for debugging.
+are NaN instead, and so is a mean over the batch. ``kullback.torch.check_targets`` names it, for debugging.
 """
 
 from __future__ import annotations
