@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
+import kullback
 import kullback.torch as kt
 
 N, D, C = 6, 4, 5
@@ -79,6 +80,36 @@ def test_compiled_in_one_graph(name):
     for n in (N, 4, 9):  # the second shape makes sizes symbolic
         x, y = torch.randn(n, D), torch.randint(0, C, (n,))
         torch.testing.assert_close(gradients(compiled, model, x, y), gradients(model, model, x, y))
+
+
+FOCAL = kt.functional("focal(gamma=2)")
+INSIDE = {
+    "a spelling known before": lambda x, w, y: kt.functional("focal(gamma=2)")(x @ w.T, y),
+    "a function": lambda x, w, y: FOCAL(x @ w.T, y),
+    "layer, a spelling known before": lambda x, w, y: kt.linear_loss(2 * x, w, y, "focal(gamma=2)"),
+    "layer, a function": lambda x, w, y: kt.linear_loss(2 * x, w, y, FOCAL),
+    "layer, cross-entropy": lambda x, w, y: kt.linear_loss(2 * x, w, y, SMOOTHED),
+}
+SMOOTHED = kt.functional("cross_entropy(label_smoothing=0.1)")
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_losses_called_inside_a_graph(name):
+    function = INSIDE[name]
+    x, w, y = torch.randn(N, D), torch.randn(C, D, requires_grad=True), torch.tensor([0, 1, 2, 3, 4, 0])
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    value, expected = compiled(x, w, y), function(x, w, y)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, w), torch.autograd.grad(expected, w))
+
+
+@pytest.mark.parametrize("loss", ["poly(epsilon=0.125)", kullback.Focal(gamma=2.5)], ids=str)
+def test_a_loss_made_inside_a_graph_says_what_to_do(loss):
+    x, w, y = torch.randn(N, D), torch.randn(C, D), torch.zeros(N, dtype=torch.int64)
+    for function in (lambda x, w, y: kt.functional(loss)(x @ w.T, y), lambda x, w, y: kt.linear_loss(x, w, y, loss)):
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=r"outside the compiled function"):
+            torch.compile(function, fullgraph=True, backend="aot_eager")(x, w, y)
 
 
 def test_compiled_by_inductor():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
+import io
+import pickle
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import kullback
 import kullback.torch as kt
 from kullback.errors import InputError, SpellingError
 from kullback.losses import CATALOGUE
+from kullback.torch import objects
 
 N, C = 6, 4
 SETTINGS = {"balanced_softmax": {"class_counts": [1, 2, 3, 4]}, "ldam": {"class_counts": [1, 2, 3, 4]}}
@@ -125,6 +130,40 @@ def test_a_loss_of_the_users_own():
         torch.ops.kullback.object_loss(
             logits, target, None, None, None, "halved [99]", "mean", "weights", "nan", False, torch.float32, [N]
         )
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy(label_smoothing=0.1)", "focal(gamma=2)", Halved()], ids=str)
+def test_modules_and_functions_can_be_saved_and_sent(loss):
+    """`torch.save` of a whole model, and processes that are spawned, pickle them."""
+    logits, target = torch.randn(N, C), torch.randint(0, C, (N,))
+    model = torch.nn.ModuleDict({"loss": kt.Loss(loss, reduction="sum")})
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)["loss"]
+    assert torch.equal(again(logits, target), model["loss"](logits, target))
+    assert again.extra_repr() == model["loss"].extra_repr()
+    function = pickle.loads(pickle.dumps(kt.functional(loss)))
+    assert torch.equal(function(logits, target), kt.functional(loss)(logits, target))
+    assert torch.equal(copy.deepcopy(model["loss"])(logits, target), model["loss"](logits, target))
+
+
+def test_a_loss_of_the_users_own_lives_as_long_as_it_is_needed():
+    logits, target = torch.randn(N, C, requires_grad=True), torch.randint(0, C, (N,))
+    weight = torch.randn(C, C, requires_grad=True)
+    expected = torch.autograd.grad(kt.cross_entropy(logits, target, reduction="none").sum() / 2, logits)[0]
+    gc.collect()
+    before = len(objects._own)
+    value = kt.functional(Halved())(logits, target, reduction="none").sum()  # its gradient is made later
+    gc.collect()
+    torch.testing.assert_close(torch.autograd.grad(value, logits)[0], expected)
+    value = kt.linear_loss(logits, weight, target, Halved(), reduction="none").sum()
+    gc.collect()
+    wanted = kt.cross_entropy(logits @ weight.T, target, reduction="sum") / 2
+    torch.testing.assert_close(*(torch.autograd.grad(v, weight)[0] for v in (value, wanted)))
+    del value
+    gc.collect()
+    assert len(objects._own) == before
 
 
 def test_the_module_holds_its_choices():

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import kullback.losses
-from kullback.losses import parse_loss
-from kullback.torch import linear_ops, objects, ops, plain
+from kullback.torch import linear_ops, ops, plain
 from kullback.torch.batch_loss import batch_loss, checked_denominator, reduced, requires_grad, value_dtype
 from kullback.torch.errors import ChoiceError, NotSupportedError, SettingError, TensorKindError, TensorShapeError
 from kullback.torch.layer import Layer, check_chunk_rows, layer_batch
-from kullback.torch.loss import simple_cross_entropy
+from kullback.torch.loss import LossFunction, functional
 from kullback.torch.rows import Batch, Mixture, accumulation_dtype, as_rows
 from kullback.torch.settings import RowSettings, row_settings
 from kullback.torch.statistics import Statistics, statistics_of
@@ -130,7 +129,7 @@ def linear_loss(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor | Mixture,
-    loss: kullback.losses.Loss | str,
+    loss: kullback.losses.Loss | LossFunction | str,
     *,
     linear_bias: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -145,7 +144,8 @@ def linear_loss(
         input: (D,), (N, D) or (N, T, …, D).
         linear_weight: (C, D).
         target: class indices, soft rows or a `Mixture`.
-        loss: any loss over mutually exclusive classes, or its spelling.
+        loss: any loss over mutually exclusive classes, its spelling, or what `functional` made of either, which is what
+            to use inside ``torch.compile``.
         linear_bias: (C,) or None.
         sample_weight: one weight per example, or None.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -162,12 +162,12 @@ def linear_loss(
     >>> linear_loss(torch.eye(3), torch.zeros(4, 3), torch.tensor([0, 1, 2]), "focal(gamma=2)")
     tensor(0.7798)
     """
-    known = parse_loss(loss)
-    if known.target_form != "classes":
+    known = functional(loss)
+    if known.labels:
         raise NotSupportedError(
             f"{known.name} is a loss on independent labels; apply functional(loss) to the logits of the layer"
         )
-    simple = simple_cross_entropy(known)
+    simple = known.simple
     layer = Layer.checked(input, linear_weight, linear_bias)
     if linear_weight.dim() > 2:
         raise NotSupportedError("linear_loss takes a (C, D) weight; apply functional(loss) to the logits of the layer")
@@ -177,8 +177,7 @@ def linear_loss(
             layer = layer.shifted(simple.offset)
         batch = layer_batch(layer, target, sample_weight, simple.class_weight_for(input), simple.settings)
         return _loss(layer, batch, simple.settings, choices)[0]
-    settings = RowSettings(ignore_index=getattr(known, "ignore_index", None))
-    batch = layer_batch(layer, target, sample_weight, None, settings)
+    batch = layer_batch(layer, target, sample_weight, None, known.settings)
     learnt = batch.target.requires_grad() or requires_grad(sample_weight)
     if ops.in_transform() or ops.has_tangent(*layer[:3], *batch.target, sample_weight) or learnt:
         raise NotSupportedError(
@@ -186,7 +185,7 @@ def linear_loss(
             "and it has no forward-mode derivative; detach them, or use linear_cross_entropy"
         )
     check_chunk_rows(chunk_rows)
-    return _fused(layer, batch, settings, choices, objects.key_of(known))[0]
+    return _fused(layer, batch, known.settings, choices, known.key)[0]
 
 
 class LinearCrossEntropy(nn.Module):

@@ -241,6 +241,7 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*inputs[:8], *output[1:5])
     ctx.settings, ctx.loss = RowSettings(*inputs[8 : 8 + _N]), inputs[8 + _N]
+    ctx.held = objects.held(ctx.loss)
     ctx.reduction, _, _, ctx.wanted, _, ctx.chunk_rows, _, ctx.shape = inputs[9 + _N :]
 
 

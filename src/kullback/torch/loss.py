@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,7 @@ from kullback.torch.rows import Batch, Mixture, TargetRows, accumulation_dtype, 
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
 
 
-class LossFunction(Protocol):
-    """What `functional` returns."""
-
-    def __call__(
-        self,
-        logits: Tensor,
-        targets: Tensor | Mixture,
-        *,
-        sample_weight: Tensor | None = None,
-        reduction: str = "mean",
-        denominator: str = "weights",
-        empty: str = "nan",
-    ) -> Tensor:
-        """The loss of a batch, in nats."""
-
-
-def functional(loss: kullback.losses.Loss | str) -> LossFunction:
+def functional(loss: kullback.losses.Loss | LossFunction | str) -> LossFunction:
     """A function on tensors that computes `loss`, with gradients, on any device and under ``torch.compile``.
 
     It takes ``(logits, targets, *, sample_weight=None, reduction="mean", denominator="weights", empty="nan")``. Logits
@@ -44,11 +28,15 @@ def functional(loss: kullback.losses.Loss | str) -> LossFunction:
     `CrossEntropy` runs as `cross_entropy` does. Every other loss runs its own NumPy and C++ code on the CPU, with
     second derivatives but no third; tensors of other devices travel there and back.
 
+    Make it once, outside what is compiled: inside a graph only spellings that are known already can be looked up.
+
     Args:
-        loss: a loss object, its spelling, or an object of your own subclass of `kullback.Loss`.
+        loss: a loss object, its spelling, an object of your own subclass of `kullback.Loss`, or what this function has
+            returned.
 
     Raises:
         SpellingError: for text that is not a loss.
+        NotSupportedError: inside ``torch.compile``, for a loss that has not been made outside before.
 
     >>> import torch
     >>> from kullback.torch import functional
@@ -56,9 +44,19 @@ def functional(loss: kullback.losses.Loss | str) -> LossFunction:
     >>> focal(torch.zeros(1, 4), torch.tensor([2]))
     tensor(0.7798)
     """
-    known = parse_loss(loss)
-    simple = simple_cross_entropy(known)
-    return _by_object(known) if simple is None else _cross_entropy(simple)
+    if isinstance(loss, LossFunction):
+        return loss
+    if isinstance(loss, str) and loss in _spelt:
+        return _spelt[loss]
+    if torch.compiler.is_compiling():
+        raise NotSupportedError(
+            "a loss cannot be made inside torch.compile: call kullback.torch.functional(loss) before, outside the "
+            "compiled function, and use what it returns (linear_loss takes that too)"
+        )
+    made = LossFunction(parse_loss(loss))
+    if isinstance(loss, str):
+        _spelt[loss] = made
+    return made
 
 
 class Loss(nn.Module):
@@ -95,7 +93,7 @@ class Loss(nn.Module):
         self.reduction = reduction
         self.denominator = denominator
         self.empty = empty
-        self._function = functional(self.loss)
+        self._function = LossFunction(self.loss)
 
     def forward(self, logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of a batch, in nats."""
@@ -162,10 +160,34 @@ def simple_cross_entropy(loss: kullback.losses.Loss) -> SimpleCrossEntropy | Non
     return SimpleCrossEntropy(settings, weight, offset)
 
 
-def _cross_entropy(simple: SimpleCrossEntropy) -> LossFunction:
-    settings, _, offset = simple
+class LossFunction:
+    """A loss object as a function on tensors; `functional` makes it and says what it does.
 
-    def cross_entropy(
+    Attributes:
+        loss: the loss object.
+        simple: the loss in the row operators' terms, or None if they do not take it.
+        key: the text by which operators know the loss, or "" where they take it in their own terms.
+        labels: whether it is a loss on independent labels.
+        settings: what of the loss concerns which rows count.
+    """
+
+    # everything that compilers cannot look into is done here
+    def __init__(self, loss: kullback.losses.Loss) -> None:
+        self.loss = loss
+        self.name = loss.name
+        self.simple = simple_cross_entropy(loss)
+        self.key = objects.key_of(loss) if self.simple is None else ""
+        self.labels = loss.target_form == "labels"
+        self.settings = RowSettings(ignore_index=getattr(loss, "ignore_index", None))
+
+    def __reduce__(self) -> tuple[type[LossFunction], tuple[kullback.losses.Loss]]:
+        return LossFunction, (self.loss,)  # the key is this process' own
+
+    def __repr__(self) -> str:
+        return f"functional({str(self.loss)!r})"
+
+    def __call__(
+        self,
         logits: Tensor,
         targets: Tensor | Mixture,
         *,
@@ -174,7 +196,25 @@ def _cross_entropy(simple: SimpleCrossEntropy) -> LossFunction:
         denominator: str = "weights",
         empty: str = "nan",
     ) -> Tensor:
+        """The loss of a batch, in nats."""
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("denominator", denominator, DENOMINATORS)
+        check_choice("empty", empty, EMPTY)
         check_logits(logits, "logits")
+        run = self._by_object if self.simple is None else self._cross_entropy
+        return run(logits, targets, sample_weight, reduction, denominator, empty)
+
+    def _cross_entropy(
+        self,
+        logits: Tensor,
+        targets: Tensor | Mixture,
+        sample_weight: Tensor | None,
+        reduction: str,
+        denominator: str,
+        empty: str,
+    ) -> Tensor:
+        assert self.simple is not None
+        settings, _, offset = self.simple
         dtype = logits.dtype
         if offset is not None:
             n_classes = logits.shape[0] if logits.dim() == 1 else logits.shape[1]
@@ -184,45 +224,33 @@ def _cross_entropy(simple: SimpleCrossEntropy) -> LossFunction:
             wide = accumulation_dtype(dtype)
             shift = offset.to(logits.device, wide)
             logits = logits.to(wide) + shift.reshape(-1, *(1,) * max(logits.dim() - 2, 0))
-        batch = class_batch(logits, targets, simple.class_weight_for(logits), sample_weight, settings)
+        batch = class_batch(logits, targets, self.simple.class_weight_for(logits), sample_weight, settings)
         value, _ = batch_loss(batch, settings, reduction=reduction, denominator=denominator, empty=empty)
         return value if torch.is_autocast_enabled(value.device.type) else value.to(dtype)
 
-    return cross_entropy
-
-
-def _by_object(loss: kullback.losses.Loss) -> LossFunction:
-    key = objects.key_of(loss)
-    labels = loss.target_form == "labels"
-    settings = RowSettings(ignore_index=getattr(loss, "ignore_index", None))
-
-    def object_loss(
+    def _by_object(
+        self,
         logits: Tensor,
         targets: Tensor | Mixture,
-        *,
-        sample_weight: Tensor | None = None,
-        reduction: str = "mean",
-        denominator: str = "weights",
-        empty: str = "nan",
+        sample_weight: Tensor | None,
+        reduction: str,
+        denominator: str,
+        empty: str,
     ) -> Tensor:
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_choice("denominator", denominator, DENOMINATORS)
-        check_choice("empty", empty, EMPTY)
-        check_logits(logits, "logits")
         batch = (
             _label_batch(logits, targets, sample_weight)
-            if labels
-            else class_batch(logits, targets, None, sample_weight, settings)
+            if self.labels
+            else class_batch(logits, targets, None, sample_weight, self.settings)
         )
         wanted = (batch.target.requires_grad(), "targets"), (requires_grad(sample_weight), "sample_weight")
         for needed, name in wanted:
             if needed and torch.is_grad_enabled():
                 raise NotSupportedError(
-                    f"{loss.name} gives no gradient with respect to {name}: pass {name}.detach(), or use cross_entropy"
+                    f"{self.name} gives no gradient with respect to {name}: pass {name}.detach(), or use cross_entropy"
                 )
         if ops.in_transform() or ops.has_tangent(logits, *batch.target, sample_weight):
             raise NotSupportedError(
-                f"{loss.name} runs outside torch: torch.func cannot see into it, and it has no forward-mode "
+                f"{self.name} runs outside torch: torch.func cannot see into it, and it has no forward-mode "
                 "derivative; cross_entropy can be transformed"
             )
         narrow = logits.dtype in (torch.float16, torch.bfloat16)
@@ -231,7 +259,7 @@ def _by_object(loss: kullback.losses.Loss) -> LossFunction:
             batch.logits,
             *batch.target,
             batch.sample_weight,
-            key,
+            self.key,
             reduction,
             denominator,
             empty,
@@ -241,7 +269,9 @@ def _by_object(loss: kullback.losses.Loss) -> LossFunction:
         )
         return batch.restored(value) if reduction == "none" else value
 
-    return object_loss
+
+# Text cannot be read inside a compiled graph; what was read before is looked up.
+_spelt: dict[str, LossFunction] = {}
 
 
 def _label_batch(logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None) -> Batch:

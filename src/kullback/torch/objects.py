@@ -7,7 +7,9 @@ where its logits are (see `devices`); any other loss is computed on the CPU and 
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,11 +27,13 @@ from kullback.torch.errors import NotSupportedError, SoftTargetError
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.settings import RowSettings
 
-_own: dict[str, Loss] = {}
+# Losses outside the catalogue, as long as somebody holds them; a graph that will need one holds it too.
+_own: weakref.WeakValueDictionary[str, Loss] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 
 def key_of(loss: Loss) -> str:
-    """The text an operator knows the loss by; a loss outside the catalogue is kept by this process."""
+    """The text an operator knows the loss by; one outside the catalogue is known as long as the loss object lives."""
     spelling = str(loss)
     try:
         if parse_loss(spelling) == loss:
@@ -39,9 +43,14 @@ def key_of(loss: Loss) -> str:
     for key, known in _own.items():
         if known is loss:
             return key
-    key = f"{spelling} [{len(_own)}]"
+    key = f"{spelling} [{next(_numbers)}]"
     _own[key] = loss
     return key
+
+
+def held(key: str) -> Loss | None:
+    """A loss outside the catalogue, for a backward pass to hold until it has run."""
+    return _own.get(key)
 
 
 def loss_by_key(key: str) -> Loss:
@@ -50,14 +59,15 @@ def loss_by_key(key: str) -> Loss:
     Raises:
         NotSupportedError: for a loss of the user's own that another process named.
     """
-    if key in _own:
-        return _own[key]
+    known = _own.get(key)
+    if known is not None:
+        return known
     try:
         return parse_loss(key)
     except InputError:
         raise NotSupportedError(
-            f"the loss {key!r} is not in the catalogue and was not made in this process: create it with "
-            "kullback.torch.functional(...) before the program that uses it is run"
+            f"the loss {key!r} is not in the catalogue and was not made in this process, or is gone: keep what "
+            "kullback.torch.functional(...) returns as long as the program that uses it runs"
         ) from None
 
 
@@ -275,6 +285,7 @@ def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*inputs[:5], output[1])
     ctx.choices, ctx.has_gradient, ctx.shape = inputs[5:9], inputs[9], inputs[11]
+    ctx.held = held(inputs[5])
 
 
 def _loss_backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -298,7 +309,7 @@ def object_loss(*args: Any) -> tuple[Tensor, Tensor]:
 
 def _gradient_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:5])
-    ctx.choices = inputs[5:9]
+    ctx.choices, ctx.held = inputs[5:9], held(inputs[5])
 
 
 def _gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
