@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import kullback
 from kullback import BinaryCrossEntropy, ClassRows, CrossEntropy, LabelRows
 from kullback.errors import InputError, NoProbabilitiesError, ShapeError, SpellingError, TargetError
 from kullback.losses import (
@@ -239,7 +240,7 @@ def test_a_value_alone_is_enough(rng):
 
 
 def test_users_losses_pass_every_check():
-    for loss in (ValueOnly(), WithGradient(), WithGradient(power=0.3)):
+    for loss in (ValueOnly(), WithGradient()):
         report = check_loss(loss)
         assert "spelling reads back" in dict(report.skipped)
         assert "elicited and recover" in report.passed
@@ -284,21 +285,100 @@ class Leaky(ValueOnly):
         return super().value(logits, mass) + len(logits)
 
 
+class NanWhereMasked(WithGradient):
+    def value(self, logits, mass):
+        return np.where(np.isneginf(logits).any(axis=1), np.nan, super().value(logits, mass))
+
+
+class FourClassesOnly(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) * (logits.shape[1] == 4)
+
+    def gradient(self, logits, mass):
+        return super().gradient(logits, mass) * (logits.shape[1] == 4)
+
+
+class ManyClassesWrong(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) + (logits.shape[1] > 64) * mass[:, 0]
+
+
+class SeesTheLevel(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) + 0.01 * mass.sum(axis=1) * (logits**2).sum(axis=1)
+
+    def gradient(self, logits, mass):
+        return super().gradient(logits, mass) + 0.02 * mass.sum(axis=1, keepdims=True) * logits
+
+
+class FirstClassDear(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) + mass[:, 0]
+
+
+class Ordinal(UserLoss):
+    name = "ordinal"
+    symmetric = False
+
+    def value(self, logits, mass):
+        k = np.arange(logits.shape[1])
+        return (self.probabilities(logits) * (mass @ np.abs(k[:, None] - k))).sum(axis=1)
+
+
+class BreaksTies(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) + 0.01 * mass.sum(axis=1) * (logits.argmax(axis=1) > 0)
+
+
+class TakesAnything(WithGradient):
+    def floor(self, targets, *, n_classes=None, sample_weight=None, reduction="mean", **options):
+        n = len(self._targets(targets))
+        return np.zeros(n) if reduction == "none" else 0.0
+
+
+class DependsOnThreads(WithGradient):
+    def value(self, logits, mass):
+        return super().value(logits, mass) * (1 + 1e-13 * kullback.get_num_threads())
+
+
 @pytest.mark.parametrize(
-    ("loss", "broken"),
+    ("loss", "broken", "n_classes"),
     [
-        (WrongGradient(), "gradient is the slope of the value"),
-        (NotLinear(), "linear in the target"),
-        (SaysConvex(), "convex where claimed"),
-        (TooLow(), "floor, ceiling and gradient bound"),
-        (Leaky(), "weights are repetitions"),
+        (NanWhereMasked(), "a masked class is no class", 3),
+        (FourClassesOnly(), "a masked class is no class", 4),
+        (FourClassesOnly(), "elicited and recover", 2),
+        (ManyClassesWrong(), "classes may change places", 65),
+        (SeesTheLevel(), "only differences of logits matter where the link is a softmax", 3),
+        (FirstClassDear(), "classes may change places", 3),
+        (BreaksTies(), "ties", 3),
+        (TakesAnything(), "bad targets are named", 3),
+        (DependsOnThreads(), "any number of threads gives the same bits", 3),
+        (WrongGradient(), "gradient is the slope of the value", 3),
+        (NotLinear(), "linear in the target", 3),
+        (SaysConvex(), "convex where claimed", 3),
+        (TooLow(), "floor, ceiling and gradient bound", 3),
+        (Leaky(), "weights are repetitions", 3),
     ],
 )
-def test_check_loss_finds_what_is_wrong(loss, broken):
-    report = check_loss(loss, raises=False)
+def test_check_loss_finds_what_is_wrong(loss, broken, n_classes):
+    """Each of them fails the check of its mistake at one number of classes, which is among those tried by default."""
+    report = check_loss(loss, n_classes=n_classes, raises=False)
     assert broken in dict(report.failed)
     with pytest.raises(ConformanceError, match=f"FAILED  {broken}"):
-        check_loss(loss)
+        check_loss(loss, n_classes=n_classes)
+
+
+def test_a_mistake_at_one_number_of_classes_is_found_by_default():
+    with pytest.raises(ConformanceError, match="C = 65: "):
+        check_loss(ManyClassesWrong())
+    assert "classes may change places" in check_loss(ManyClassesWrong(), n_classes=4).passed
+
+
+def test_an_ordinal_loss_says_that_its_classes_are_not_alike():
+    report = check_loss(Ordinal(), n_classes=3, raises=False)
+    assert "classes may change places" in dict(report.skipped)
+    assert "a masked class is no class" in report.passed
+    assert "elicited and recover" in dict(report.failed)  # like the 0–1 loss it elicits the median, and does not say so
 
 
 def test_wrong_shapes_are_named():

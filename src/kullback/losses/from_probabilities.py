@@ -289,8 +289,8 @@ class CrossEntropyFromProbabilities(BlockLoss):
         q, total = self._shares(x)
         inside = (q >= self.clip) & (q <= 1 - self.clip)
         with np.errstate(invalid="ignore", divide="ignore"):
-            first = np.where(inside, -s / q, 0.0)
-            return q, total, first, np.where(inside, s / q**2, 0.0)
+            held = np.where(inside, q, 1.0)
+            return q, total, np.where(inside, -s / held, 0.0), np.where(inside, s / held**2, 0.0)
 
     def _values(self, x: Float, s: Float) -> Float:
         q, _ = self._shares(x)

@@ -64,25 +64,23 @@ class SolvedLoss(Loss):
             present, which = np.unique(wrapped.indices[counted], return_inverse=True)
             lowest = [self._lowest(np.eye(1, n_classes, int(k))) for k in present]
             losses[counted] = np.asarray(lowest)[which] if len(counted) else 0.0
+        elif isinstance(wrapped, LabelRows):
+            for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
+                part = wrapped[rows]
+                best = best_label_logits(self, np.asarray(part.rows, dtype=np.float64))
+                losses[rows] = self(best, part, reduction="none")
         else:
             for i in counted:
-                row = wrapped[i : i + 1]
-                mass = row.rows if isinstance(row, LabelRows) else row.dense(n_classes)
-                losses[i] = self._lowest(np.asarray(mass, dtype=np.float64))
+                losses[i] = self._lowest(np.asarray(wrapped[i : i + 1].dense(n_classes), dtype=np.float64))
         if batch.row_weight is not None:
             losses *= batch.row_weight
         return losses if reduction == "none" else batch.value(float(losses.sum()))
 
     def _lowest(self, row: Float) -> float:
-        """The lowest loss of one row of target mass (1, C)."""
-        targets: Targets
-        if self.target_form == "labels":
-            targets, z = LabelRows(row), best_label_logits(self, row)
-        elif not row.any():
+        """The lowest loss of one row of class mass (1, C)."""
+        if not row.any():
             return 0.0
-        else:
-            targets, z = ClassRows(row), best_class_logits(self, row[0])[None, :]
-        return float(self(z, targets, reduction="sum"))
+        return float(self(best_class_logits(self, row[0])[None, :], ClassRows(row), reduction="sum"))
 
     def best_constant(
         self, targets: ArrayLike | Targets, *, n_classes: int | None = None, sample_weight: ArrayLike | None = None

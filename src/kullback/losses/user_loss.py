@@ -54,6 +54,9 @@ class UserLoss(SolvedLoss, BlockLoss):
     name: ClassVar[str] = "user_loss"
     target_form: ClassVar[Literal["classes", "labels"]] = "classes"
     link: ClassVar[str] = "softmax"
+    symmetric: ClassVar[bool] = (
+        True  # whether all classes are alike; an ordinal loss says False, and is not tried on it
+    )
 
     ignore_index: int | None = -100
 
