@@ -9,16 +9,24 @@ namespace KULLBACK_LEVEL {
 struct NegativeLogLikelihood {
     static constexpr const char* name = "negative_log_likelihood";
     static constexpr bool weighs = true, labels = false;
+    static constexpr double padding = 0;
 
     template <PlainOutput Output>
     static double row(const PlainRow& row) {
         using V = VectorD;
-        const int64_t classes = row.classes;
-        for (int64_t k = 0; row.out && k < classes; ++k) row.out[k] = Output == PlainOutput::gradient ? -row.s[k] : 0.0;
-        if (Output != PlainOutput::gradient) return 0;
-        return -plain_sum(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V s = load<V>(row.s + k, part, 0.0);  // no mass on a masked class: nothing
-            return keep<V>(s > 0.0, s * load<V>(row.x + k, part, 0.0));
+        constexpr bool gradient = Output == PlainOutput::gradient;
+        const bool one = row.only >= 0;
+        if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+            store<V>(row.out + k, gradient && !one ? -load<V>(row.s + k) : V{});
+        });
+        if (!gradient) return 0;
+        if (one) {
+            if (row.out) row.out[row.only] = -row.total;
+            return row.total == 0 ? 0 : -row.total * row.x[row.only];
+        }
+        return -plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+            const V s = load<V>(row.s + k);  // no mass on a masked class: nothing
+            return keep<V>(s > 0.0, s * load<V>(row.x + k));
         });
     }
 };

@@ -11,26 +11,26 @@ template <class Term>
 struct ScorePenalty {
     static constexpr const char* name = Term::name;
     static constexpr bool weighs = false, labels = true;
+    static constexpr double padding = 0;
 
     template <PlainOutput Output>
     static double row(const PlainRow& row) {
         using V = VectorD;
         const double mass = row.total;
-        const auto score = [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V x = load<V>(row.x + k, part, 0.0);
+        const auto score = [&](int64_t k) KULLBACK_LAMBDA {
+            const V x = load<V>(row.x + k);
             return keep<V>(x > -infinity<double>, x);
         };
-        if (row.out) along<double>(0, row.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V x = load<V>(row.x + k, part, 0.0), z = score(k, part);
-            V to = Term::slope(z);
-            if (Output != PlainOutput::gradient) to = keep<V>(x > -infinity<double>, splat<V>(Term::bend));
-            if (Output == PlainOutput::product) to *= load<V>(row.v + k, part, 0.0);
-            store<V>(row.out + k, part, to * mass);
+        if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+            V to = Term::slope(score(k));
+            if (Output != PlainOutput::gradient) {
+                to = keep<V>(load<V>(row.x + k) > -infinity<double>, splat<V>(Term::bend));
+            }
+            if (Output == PlainOutput::product) to *= load<V>(row.v + k);
+            store<V>(row.out + k, to * mass);
         });
         if (Output != PlainOutput::gradient) return 0;
-        return mass * plain_sum(row.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            return Term::cost(score(k, part));
-        });
+        return mass * plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return Term::cost(score(k)); });
     }
 };
 
@@ -62,71 +62,52 @@ struct SquaredScore {
 struct NegativeEntropy {
     static constexpr const char* name = "negative_entropy";
     static constexpr bool weighs = false, labels = false;
+    static constexpr double padding = -infinity<double>;
 
     template <PlainOutput Output>
     static double row(const PlainRow& row) {
         using V = VectorD;
-        const int64_t n = row.classes;
-        int64_t top = 0;
-        for (int64_t k = 1; k < n; ++k) top = row.x[k] > row.x[top] ? k : top;
-        const double largest = row.x[top];
+        V most = splat<V>(-infinity<double>);
+        plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { most = larger<V>(load<V>(row.x + k), most); });
+        const double largest = largest_lane(most);
         if (largest == -infinity<double>) {  // masked throughout: nothing to be confident of
-            for (int64_t k = 0; row.out && k < n; ++k) row.out[k] = 0;
+            if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { store<V>(row.out + k, V{}); });
             return 0;
         }
-        const auto below = [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            return load<V>(row.x + k, part, -infinity<double>) - largest;
-        };
+        const auto below = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.x + k) - largest; };
+        plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { store<V>(row.work + k, exp_nonpositive<V>(below(k))); });
         // One of the largest is left out of the sum and log1p puts it back, or near certainty log p would be rounding.
-        const double all = plain_sum(n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            return exp_nonpositive<V>(below(k, part));
-        });
-        double rest = all - 1;
-        if (rest < 0.5) {
-            rest = plain_sum(n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                V e = exp_nonpositive<V>(below(k, part));
-                if (top >= k && top < k + traits<V>::width) lane(e, int(top - k)) = 0;
-                return e;
-            });
-        }
+        int64_t top = 0;
+        while (row.x[top] != largest) ++top;
+        row.work[top] = 0;
+        const double rest = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.work + k); });
+        row.work[top] = 1;
         const double log_sum = log1p_nonnegative<double>(rest), inverse = 1 / (1 + rest);
-        struct Term {
-            V p, log_p;
-        };
-        const auto term = [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V d = below(k, part), p = exp_nonpositive<V>(d) * inverse;
-            return Term{p, keep<V>(p > 0.0, d - log_sum)};
-        };
-        const double value = plain_sum(n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const Term here = term(k, part);
-            return here.p * here.log_p;
-        });
+        const auto p = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.work + k) * inverse; };
+        const auto log_p = [&](int64_t k) KULLBACK_LAMBDA { return keep<V>(p(k) > 0.0, below(k) - log_sum); };
+        const double value = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return p(k) * log_p(k); });
         if (!row.out) return row.total * value;
-        if (Output == PlainOutput::gradient || Output == PlainOutput::diagonal) {
-            along<double>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                const Term here = term(k, part);
-                const V pull = here.log_p - value;
-                V to = here.p * pull;
-                if (Output == PlainOutput::diagonal) {
-                    to = here.p * (1.0 - 2.0 * here.p) * pull + here.p * (1.0 - here.p);
-                }
-                store<V>(row.out + k, part, to * row.total);
+        if (Output == PlainOutput::gradient) {
+            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+                store<V>(row.out + k, p(k) * (log_p(k) - value) * row.total);
             });
-            return row.total * value;
+        } else if (Output == PlainOutput::diagonal) {
+            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+                const V q = p(k), bend = q * (1.0 - 2.0 * q) * (log_p(k) - value) + q * (1.0 - q);
+                store<V>(row.out + k, bend * row.total);
+            });
+        } else {
+            const auto v = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.v + k); };
+            const double mean = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return p(k) * v(k); });
+            const double turned = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+                return p(k) * (log_p(k) + 1.0) * (v(k) - mean);
+            });
+            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+                const V delta = v(k) - mean;
+                store<V>(row.out + k, p(k) * (delta * (log_p(k) - value) + delta - turned) * row.total);
+            });
         }
-        const auto v = [&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(row.v + k, part, 0.0); };
-        const double mean = plain_sum(
-            n, [&](int64_t k, auto part) KULLBACK_LAMBDA { return term(k, part).p * v(k, part); });
-        const double turned = plain_sum(n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const Term here = term(k, part);
-            return here.p * (here.log_p + 1.0) * (v(k, part) - mean);
-        });
-        along<double>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const Term here = term(k, part);
-            const V delta = v(k, part) - mean;
-            store<V>(row.out + k, part, here.p * (delta * (here.log_p - value) + delta - turned) * row.total);
-        });
-        return 0;
+        return row.total * value;
     }
 };
 
