@@ -149,7 +149,7 @@ def test_without_a_refit_coefficients_are_averaged(noisy):
 
 def test_threads_and_jobs_change_nothing(noisy):
     found, before = [], get_num_threads()
-    for threads, jobs in ((1, None), (2, None), (2, 1), (2, 2)):
+    for threads, jobs in ((1, None), (2, None), (2, 1), (2, 2), (2, -1), (2, -2), (2, -9)):
         set_num_threads(threads)
         try:
             found.append(SoftmaxClassifierCV(CS, n_jobs=jobs).fit(*noisy))
@@ -219,6 +219,16 @@ def test_a_function_as_scorer_sees_the_data_itself(wide):
         ({"Cs": 2.5}, "Cs=2.5 is not valid"),
         ({"selection": "median"}, "choose one of: best, one-standard-error"),
         ({"n_jobs": 0}, "n_jobs=0"),
+        ({"n_jobs": 1.5}, "n_jobs=1.5"),
+        ({"cv": 1}, "cv=1 is not valid; it must be a number of folds of at least 2"),
+        ({"cv": "five"}, "cv='five' is not valid; it must be a number of folds, a splitter"),
+        ({"scoring": "speed"}, "scoring='speed' is not known; it must be None, a name of"),
+        ({"scoring": 3}, "scoring=3 is not known"),
+        ({"refit": "yes"}, "refit='yes'"),
+        ({"callback": 1}, "callback=1 cannot be called"),
+        ({"checkpoint": 1}, "checkpoint=1 is not the path"),
+        ({"loss": "weston_watkins", "scoring": "neg_log_loss"}, "'neg_log_loss' needs probabilities, and weston"),
+        ({"loss": "weston_watkins", "scoring": "neg_brier_score"}, "the scorer needs probabilities, and weston"),
         ({"path_tol": 0}, "path_tol=0"),
         ({"tol": 0}, "tol=0"),
         ({"cv": [(np.arange(10), np.arange(0))]}, "fold 0 of cv has 10 training rows and 0 held-out rows"),
@@ -247,11 +257,22 @@ def test_pictures(noisy):
     mpl.pyplot.close(figure)
 
 
-def test_verbose_prints_a_line_a_fold(noisy, capsys):
-    SoftmaxClassifierCV(CS, verbose=1).fit(*noisy)
-    assert capsys.readouterr().out.count("best score") == 5
-    SoftmaxPath(CS, verbose=1).fit(*noisy)
-    assert capsys.readouterr().out.count("gap") == 5
+def test_verbose_names_fold_gap_solver_and_rotation(noisy, wide, capsys):
+    model = SoftmaxClassifierCV(CS, verbose=1).fit(*noisy)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fold")]
+    assert len(lines) == 5
+    for number in range(5):
+        best = model.scores_[number].argmax()
+        assert (
+            f"fold {number + 1} of 5: best score {model.scores_[number, best]:.6f} at C = {CS[best]:g}, "
+            f"largest gap {model.gaps_[number].max():.2e}, by preconditioned"
+        ) in lines
+    model = SoftmaxClassifierCV(CS, cv=2, verbose=2).fit(*noisy)
+    printed = capsys.readouterr().out
+    assert f"fold 2 of 2, C = {CS[1]:g}: score {model.scores_[1, 1]:.6f}  gap {model.gaps_[1, 1]:.2e}" in printed
+    assert printed.count("fold 1 of 2, C = 0.001: iteration ") == model.n_iters_[0, 0] + 1
+    SoftmaxClassifierCV(CS, verbose=1, cv=2).fit(*wide)
+    assert "folds are fitted in 59 coordinates of the 60 rows" in capsys.readouterr().out
 
 
 def test_groups_reach_the_splitter(rng):

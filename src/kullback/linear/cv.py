@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
+import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import chain
+from os import PathLike
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.metrics import brier_score_loss, get_scorer, make_scorer
 from sklearn.model_selection import check_cv
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 
 from kullback.errors import InputError, SeparableWarning, TargetError
+from kullback.kernels.threads import get_num_threads
 from kullback.linear.blocks import block_map
-from kullback.linear.folds import Examples, Fold, chosen_place, mean_log_probability
-from kullback.linear.inputs import check_number
-from kullback.linear.interruption import ctrl_c_stops
+from kullback.linear.checkpoint import fingerprint
+from kullback.linear.course import Course
+from kullback.linear.estimator import FitNotConvergedWarning
+from kullback.linear.folds import Examples, Fold, chosen_place, finished_part
+from kullback.linear.held_out import LOG_LOSS, HeldOut, checked_scorer, default_score, has_probabilities
+from kullback.linear.inputs import check_number, check_switch, checked_weight
+from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, ctrl_c_stops
+from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
+from kullback.linear.progress import Silent, shown
 from kullback.linear.rotation import is_wide, rotate
+from kullback.linear.search_checkpoint import SearchCheckpoint
+from kullback.linear.separation import Finding
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
-from kullback.linear.task import Parameters, Run
+from kullback.linear.task import Follow, Parameters, Run
 from kullback.losses import Loss
-from kullback.targets import ClassIndices
+from kullback.targets import ClassIndices, ClassTargets
 
 Index = NDArray[np.int64]
 Vector = NDArray[np.float64]
@@ -47,28 +59,46 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
     Args:
         Cs: the values of C, or how many to spread evenly in their logarithm from 1e-4 to 1e4.
         cv: number of stratified folds (None for 5), a splitter of scikit-learn, or an iterable of (train, test) rows.
-        scoring: None for minus the mean log loss in nats; else the name of a scorer of scikit-learn, or a function
-            (model, X, y) → number, where greater is better. `sample_weight` weighs held-out rows too.
+        scoring: None for minus the mean log loss in nats (of a loss that has no probabilities, a hinge: minus the
+            mean loss); else the name of a scorer of scikit-learn, or a function (model, X, y) → number, where greater
+            is better. `sample_weight` weighs held-out rows too.
         selection: ``"best"`` for the best mean score; ``"one-standard-error"`` for the strongest penalty whose mean
             score is within one standard error of it.
         refit: fit all rows with the chosen C; otherwise coefficients are the folds' averages at that C.
-        n_jobs: how many folds run side by side, at most the threads of `kullback.set_num_threads`; None for as many.
+        n_jobs: how many folds run side by side, at most the threads of `kullback.set_num_threads`; None or -1 for as
+            many (None for one after another if `scoring` is a function), -2 for one less, and so on.
         path_tol: how far fits that are only scored may be from their minimum (the duality gap), as a share of the
             objective without any weights, which is log C for balanced classes. A share of the minimum itself would
             be wasted effort where a weak penalty brings that close to zero.
         keep_coefs: keep every fold's coefficients in `coefs_paths_`.
         penalty: as in `SoftmaxClassifier`, and so is `l1_ratio`.
         loss: as in `SoftmaxClassifier`, and so are `class_weight`, `fit_intercept`, `tol`, `max_iter`, `solver`,
-            `recover` and `verbose`.
+            and `recover`.
+        callback: called after every iteration of every fit with its `IterationRecord`, one call at a time. If it raises
+            StopIteration, the search ends there, as after Ctrl-C.
+        verbose: 1 for a bar on a terminal, elsewhere a line per fold; 2 for a line per fit and per iteration too.
+        checkpoint: a file that holds the fits that are done, written anew every few seconds. If it is there when a
+            search over the same data, folds and settings begins, that goes on from it; it is deleted at the end.
+
+    The first Ctrl-C ends the search at its next step. C is then chosen among those Cs and folds whose fits are done
+    (`finished_part` says which); the coefficients are the average of those folds' at that C, without a fit to all
+    rows, and a warning says how far that is from the optimum. If no fit is done yet, KeyboardInterrupt is raised, as it
+    is by a second Ctrl-C. In the last fit, to all rows, Ctrl-C returns the best model so far.
 
     Attributes:
         Cs_: (n,) the values tried, ascending.
         C_: the chosen one.
-        scores_: (folds, n) held-out scores.
+        scores_: (folds, n) held-out scores; NaN where an interrupted search has none, and so in `gaps_`.
+        gaps_: (folds, n) how far each fit may be from its minimum (the duality gap), in the unit of `path_tol`, which
+            is compared with an estimate that costs less, and may be exceeded; inf where a loss has no gap, and the
+            gradient ended the fit.
         n_iters_: (folds, n) iterations of each fit.
         coefs_paths_: (folds, n, C, d + 1), the intercept last ((folds, n, 1, d + 1) for two classes), if kept.
         coef_: as in `SoftmaxClassifier`, and so are `intercept_`, `classes_`, `loss_`; and after a refit
-            `certificate_`, `converged_`, `history_`, `n_iter_`.
+            `certificate_`, `history_`, `solver_`, `solver_reason_`.
+        converged_: whether the last fit did; with ``refit=False``, whether every fold's at the chosen C did.
+        interrupted_: whether Ctrl-C or the callback ended the search or its last fit.
+        n_iter_: (1,) iterations of the last fit; with ``refit=False`` (folds,) of each fold's at the chosen C.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -99,7 +129,9 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         solver: str = "auto",
         recover: bool = True,
         keep_coefs: bool = False,
+        callback: Callable[[IterationRecord], object] | None = None,
         verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.Cs = Cs
         self.cv = cv
@@ -118,21 +150,19 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.solver = solver
         self.recover = recover
         self.keep_coefs = keep_coefs
+        self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     # What one fit has and a search has not.
     warm_start = False
-    callback = None
-    checkpoint = None
+    _going_on = "fit again, with checkpoint= to go on from the fits that are done"
 
     # The scorer decides what weighs held-out rows; see `get_metadata_routing`.
     __metadata_request__score: ClassVar[dict[str, str]] = {"sample_weight": UNUSED}
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> SoftmaxClassifierCV:
         """Choose C and fit.
-
-        Ctrl-C while folds are fitted raises KeyboardInterrupt at their next step; in the last fit it returns the best
-        model so far, as in `SoftmaxClassifier`.
 
         Args:
             X: (N, d) float32 or float64, dense or sparse.
@@ -144,101 +174,120 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
 
         Raises:
             InputError: for settings, data or targets that cannot be used; the message names the place.
+            KeyboardInterrupt: at Ctrl-C before any fit is done.
+
+        Warns:
+            NotConvergedWarning: once for all fits of folds that fell short of `path_tol`, and once if the last fit
+                fell short of `tol`.
         """
         split_params, score_params = self._routed("fit", sample_weight, params)
         self._check_search()
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
-        hard = isinstance(targets, ClassIndices)
-        if self.scoring not in (None, "neg_log_loss") and not hard:
-            raise TargetError("scoring by a scorer needs one label per row; leave scoring=None for soft targets")
-        labels = classes[targets.indices] if isinstance(targets, ClassIndices) else np.zeros(X.shape[0])
-        splits = list(check_cv(self.cv, labels, classifier=hard).split(X, labels, **split_params))
-        _check_splits(splits)
+        splits = self._splits(X, targets, classes, split_params)
         penalty = resolve_penalty(self.penalty, self.l1_ratio)
         plain = Examples(
             X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
         )
         if "sample_weight" in score_params:
             score_params = {**score_params, "sample_weight": weight}
-        scorer = _scorer(self.scoring, classes)
-        n_jobs = len(splits) if self.n_jobs is None else min(int(self.n_jobs), len(splits))
-        with ctrl_c_stops() as interrupted, block_map(max(2, n_jobs)) as run:
+        checkpoint = self._search_checkpoint(
+            X, targets, loss, weight, Cs=Cs, folds=fingerprint(*chain(*splits)), scoring=_named(self.scoring)
+        )
+        # A function may keep a state of its own, so by default it is called in order.
+        n_jobs = 1 if self.n_jobs is None and callable(self.scoring) else min(_jobs(self.n_jobs), len(splits))
+        with (
+            ctrl_c_stops() as pressed,
+            block_map(max(2, n_jobs if n_jobs > 1 else get_num_threads())) as run,
+            shown(int(self.verbose), float(self.path_tol), len(splits) * len(Cs)) as show,
+        ):
             examples = plain
             if is_wide(X) and penalty.lasso == 0 and np.isfinite(Cs).all() and not callable(self.scoring):
-                rotation = rotate(X, centred=self.fit_intercept, run=run)
-                examples = plain.with_rows(rotation)
-
-            def follow(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
-                if interrupted():
-                    raise KeyboardInterrupt
-
-            def one(split: tuple[Index, Index], inner: Run = map) -> tuple[Vector, list[int], list[Parameters]]:
-                train, test = split
-                course = Fold(examples, train).path(
-                    Cs,
-                    tol=float(self.path_tol),
-                    max_iter=int(self.max_iter),
-                    solver=self.solver,
-                    follow=follow,
-                    run=inner,
-                )
-                told = {name: _of_rows(value, test, X.shape[0]) for name, value in score_params.items()}
-                scores = [self._score_of(p, examples, test, classes, scorer, told) for p, _ in course]
-                if self.verbose:
-                    print(f"fold: best score {max(scores):.6f} at C = {Cs[int(np.argmax(scores))]:g}", flush=True)
-                return np.array(scores), [n for _, n in course], [parameters for parameters, _ in course]
-
-            folds = list(run(one, splits)) if n_jobs > 1 else [one(split, run) for split in splits]
-            scores = np.stack([fold[0] for fold in folds])
-            if not np.isfinite(scores).all():
-                fold, place = (int(i) for i in np.argwhere(~np.isfinite(scores))[0])
-                raise InputError(
-                    f"the score of fold {fold} at C = {Cs[place]:g} is {scores[fold, place]}; no C can be chosen by it"
-                )
-            place = chosen_place(scores, self.selection)
-            average = _average([fold[2][place] for fold in folds])
-            start = None
-            if self.refit and examples.rotation is not None:
+                examples = plain.with_rows(rotate(X, centred=self.fit_intercept, run=run))
+                show.line(f"folds are fitted in {examples.X.shape[1]} coordinates of the {X.shape[0]} rows")
+            search = _Search(
+                self,
+                examples,
+                splits,
+                Cs,
+                HeldOut(examples, classes, self.scoring, recover=self.recover, told=score_params),
+                checkpoint,
+                pressed,
+                show,
+            )
+            numbers = range(len(splits))
+            folds = list(run(search.fold, numbers)) if n_jobs > 1 else [search.fold(number, run) for number in numbers]
+            ended, (used, n_used) = search.ended, ([*numbers], len(Cs))
+            if ended:
+                used, n_used = finished_part([len(fold) for fold in folds])
+            if not n_used:
+                if ended == CALLBACK:
+                    raise InputError("the callback ended the search before any fit was done, so no C can be chosen")
+                raise KeyboardInterrupt("before any fit was done, so no C can be chosen")
+            scores = _table(folds, len(Cs), lambda point: point.score)
+            place = chosen_place(scores[used, :n_used], self.selection)
+            average = _average([search.widened(number, folds[number][place]) for number in used])
+            if self.refit and not ended and examples.rotation is not None:
+                following = self._following(Course([]), search.interrupted, show, of="all rows: ")
                 turned = examples.task().solve(
-                    float(Cs[place]), tol=float(self.tol), max_iter=int(self.max_iter), start=average, run=run
+                    float(Cs[place]),
+                    tol=float(self.tol),
+                    max_iter=int(self.max_iter),
+                    start=average,
+                    follow=following,
+                    run=run,
                 )
                 average = turned.weights, turned.intercept
+                ended = turned.result.reason if turned.result.reason in INTERRUPTIONS else ""
             start = examples.to_columns(average)
         self.Cs_, self.C_ = Cs, float(Cs[place])
         self.scores_ = scores
-        self.n_iters_ = np.array([fold[1] for fold in folds], dtype=np.int32)
+        self.gaps_ = _table(folds, len(Cs), lambda point: point.share)
+        self.n_iters_ = np.array([[p.n_iter for p in f] + [0] * (len(Cs) - len(f)) for f in folds], dtype=np.int32)
         if self.keep_coefs:
-            self.coefs_paths_ = np.stack(
-                [np.stack([self._row_form(examples.to_columns(p)) for p in fold[2]]) for fold in folds]
-            )
+            rows = [
+                [self._row_form(examples.to_columns(search.widened(number, point))) for point in fold]
+                for number, fold in enumerate(folds)
+            ]
+            missing = np.full_like(next(row for fold in rows for row in fold), np.nan)
+            self.coefs_paths_ = np.stack([np.stack(fold + [missing] * (len(Cs) - len(fold))) for fold in rows])
+        self._warn_of_folds(folds)
+        chosen = f": C was chosen from {n_used} of {len(Cs)} Cs by {len(used)} of {len(splits)} folds" if ended else ""
+        self.classes_, self.loss_ = classes, loss
         if not self.refit:
             self._store_parameters(*start)
-            self.loss_, self.classes_ = loss, classes
-            if np.isinf(self.C_):
-                self._warn_of_separated_folds(examples, splits, [fold[2][place] for fold in folds])
-            return self
-        stored = self._row_form(start)
-        self._fit(
-            X,
-            targets,
-            len(classes),
-            loss,
-            weight,
-            penalty_factor=plain.penalty_factor,
-            C=self.C_,
-            shift_free=True,
-            classes=classes,
-            init=(stored[:, :-1], stored[:, -1]),
-        )
+            at = [folds[number][place] for number in used]
+            self.n_iter_ = np.array([point.n_iter for point in at], dtype=np.int32)
+            self.converged_, self.interrupted_ = all(point.converged for point in at) and not ended, bool(ended)
+            if ended:
+                warnings.warn(f"{type(self).__name__}: {ended}{chosen}.", FitNotConvergedWarning, stacklevel=2)
+            elif np.isinf(self.C_):
+                self._warn_of_separated_folds(search, at)
+        else:
+            stored = self._row_form(start)
+            self._fit(
+                X,
+                targets,
+                len(classes),
+                loss,
+                weight,
+                penalty_factor=plain.penalty_factor,
+                C=self.C_,
+                shift_free=True,
+                classes=classes,
+                init=(stored[:, :-1], stored[:, -1]),
+                ended=ended,
+                of=chosen,
+                kept=False,
+            )
+        if checkpoint is not None:
+            checkpoint.finish(done=not self.interrupted_)
         return self
 
-    def _warn_of_separated_folds(
-        self, examples: Examples, splits: list[tuple[Index, Index]], ended: list[Parameters]
-    ) -> None:
+    def _warn_of_separated_folds(self, search: _Search, ended: list[PathPoint]) -> None:
         """Warn of the first fold whose fit without a penalty has no finite optimum: the average has its weights."""
-        for number, ((train, _), parameters) in enumerate(zip(splits, ended, strict=True)):
-            finding = Fold(examples, train).separation(parameters)
+        for number, point in enumerate(ended):
+            finding = search.separation(number, point)
             if finding.separation is not None:
                 told = finding.told(self.classes_.tolist())
                 warnings.warn(
@@ -249,17 +298,68 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
                 )
                 return
 
+    def _splits(
+        self, X: Any, targets: ClassTargets, classes: NDArray[Any], params: dict[str, Any]
+    ) -> list[tuple[Index, Index]]:
+        """The rows of every fold, checked."""
+        hard = isinstance(targets, ClassIndices)
+        labels = classes[targets.indices] if isinstance(targets, ClassIndices) else np.zeros(X.shape[0])
+        if isinstance(self.cv, numbers.Integral):
+            check_number("cv", self.cv, "a number of folds of at least 2", lambda v: v >= 2, integer=True)
+        try:
+            splitter = check_cv(self.cv, labels, classifier=hard)
+        except ValueError as error:
+            raise InputError(
+                f"cv={self.cv!r} is not valid; it must be a number of folds, a splitter of scikit-learn, or an "
+                "iterable of (train, test) rows"
+            ) from error
+        splits = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, labels, **params)]
+        for number, (train, test) in enumerate(splits):
+            if len(train) == 0 or len(test) == 0:
+                raise InputError(f"fold {number} of cv has {len(train)} training rows and {len(test)} held-out rows")
+        return splits
+
+    def _warn_of_folds(self, folds: list[list[PathPoint]]) -> None:
+        """Say once how many fits fell short, and by how much at most."""
+        points = [point for fold in folds for point in fold]
+        short = [point for point in points if not point.converged]
+        if not short:
+            return
+        reasons = ", ".join(sorted({point.ended for point in short}))
+        worst = max(point.share for point in short)
+        gap = f"the largest gap is {worst:.3g}" if math.isfinite(worst) else "no gap is known for some"
+        warnings.warn(
+            f"{type(self).__name__}: {len(short)} of the {len(points)} fits of folds did not come within "
+            f"path_tol={self.path_tol:g}: {reasons}; {gap} (see gaps_). Their scores are those of unfinished models. "
+            "What helps: raise max_iter, raise path_tol or leave out the weakest penalties.",
+            FitNotConvergedWarning,
+            stacklevel=3,
+        )
+
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> float:
         """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says."""
         _, score_params = self._routed("score", sample_weight, params)
-        return float(get_scorer(self.scoring or "neg_log_loss")(self, X, y, **score_params))
+        if self.scoring is None and not has_probabilities(self.loss_, len(self.classes_), recover=self.recover):
+            return self._minus_loss(X, y, **score_params)
+        return float(checked_scorer(self.scoring or LOG_LOSS)(self, X, y, **score_params))
+
+    def _minus_loss(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        labels = np.asarray(y)
+        places = np.searchsorted(self.classes_, labels)
+        places[places == len(self.classes_)] = 0
+        wrong = np.flatnonzero(self.classes_[places] != labels)
+        if len(wrong):
+            raise TargetError(f"row {wrong[0]}: the label {labels[wrong[:1]].tolist()[0]!r} is none of classes_")
+        logits, targets = self.logits(X), ClassIndices(places)
+        weight = checked_weight(sample_weight, len(logits))
+        return default_score(self.loss_, logits, targets, weight, self.recover, by_loss=True)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Scikit-learn's routing: which scorer or splitter gets what `fit` and `score` are given besides X and y.
 
         The log loss of ``scoring=None`` requests `sample_weight`; every other scorer says for itself.
         """
-        scorer = get_scorer(self.scoring or "neg_log_loss")
+        scorer = checked_scorer(self.scoring or LOG_LOSS)
         if self.scoring is None and get_config()["enable_metadata_routing"]:
             scorer = scorer.set_score_request(sample_weight=True)
         splitting = MethodMapping().add(caller="fit", callee="split")
@@ -298,8 +398,11 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         check_number("path_tol", self.path_tol, "a finite number above 0", lambda v: 0 < v < math.inf)
         if self.selection not in SELECTIONS:
             raise InputError(f"selection={self.selection!r} is not known; choose one of: {', '.join(SELECTIONS)}")
+        for name in ("refit", "keep_coefs"):
+            check_switch(name, getattr(self, name))
         if self.n_jobs is not None:
-            check_number("n_jobs", self.n_jobs, "a whole number of at least 1, or None", lambda v: v >= 1, integer=True)
+            valid = "a whole number other than 0, or None"
+            check_number("n_jobs", self.n_jobs, valid, lambda v: v != 0, integer=True)
 
     def _row_form(self, parameters: Parameters) -> Vector:
         """Weights (d, C) and intercepts (C,) as rows (C, d + 1), or one row for two classes."""
@@ -307,33 +410,108 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         rows = np.concatenate([weights.T, intercept[:, None]], axis=1)
         return rows[1:] - rows[:1] if len(rows) == 2 else rows
 
-    def _score_of(
+
+class _Search:
+    """The fits of all folds, which may run on several threads at once."""
+
+    def __init__(
         self,
-        parameters: Parameters,
+        model: SoftmaxClassifierCV,
         examples: Examples,
-        test: Index,
-        classes: NDArray[Any],
-        scorer: Any,
-        told: dict[str, Any],
-    ) -> float:
-        weight = told.get("sample_weight")
-        if weight is not None and not weight.any():
-            raise InputError("a fold's held-out rows all have sample_weight 0; leave such rows out, or use other folds")
-        if scorer is None:
-            logs = examples.loss.log_probabilities(examples.logits(parameters, test))
-            reported = examples.loss.recover_log(logs) if self.recover else logs
-            return mean_log_probability(np.asarray(reported), examples.targets[test], weight)
-        model = SoftmaxClassifier(recover=self.recover)
-        model._store_parameters(*parameters)
-        model.classes_, model.loss_ = classes, examples.loss
-        model.n_features_in_ = examples.X.shape[1]
-        assert isinstance(examples.targets, ClassIndices)
-        return float(scorer(model, examples.X[test], classes[examples.targets.indices[test]], **told))
+        splits: list[tuple[Index, Index]],
+        Cs: Vector,
+        held_out: HeldOut,
+        checkpoint: SearchCheckpoint | None,
+        pressed: Callable[[], bool],
+        show: Silent,
+    ) -> None:
+        self._model, self._examples, self._splits, self._Cs = model, examples, splits, Cs
+        self._held_out, self._checkpoint, self._pressed, self._show = held_out, checkpoint, pressed, show
+        self._folds: dict[int, Fold] = {}
+        self._lock, self.ended = threading.Lock(), ""
+
+    def interrupted(self) -> bool:
+        """Whether all fits are to end."""
+        return bool(self.ended) or self._pressed()
+
+    def fold(self, number: int, run: Run = map) -> list[PathPoint]:
+        """The fits of one fold that are done, with their scores."""
+        points: list[PathPoint] = []
+        if self.interrupted():
+            self.ended = self.ended or CTRL_C
+            return points
+        (train, test), model = self._splits[number], self._model
+        fold = self._folds[number] = Fold(self._examples, train)
+        done = [] if self._checkpoint is None else self._checkpoint.of_fold(number)
+        name = f"fold {number + 1} of {len(self._splits)}"
+
+        def follow(course: Course) -> Follow:
+            C = self._Cs[len(points)]
+            followed = model._following(course, self.interrupted, self._show, of=f"{name}, C = {C:g}: ")
+
+            def one_at_a_time(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+                with self._lock:
+                    followed(record, parameters)
+
+            return one_at_a_time
+
+        path = fold.path(
+            self._Cs,
+            tol=float(model.path_tol),
+            max_iter=int(model.max_iter),
+            solver=model.solver,
+            follow=follow,
+            run=run,
+            done=done,
+        )
+        for place, point in enumerate(path):
+            if point.ended in INTERRUPTIONS:
+                self.ended = self.ended or point.ended
+                return points
+            if place >= len(done):
+                score = self._held_out.score(fold.widened(point), test)
+                if not math.isfinite(score):
+                    raise InputError(
+                        f"the score of fold {number} at C = {self._Cs[place]:g} is {score}; no C can be chosen by it"
+                    )
+                point = dataclasses.replace(point, score=score)
+                if self._checkpoint is not None:
+                    self._checkpoint.add(number, place, point)
+            points.append(point)
+            told = f"score {point.score:.6f}  gap {point.share:.2e}"
+            self._show.fitted(f"{name}, C = {self._Cs[place]:g}: {told}", minor=True)
+        best = max(range(len(points)), key=lambda at: points[at].score)
+        self._show.line(
+            f"{name}: best score {points[best].score:.6f} at C = {self._Cs[best]:g}, "
+            f"largest gap {max(point.share for point in points):.2e}, by {points[-1].solver}"
+        )
+        return points
+
+    def widened(self, number: int, point: PathPoint) -> Parameters:
+        """Parameters of all classes, in the coordinates of the examples."""
+        return self._folds[number].widened(point)
+
+    def separation(self, number: int, point: PathPoint) -> Finding:
+        """What separates the training rows of a fold."""
+        return self._folds[number].separation(point)
 
 
-def _of_rows(value: Any, rows: Index, n_rows: int) -> Any:
-    """What belongs to some of the rows; anything that is not one value a row, as it is."""
-    return np.asarray(value)[rows] if np.ndim(value) and len(value) == n_rows else value
+def _jobs(n_jobs: int | None) -> int:
+    """How many folds run side by side; negative numbers count down from all threads, as in scikit-learn."""
+    threads = get_num_threads()
+    if n_jobs is None:
+        return threads
+    return int(n_jobs) if n_jobs > 0 else max(1, threads + 1 + int(n_jobs))
+
+
+def _named(scoring: Any) -> str:
+    """What a scorer is called from one run of a program to the next."""
+    return f"{scoring.__module__}.{scoring.__qualname__}" if hasattr(scoring, "__qualname__") else repr(scoring)
+
+
+def _table(folds: list[list[PathPoint]], n_Cs: int, value: Callable[[PathPoint], float]) -> Vector:
+    """(folds, Cs) of something, NaN where there is no fit."""
+    return np.array([[value(point) for point in fold] + [math.nan] * (n_Cs - len(fold)) for fold in folds])
 
 
 def strengths(Cs: int | ArrayLike) -> Vector:
@@ -354,25 +532,6 @@ def strengths(Cs: int | ArrayLike) -> Vector:
     if len(np.unique(values)) < len(values):
         raise InputError(f"Cs={Cs!r} names a value twice")
     return values
-
-
-def _scorer(scoring: Any, classes: NDArray[Any]) -> Any:
-    """What scores a fold; None for the log loss, which is computed here."""
-    if scoring is None or scoring == "neg_log_loss":
-        return None
-    if scoring == "neg_brier_score":
-        # A fold's held-out rows may lack a class, so the score is told of all.
-        known: dict[str, Any] = {"labels": list(classes)}
-        if len(classes) == 2:
-            known["pos_label"] = classes[1]
-        return make_scorer(brier_score_loss, greater_is_better=False, response_method="predict_proba", **known)
-    return get_scorer(scoring)
-
-
-def _check_splits(splits: Iterable[tuple[Index, Index]]) -> None:
-    for number, (train, test) in enumerate(splits):
-        if len(train) == 0 or len(test) == 0:
-            raise InputError(f"fold {number} of cv has {len(train)} training rows and {len(test)} held-out rows")
 
 
 def _average(parameters: list[Parameters]) -> Parameters:

@@ -22,6 +22,7 @@ from kullback.kernels.recipe import Array
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_fingerprint
+from kullback.linear.course import Course
 from kullback.linear.design import as_design
 from kullback.linear.inputs import (
     as_numpy,
@@ -32,7 +33,7 @@ from kullback.linear.inputs import (
     start_from,
     where_not_a_number,
 )
-from kullback.linear.interruption import Stopped, ctrl_c_stops
+from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, Stopped, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import resolve_penalty
 from kullback.linear.progress import Silent, shown
@@ -58,6 +59,8 @@ class LinearEstimator(BaseEstimator):
     _rows_of_y = ""
     # Whether two outputs are stored as one row, the second minus the first.
     _one_row_for_two = False
+    # How to go on after an interruption.
+    _going_on = "fit again with warm_start=True, with the same checkpoint= or from coef_init= to go on"
 
     # Set by the subclasses' constructors, as scikit-learn requires.
     C: float
@@ -239,6 +242,9 @@ class LinearEstimator(BaseEstimator):
         shift_free: bool,
         classes: NDArray[Any],
         init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+        ended: str = "",
+        of: str = "",
+        kept: bool = True,
     ) -> None:
         """Minimise, then set every fitted attribute at once, so that an interrupted fit changes none.
 
@@ -254,6 +260,9 @@ class LinearEstimator(BaseEstimator):
                 intercepts are reported with mean zero over the classes.
             classes: (C,) labels of the outputs.
             init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
+            ended: why the start is to be taken as it is, and only its gap to be found.
+            of: what to add to the warning that a fit fell short.
+            kept: whether `checkpoint` keeps the state of this fit.
         """
         task = FitTask(
             X,
@@ -267,7 +276,9 @@ class LinearEstimator(BaseEstimator):
             penalty=resolve_penalty(self.penalty, self.l1_ratio),
         )
         start = self._start(task.shape, init)
-        checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)
+        checkpoint, resumed = None, None
+        if kept and self.checkpoint is not None:
+            checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)
         if resumed is not None:
             start = resumed.weights, resumed.intercept
         course = Course([] if resumed is None else resumed.history)
@@ -287,7 +298,7 @@ class LinearEstimator(BaseEstimator):
                 max_iter=max(0, int(self.max_iter) - course.done),
                 solver=self.solver,
                 start=start,
-                follow=self._following(course, interrupted, show, save_if_due),
+                follow=_at_once(ended, course) if ended else self._following(course, interrupted, show, save_if_due),
                 announce=show.line,
                 run=run,
             )
@@ -311,7 +322,7 @@ class LinearEstimator(BaseEstimator):
             # The model is there by now: whoever has no patience for this loses nothing.
             finding = task.separation((solution.weights, solution.intercept))
             self.certificate_ = self._judged(finding, solution.certificate, solution.weights, classes.tolist())
-        self._warn_if_not_converged(result, self.certificate_)
+        self._warn_if_not_converged(result, self.certificate_, of)
 
     def _judged(
         self, finding: Finding, certificate: Certificate, weights: Vector, names: Sequence[Any], stacklevel: int = 4
@@ -343,6 +354,7 @@ class LinearEstimator(BaseEstimator):
         interrupted: Callable[[], bool],
         show: Silent,
         then: Callable[[Callable[[], tuple[Vector, Vector]]], object] | None = None,
+        of: str = "",
     ) -> Follow:
         """What follows a fit: it keeps and shows the records, tells the callback, and ends the fit if asked to.
 
@@ -351,16 +363,17 @@ class LinearEstimator(BaseEstimator):
             interrupted: whether Ctrl-C was pressed.
             show: shows them.
             then: called after each with the function that gives the parameters.
+            of: which fit it is, where several run.
         """
 
         def follow(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
             if (continued := course.add(record)) is not None:
-                show.step(continued)
+                show.step(continued, of)
                 if self.callback is not None:
                     try:
                         self.callback(continued)
                     except StopIteration as stop:
-                        raise Stopped(_CALLBACK) from stop
+                        raise Stopped(CALLBACK) from stop
             if interrupted():
                 raise Stopped(CTRL_C)
             if then is not None:
@@ -375,10 +388,8 @@ class LinearEstimator(BaseEstimator):
         targets: Targets,
         loss: Loss,
         sample_weight: Vector | None,
-    ) -> tuple[Checkpoint | None, State | None]:
+    ) -> tuple[Checkpoint, State | None]:
         """The file that keeps the state of this fit, and the state it holds already."""
-        if self.checkpoint is None:
-            return None, None
         identity = self._identity(X, targets, loss, sample_weight)
         checkpoint = Checkpoint(self.checkpoint, identity)
         return checkpoint, checkpoint.load(shape)
@@ -449,8 +460,6 @@ class LinearEstimator(BaseEstimator):
         advice = ["raise tol", "lower C (a stronger penalty)"]
         if last.iteration >= self.max_iter:
             advice.insert(0, "raise max_iter")
-        if self.interrupted_:
-            advice = ["fit again with warm_start=True", "with the same checkpoint=", "from coef_init= to go on"]
         where = (
             f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g}"
             + (f"; {certificate.reason})" if certificate.reason else ")")
@@ -461,16 +470,12 @@ class LinearEstimator(BaseEstimator):
         warnings.warn(
             f"{type(self).__name__} did not converge{of}: {result.reason}; {where} and the objective "
             f"{last.objective:.8g} nats per example after {last.iteration} iterations. "
-            f"What helps: {', '.join(advice[:-1])} or {advice[-1]}.",
+            f"What helps: {self._going_on if self.interrupted_ else ', '.join(advice[:-1]) + ' or ' + advice[-1]}.",
             FitNotConvergedWarning,
             stacklevel=4,
         )
 
 
-CTRL_C = "Ctrl-C stopped it"
-_CALLBACK = "its callback stopped it"
-# How a fit ends when somebody wants it to.
-INTERRUPTIONS = (CTRL_C, _CALLBACK)
 # Settings that may change between two parts of one fit.
 _NO_PART_OF_THE_TASK = frozenset(
     {"tol", "max_iter", "solver", "warm_start", "recover", "callback", "verbose", "checkpoint", "loss", "class_weight"}
@@ -482,24 +487,11 @@ _NOT_LOGITS = {"log": "log-probabilities", "identity": "probabilities"}
 _FORMS = {"classes": "mutually exclusive classes", "labels": "independent labels"}
 
 
-class Course:
-    """The records of a fit, those of a fit that it continues included."""
+def _at_once(why: str, course: Course) -> Follow:
+    """Ends a fit at its start."""
 
-    def __init__(self, earlier: list[IterationRecord]) -> None:
-        self.history = list(earlier)
-        self._before = earlier[-1] if earlier else None
+    def follow(record: IterationRecord, parameters: Callable[[], tuple[Vector, Vector]]) -> None:
+        course.add(record)
+        raise Stopped(why)
 
-    @property
-    def done(self) -> int:
-        """Iterations so far."""
-        return self.history[-1].iteration if self.history else 0
-
-    def add(self, record: IterationRecord) -> IterationRecord | None:
-        """Take in the next record, and return it as it is counted; None for a start that is known already."""
-        if self._before is not None:
-            if record.iteration == 0:
-                return None
-            iteration, seconds = self._before.iteration + record.iteration, self._before.seconds + record.seconds
-            record = dataclasses.replace(record, iteration=iteration, seconds=seconds)
-        self.history.append(record)
-        return record
+    return follow

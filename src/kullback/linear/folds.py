@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.interruption import Stopped
+from kullback.linear.certificate import Certificate
+from kullback.linear.course import Course
+from kullback.linear.interruption import INTERRUPTIONS, Stopped
+from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import Penalty
 from kullback.linear.rotation import Rotation
 from kullback.linear.separation import NOTHING, Finding, Separation
@@ -22,12 +25,11 @@ from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
-Score: TypeAlias = Callable[[Parameters, Index], float]
 
 # A class that a fold's training rows lack gets probability e⁻⁴⁰ there, which is zero to double precision.
 ABSENT = 40.0
-# Log probabilities below this count as this, so that one such row does not decide between penalties.
-LEAST_LOG = math.log(np.finfo(np.float64).eps)
+# How a fit ends that is near enough to its minimum to be scored.
+CLOSE = "close enough to be scored"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,7 @@ class Fold:
         targets = examples.targets[train]
         present = np.flatnonzero(targets.class_mass(examples.n_classes, weight) > 0)
         self._present: Index | None = None
+        self._unfitted: float | None = None
         self._task: FitTask | None = None
         narrowed = None if len(present) == examples.n_classes else _narrowed(targets, examples.loss, present)
         if narrowed is None:
@@ -120,61 +123,108 @@ class Fold:
             self._task = examples._task(examples.X[train], fewer, sample_weight, loss, len(present))
 
     def path(
-        self, Cs: Vector, *, tol: float, max_iter: int, solver: str, follow: Follow | None, run: Run
-    ) -> list[tuple[Parameters, int]]:
-        """Parameters and iterations for every C, each fit starting from the one before; Cs ascend.
+        self,
+        Cs: Vector,
+        *,
+        tol: float,
+        max_iter: int,
+        solver: str,
+        follow: Callable[[Course], Follow],
+        run: Run,
+        done: Sequence[PathPoint] = (),
+    ) -> Iterator[PathPoint]:
+        """The fit of every C, each starting from the one before; Cs ascend.
+
+        A fit that was interrupted is the last, and is given too. Parameters are of the classes that the training rows
+        hold; see `widened`.
 
         Args:
             Cs: (n,) ascending.
             tol: the gap that ends a fit, as a share of the objective at zero weights.
             max_iter: most iterations of each fit.
             solver: its name, or ``"auto"``.
-            follow: called as `FitTask.solve` does.
+            follow: gives what follows a fit, from what takes its records; see `FitTask.solve`.
             run: runs several calls at once and keeps their order.
+            done: the fits of the first Cs, where they are known already.
         """
-        found: list[tuple[Parameters, int]] = []
-        start: Parameters | None = None
-        unfitted: list[float] = []
+        points = list(done)
+        yield from points
+        for C in Cs[len(points) :]:
+            before = points[-1] if points else None
+            points.append(self._point(float(C), before, tol, max_iter, solver, follow, run))
+            yield points[-1]
+            if points[-1].ended in INTERRUPTIONS:
+                return
+
+    def _point(
+        self,
+        C: float,
+        before: PathPoint | None,
+        tol: float,
+        max_iter: int,
+        solver: str,
+        follow: Callable[[Course], Follow],
+        run: Run,
+    ) -> PathPoint:
+        if self._task is None:
+            return self._without_choice()
+        course = Course([])
+        following = follow(course)
 
         def until_close(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
-            unfitted.append(record.objective)
-            if follow is not None:
-                follow(record, parameters)
-            if record.distance * record.objective <= tol * unfitted[0]:
-                raise Stopped("close enough to be scored")
+            if self._unfitted is None:
+                self._unfitted = record.objective
+            following(record, parameters)
+            if record.distance * record.objective <= tol * self._unfitted:
+                raise Stopped(CLOSE)
 
-        for C in Cs:
-            if self._task is None:
-                found.append((self._widened(None), 0))
-                continue
-            solution = self._task.solve(
-                float(C), tol=tol, max_iter=max_iter, solver=solver, start=start, follow=until_close, run=run
-            )
-            start = solution.weights, solution.intercept
-            found.append((self._widened(start), solution.result.history[-1].iteration))
-        return found
+        start = None
+        if before is not None:
+            start = before.weights, before.intercept
+            if self._unfitted is None:
+                self._unfitted = before.base
+        solution = self._task.solve(
+            C, tol=tol, max_iter=max_iter, solver=solver, start=start, follow=until_close, run=run
+        )
+        close = solution.result.converged or solution.result.reason == CLOSE
+        assert self._unfitted is not None
+        point = PathPoint.of(solution, course.history)
+        return dataclasses.replace(point, converged=close, ended="" if close else point.ended, base=self._unfitted)
 
-    def separation(self, parameters: Parameters) -> Finding:
+    def separation(self, point: PathPoint) -> Finding:
         """What separates the training rows, by the places of the classes that they have; see `FitTask.separation`.
 
         Args:
-            parameters: of all classes, where the fit without a penalty ended.
+            point: the fit without a penalty.
         """
         if self._task is None:
             return NOTHING
-        weights, intercept = parameters
-        here = slice(None) if self._present is None else self._present
-        found = self._task.separation((weights[:, here], intercept[here]))
+        found = self._task.separation((point.weights, point.intercept))
         if self._present is None or found.separation is None:
             return found
         pairs = tuple((int(self._present[a]), int(self._present[b])) for a, b in found.separation.pairs)
         return found._replace(separation=Separation(found.separation.complete, pairs))
 
-    def _widened(self, parameters: Parameters | None) -> Parameters:
+    def _without_choice(self) -> PathPoint:
+        """Where the training rows hold one class only there is nothing to fit."""
+        nothing = np.zeros((self._examples.X.shape[1], 0))
+        proved = Certificate(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, "")
+        return PathPoint(
+            nothing,
+            nothing[0],
+            [IterationRecord(0, 0.0, 0.0, 0.0, 0.0, 0.0)],
+            proved,
+            True,
+            "",
+            "none",
+            "one class only",
+        )
+
+    def widened(self, point: PathPoint) -> Parameters:
         """Parameters of all classes, those that the training rows lack as good as impossible."""
         if self._present is None:
-            assert parameters is not None
-            return parameters
+            return point.weights, point.intercept
+        parameters = None if self._task is None else (point.weights, point.intercept)
         examples = self._examples
         weights = np.zeros((examples.X.shape[1], examples.n_classes))
         intercept = np.zeros(examples.n_classes)
@@ -208,19 +258,6 @@ def _narrowed(targets: ClassTargets, loss: Loss, present: Index) -> tuple[ClassT
     return fewer, dataclasses.replace(loss, **changes)  # type: ignore[type-var]
 
 
-def mean_log_probability(log_probabilities: Vector, targets: ClassTargets, weight: Vector | None) -> float:
-    """The weighted mean log probability of the targets, in nats; none counts as less than that of 2⁻⁵²."""
-    logs = np.maximum(log_probabilities, LEAST_LOG)
-    every = np.arange(len(logs))
-    if isinstance(targets, ClassIndices):
-        own = logs[every, targets.indices]
-    elif isinstance(targets, ClassRows):
-        own = (logs * targets.rows).sum(axis=1)
-    else:
-        own = targets.share * logs[every, targets.first] + (1 - targets.share) * logs[every, targets.second]
-    return float(np.average(own, weights=weight))
-
-
 def chosen_place(scores: Vector, selection: str) -> int:
     """Which of the ascending Cs to take, from scores (folds, Cs).
 
@@ -237,3 +274,19 @@ def chosen_place(scores: Vector, selection: str) -> int:
         return best
     error = float(scores[:, best].std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
     return int(np.flatnonzero(mean >= mean[best] - error)[0])
+
+
+def finished_part(counts: Sequence[int]) -> tuple[list[int], int]:
+    """Which folds and how many Cs to compare where a search was stopped, from how many Cs each fold has finished.
+
+    Of all choices of folds with the Cs that all of them have finished it is the one with the most fits, and of several
+    such the one with the most folds.
+
+    >>> finished_part([10, 10, 4, 0, 0])
+    ([0, 1], 10)
+    >>> finished_part([5, 4, 4, 3, 4])
+    ([0, 1, 2, 4], 4)
+    """
+    order = sorted(range(len(counts)), key=lambda fold: -counts[fold])
+    n_folds = max(range(1, len(counts) + 1), key=lambda n: (n * counts[order[n - 1]], n))
+    return sorted(order[:n_folds]), counts[order[n_folds - 1]]

@@ -11,6 +11,10 @@ from types import FrameType
 
 # A second Ctrl-C so soon after the first means the whole program, even if another fit runs by now.
 INSISTING_SECONDS = 2.0
+# How a fit ends when somebody wants it to.
+CTRL_C = "Ctrl-C stopped it"
+CALLBACK = "its callback stopped it"
+INTERRUPTIONS = (CTRL_C, CALLBACK)
 
 _last = -float("inf")
 

@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from kullback.errors import InputError
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
+from kullback.linear.course import Course
 from kullback.linear.cv import strengths
-from kullback.linear.estimator import INTERRUPTIONS, Course, FitNotConvergedWarning
+from kullback.linear.estimator import FitNotConvergedWarning
 from kullback.linear.folds import Examples
 from kullback.linear.inputs import check_number
-from kullback.linear.interruption import ctrl_c_stops
+from kullback.linear.interruption import INTERRUPTIONS, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
 from kullback.linear.progress import Silent, shown
@@ -146,7 +147,7 @@ class SoftmaxPath(SoftmaxClassifier):
                 solution = task.solve(
                     float(C),
                     start=(points[-1].weights, points[-1].intercept) if points else None,
-                    follow=self._following(course, interrupted, show),
+                    follow=self._following(course, interrupted, show, of=f"C = {C:g}: "),
                     announce=partial(_announce, show, C),
                     run=run,
                     tol=float(self.tol),

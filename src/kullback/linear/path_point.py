@@ -28,6 +28,7 @@ class PathPoint:
         ended: why not; otherwise an empty string.
         solver: the solver that ran.
         solver_reason: why that one.
+        base: the objective without any weights, in a cross-validation, where that measures the gap.
         score: of held-out rows, in a cross-validation.
     """
 
@@ -39,6 +40,7 @@ class PathPoint:
     ended: str
     solver: str
     solver_reason: str
+    base: float = float("nan")
     score: float = float("nan")
 
     @classmethod
@@ -60,3 +62,8 @@ class PathPoint:
     def n_iter(self) -> int:
         """Iterations used."""
         return self.history[-1].iteration
+
+    @property
+    def share(self) -> float:
+        """Its gap as a share of `base`; inf where there is none."""
+        return self.certificate.gap / self.base if self.base > 0 else self.certificate.gap

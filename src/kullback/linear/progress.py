@@ -22,11 +22,11 @@ class Silent:
     def line(self, text: str) -> None:
         """Show a line that stays."""
 
-    def step(self, record: IterationRecord) -> None:
-        """Show an iteration."""
+    def step(self, record: IterationRecord, of: str = "") -> None:
+        """Show an iteration; `of` says of which fit."""
 
-    def fitted(self, text: str) -> None:
-        """Show that one of several fits is done."""
+    def fitted(self, text: str, *, minor: bool = False) -> None:
+        """Show that one of several fits is done; a minor one gets no line unless iterations do."""
 
 
 class Lines(Silent):
@@ -43,17 +43,18 @@ class Lines(Silent):
         """Print a line."""
         print(text, flush=True)
 
-    def step(self, record: IterationRecord) -> None:
+    def step(self, record: IterationRecord, of: str = "") -> None:
         """Print an iteration, if they are wanted."""
         if self._iterations:
             self.line(
-                f"iteration {record.iteration:5d}  loss {record.loss:.6f} nats  objective {record.objective:.6f}  "
+                f"{of}iteration {record.iteration:5d}  loss {record.loss:.6f} nats  objective {record.objective:.6f}  "
                 f"gradient {record.gradient_norm:.2e}  gap {record.distance:.2e}  {record.seconds:.2f} s"
             )
 
-    def fitted(self, text: str) -> None:
+    def fitted(self, text: str, *, minor: bool = False) -> None:
         """Print what is said of a fit."""
-        self.line(text)
+        if self._iterations or not minor:
+            self.line(text)
 
 
 class Bar(Silent):
@@ -75,9 +76,9 @@ class Bar(Silent):
         """Print a line above the bar."""
         self._display.console.print(text, markup=False, highlight=False)
 
-    def step(self, record: IterationRecord) -> None:
+    def step(self, record: IterationRecord, of: str = "") -> None:
         """Move the bar of a single fit, or say how far the fit is that runs."""
-        told = f"iteration {record.iteration}  gap {record.distance:.2e}"
+        told = f"{of}iteration {record.iteration}  gap {record.distance:.2e}"
         with self._lock:
             if self._fits is not None:
                 self._display.update(self._task, told=told)
@@ -86,7 +87,7 @@ class Bar(Silent):
                 self._first = record.distance
             self._display.update(self._task, completed=way(self._first, record.distance, self._goal), told=told)
 
-    def fitted(self, text: str) -> None:
+    def fitted(self, text: str, *, minor: bool = False) -> None:
         """Count a fit."""
         with self._lock:
             self._display.update(self._task, advance=1, told=text)

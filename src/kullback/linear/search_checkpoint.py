@@ -69,7 +69,10 @@ class SearchCheckpoint(Checkpoint):
             arrays[f"{key}/history"] = records_as_array(point.history)
             told[key] = {
                 "certificate": asdict(point.certificate),
-                **{name: getattr(point, name) for name in ("converged", "ended", "solver", "solver_reason", "score")},
+                **{
+                    name: getattr(point, name)
+                    for name in ("converged", "ended", "solver", "solver_reason", "base", "score")
+                },
             }
         self._write(arrays, points=json.dumps(told))
 
