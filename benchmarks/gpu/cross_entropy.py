@@ -1,4 +1,8 @@
-"""Value and gradient of losses on logits that lie in device memory: ours, eager torch, and torch.compile."""
+"""Value and gradient of losses on logits that lie in device memory: ours, eager torch, and torch.compile.
+
+What is compared with eager torch goes through autograd as that does: ``kullback.torch.cross_entropy(…).backward()``.
+The kernel on its own, which returns the gradient itself, has rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from measure import Meter, attempt
 
+import kullback.torch as kt
 from kullback.torch.rows import TargetRows
 from kullback.torch.triton import RowLoss, reference, softmax_evaluate
 from kullback.torch.triton.launch import Tile
@@ -26,8 +31,8 @@ SHAPES = (
 EAGER_COPIES = 5
 
 
-def ours(loss: RowLoss, logits: torch.Tensor, targets: TargetRows, **options: Any) -> Callable[[], object]:
-    """The mean's value and gradient from one kernel."""
+def kernel(loss: RowLoss, logits: torch.Tensor, targets: TargetRows, **options: Any) -> Callable[[], object]:
+    """The mean's value and gradient from one kernel, without autograd."""
     scale = 1.0 / len(logits)
 
     def call() -> object:
@@ -65,7 +70,7 @@ def bandwidth(meter: Meter, shape: tuple[int, int], dtype: torch.dtype) -> dict[
 
 
 def compare(meter: Meter, shape: tuple[int, int], dtype: torch.dtype, every_loss: bool) -> list[dict[str, Any]]:
-    """One shape: the copy, ours with several losses, eager and compiled cross-entropy."""
+    """One shape: the copy, the kernel with several losses, ours, eager and compiled cross-entropy."""
     n_rows, n_classes = shape
     copy = bandwidth(meter, shape, dtype)
     logits = torch.randn(shape, device=meter.device, dtype=dtype).mul_(3)
@@ -74,15 +79,15 @@ def compare(meter: Meter, shape: tuple[int, int], dtype: torch.dtype, every_loss
     share = torch.rand(n_rows, device=meter.device)
     weight = torch.rand(n_classes, device=meter.device) + 0.5
     index = TargetRows(target)
-    calls: dict[str, tuple[RowLoss, TargetRows]] = {"kullback": (RowLoss(), index)}
+    calls: dict[str, tuple[RowLoss, TargetRows]] = {"kernel": (RowLoss(), index)}
     if every_loss:
         calls |= {
-            "kullback, smoothing and class weights": (RowLoss(smoothing=0.1, class_weight=weight), index),
-            "kullback, z-loss and softcap": (RowLoss(z_loss=1e-4, softcap=30.0), index),
-            "kullback, mixture": (RowLoss(), TargetRows(target, second, share)),
-            "kullback, focal": (RowLoss("focal", 2.0), index),
-            "kullback, generalised": (RowLoss("generalised_cross_entropy", 0.7), index),
-            "kullback, brier": (RowLoss("brier"), index),
+            "kernel, smoothing and class weights": (RowLoss(smoothing=0.1, class_weight=weight), index),
+            "kernel, z-loss and softcap": (RowLoss(z_loss=1e-4, softcap=30.0), index),
+            "kernel, mixture": (RowLoss(), TargetRows(target, second, share)),
+            "kernel, focal": (RowLoss("focal", 2.0), index),
+            "kernel, generalised": (RowLoss("generalised_cross_entropy", 0.7), index),
+            "kernel, brier": (RowLoss("brier"), index),
         }
     results = [copy]
 
@@ -94,7 +99,7 @@ def compare(meter: Meter, shape: tuple[int, int], dtype: torch.dtype, every_loss
         results.append(result)
 
     for name, (loss, targets) in calls.items():
-        add(name, ours(loss, logits, targets), error=error(loss, logits, targets))
+        add(name, kernel(loss, logits, targets), error=error(loss, logits, targets))
     leaf = logits.requires_grad_()
 
     def clear() -> None:
@@ -107,6 +112,7 @@ def compare(meter: Meter, shape: tuple[int, int], dtype: torch.dtype, every_loss
 
         return call
 
+    add("kullback", backward(kt.cross_entropy), clear)
     add("eager", backward(F.cross_entropy), clear)
     if not meter.dry:
         torch.compiler.reset()
@@ -125,7 +131,7 @@ def sweep(meter: Meter, shape: tuple[int, int], dtype: torch.dtype) -> list[dict
             if block // (32 * warps) > 64 or block // (32 * warps) < 4:
                 continue
             what = {"what": f"tile {block} by {warps} warps", "shape": list(shape), "dtype": str(dtype)}
-            result = attempt(meter, what, ours(RowLoss(), logits, index, tile=Tile(1, block, warps)))
+            result = attempt(meter, what, kernel(RowLoss(), logits, index, tile=Tile(1, block, warps)))
             if "failed" not in result:
                 result["of_copy_bandwidth"] = copy["milliseconds"] / result["milliseconds"]
             results.append(result)

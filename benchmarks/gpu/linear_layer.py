@@ -1,4 +1,7 @@
-"""A linear layer and cross-entropy, forward and backward: fused, eager and unfused, torch's own chunked version."""
+"""A linear layer and cross-entropy, forward and backward: fused, eager and unfused, torch's own chunked version.
+
+All go through autograd; the kernels on their own, with the gradients as results, have rows of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from measure import Meter, attempt
 
+import kullback.torch as kt
 from kullback.torch.rows import TargetRows
 from kullback.torch.triton import RowLoss, linear_softmax_evaluate
 
@@ -32,19 +36,25 @@ def compare(meter: Meter, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     def clear() -> None:
         x.grad = w.grad = None
 
-    def ours(**options: Any) -> Any:
+    def kernel(**options: Any) -> Any:
         return lambda: linear_softmax_evaluate(
             RowLoss(), x, w, TargetRows(target), scale=1.0 / n, input_gradient=True, weight_gradient=True, **options
         )
 
     for chunk in sorted({max(1, n // k) for k in (1, 4, 8)}):
         for wide in (True, False):
-            name = f"kullback, {chunk} rows a chunk, weight gradient summed in {'float32' if wide else 'bfloat16'}"
-            add(name, ours(chunk_rows=chunk, accumulate_in_float32=wide), chunk_rows=chunk, float32=wide)
-    add("kullback", ours(), default=True)
+            name = f"kernel, {chunk} rows a chunk, weight gradient summed in {'float32' if wide else 'bfloat16'}"
+            add(name, kernel(chunk_rows=chunk, accumulate_in_float32=wide), chunk_rows=chunk, float32=wide)
+    add("kernel", kernel(), default=True)
 
     x.requires_grad_()
     w.requires_grad_()
+
+    def fused() -> None:
+        x.grad = w.grad = None
+        kt.linear_cross_entropy(x, w, target).backward()
+
+    add("kullback", fused)
 
     def unfused() -> None:
         x.grad = w.grad = None

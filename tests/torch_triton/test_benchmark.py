@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -38,8 +39,40 @@ def test_every_case_runs(tmp_path):
     failed = [r for r in report["results"] if "failed" in r and not r["what"].startswith("torch ")]
     assert not failed
     names = {r["what"] for r in report["results"]}
-    assert {"copy", "kullback", "eager", "kullback, focal"} <= names
+    assert {"copy", "kullback", "eager", "kernel", "kernel, focal"} <= names
     assert all(r["error"]["loss"] < 1e-5 for r in report["results"] if "error" in r)
+
+
+def test_what_the_bars_are_judged_on_goes_through_autograd(monkeypatch):
+    """As eager PyTorch does: a kernel that hands the gradient over for nothing would be no fair figure."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    cross_entropy, linear_layer, measure = (
+        importlib.import_module(name) for name in ("cross_entropy", "linear_layer", "measure")
+    )
+    began = []
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: began.append(1) or backward(*a, **k))
+    graded = []
+
+    class Meter(measure.DryRun):
+        def measure(self, call, clear=bool):
+            began.clear()
+            result = super().measure(call, clear)
+            graded.append(bool(began))
+            return result
+
+    for compare in (
+        lambda: cross_entropy.compare(Meter(), (4, 37), torch.bfloat16, False),
+        lambda: linear_layer.compare(Meter(), (6, 8, 40)),
+    ):
+        graded.clear()
+        whats = [r["what"] for r in compare() if "failed" not in r]
+        went = dict(zip(whats, graded, strict=True))
+        assert went["kullback"]
+        assert went["eager"]
+        assert not any(through for what, through in went.items() if what.startswith(("kernel", "copy")))
+    for name in ("cross_entropy", "linear_layer", "measure"):
+        sys.modules.pop(name, None)
 
 
 def test_bars_are_judged_by_the_figures_of_one_run():
