@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback
 import kullback.torch as kt
 from kullback.errors import InputError
-from kullback.torch import native, plain
+from kullback.torch import native, plain, rows
 from kullback.torch.rows import class_batch
 from kullback.torch.settings import row_settings
 
@@ -504,6 +504,21 @@ def test_errors_are_of_the_type_that_torch_raises(case):
         (lambda: kt.cross_entropy(Z.to_sparse(), Y), NotImplementedError, "to_dense"),
         (lambda: kt.cross_entropy(Z, Y, reduction="none", overwrite_input=True), NotImplementedError, "overwrite"),
         (lambda: kt.nll_loss(Z, torch.rand(3)), RuntimeError, "class indices"),
+        (lambda: kt.nll_loss(Z, torch.tensor([0, 7, 1])), IndexError, r"Target 7 .*target\[1\].*0 to 3"),
+        (
+            lambda: kt.nll_loss(torch.zeros(2, 3, 4), torch.tensor([[0, 1, 2, 0], [1, 5, 0, 0]])),
+            IndexError,
+            r"Target 5 .*target\[1, 1\].*0 to 2",
+        ),
+        (lambda: kt.nll_loss(Z, Y, sample_weight=torch.tensor([1.0, -1.0, 1.0])), RuntimeError, "example 1"),
+        (lambda: kt.nll_loss(Z, Y, sample_weight=[1.0, 1.0, 1.0]), TypeError, "sample_weight must be a Tensor"),
+        (lambda: kt.nll_loss(Z, Y, sample_weight=torch.ones(3, device="meta")), RuntimeError, "on meta"),
+        (lambda: kt.nll_loss(Z, Y, sample_weight=torch.ones(2)), RuntimeError, "one weight per example"),
+        (lambda: kt.nll_loss(Z, Y, weight=[1.0] * 4), TypeError, "weight must be a Tensor"),
+        (lambda: kt.nll_loss(torch.tensor(1.0), Y), RuntimeError, "scalar"),
+        (lambda: kt.nll_loss(Z, Y[:2]), ValueError, "batch_size"),
+        (lambda: kt.cross_entropy(Z, Y, sample_weight=torch.ones(3) * 1j), RuntimeError, "real numbers"),
+        (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y, [0.5, 0.5, 0.5])), TypeError, "share must be a number"),
         (lambda: kt.binary_cross_entropy_with_logits(Z, Y), ValueError, "cross_entropy"),
         (lambda: kt.binary_cross_entropy_with_logits(Z, 2 * torch.ones(3, 4)), RuntimeError, r"target\[0, 0\].*2\.0"),
         (
@@ -524,6 +539,41 @@ def test_errors_say_what_to_change(wrong, error, says):
     with pytest.raises(error, match=says) as caught:
         wrong()
     assert isinstance(caught.value, InputError)
+
+
+META = {
+    "cross-entropy": lambda x, w, y: kt.cross_entropy(x, y),
+    "layer": lambda x, w, y: kt.linear_cross_entropy(x, w, y),
+    "layer, per example": lambda x, w, y: kt.linear_cross_entropy(x, w, y, reduction="none").sum(),
+    "layer, loss object": lambda x, w, y: kt.linear_loss(x, w, y, "focal"),
+    "loss object": lambda x, w, y: kt.functional("focal")(x, y),
+    "nll": lambda x, w, y: kt.nll_loss(x, y),
+    "labels": lambda x, w, y: kt.binary_cross_entropy_with_logits(x, x.detach()),
+    "divergence": lambda x, w, y: kt.kl_div(x, x.detach(), reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("name", META)
+def test_shapes_alone_are_computed_on_the_meta_device(name):
+    x, w = torch.empty(5, 4, device="meta", requires_grad=True), torch.empty(7, 4, device="meta", requires_grad=True)
+    value = META[name](x, w, torch.empty(5, dtype=torch.int64, device="meta"))
+    assert value.shape == ()
+    value.backward()
+    assert x.grad.shape == x.shape
+    assert x.grad.is_meta
+
+
+def test_a_device_without_float64_keeps_its_totals_in_float32():
+    assert rows.widest_dtype(torch.device("mps")) == torch.float32
+    assert rows.widest_dtype(torch.device("cuda")) == torch.float64
+
+
+def test_the_weight_of_an_example_that_does_not_count_is_no_way_for_its_nan():
+    log_p = torch.randn(3, 4).log_softmax(1)
+    log_p[1] = NAN
+    weights = torch.tensor([1.0, 0.0, 2.0], requires_grad=True)
+    loss = kt.nll_loss(log_p, Y, sample_weight=weights)
+    assert torch.autograd.grad(loss, weights)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES
+from kullback.torch.rows import FLOAT_TYPES, in_autocast
 from kullback.torch.settings import check_choice, legacy_reduction
 
 
@@ -72,4 +72,4 @@ def kl_div(
         losses = losses.sum()
     elif reduction == "batchmean":
         losses = losses.sum() / input.shape[0] if input.dim() else losses.sum()
-    return losses if torch.is_autocast_enabled(input.device.type) else losses.to(dtype)
+    return losses if in_autocast(input.device) else losses.to(dtype)

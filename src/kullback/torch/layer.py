@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import SettingError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch
+from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch, in_autocast
 from kullback.torch.settings import RowSettings
 
 
@@ -55,7 +55,7 @@ class Layer(NamedTuple):
                 f"a linear_weight of shape {tuple(weight.shape)} needs an input (N, {weight.shape[-1]}), got "
                 f"{tuple(input.shape)}"
             )
-        if torch.is_autocast_enabled(input.device.type):
+        if in_autocast(input.device):
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
@@ -89,7 +89,9 @@ class Layer(NamedTuple):
         counted = counts.reshape(self.input.shape[0], math.prod(self.weight.shape[1:-1])).any(dim=1)
         input, weight = torch.where(counted[:, None], self.input, 0).to(wide), self.weight.to(wide)
         bias = None if self.bias is None else self.bias.to(wide)
-        with torch.autocast(input.device.type, enabled=False):  # the types are chosen here
+        # the types are chosen here
+        autocast = input.device.type if in_autocast(input.device) else "cpu"
+        with torch.autocast(autocast, enabled=False):
             if weight.dim() == 2:
                 return torch.nn.functional.linear(input, weight, bias)
             logits: Tensor = torch.tensordot(input, weight, dims=([-1], [-1]))

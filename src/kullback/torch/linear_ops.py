@@ -12,7 +12,7 @@ from kullback.losses.base import Batch as LossBatch
 from kullback.torch import devices, linear_rows, native, objects, ops, plain
 from kullback.torch.direct import direct, is_plain
 from kullback.torch.linear_rows import CrossEntropyRows, LinearPass, ObjectRows, RowLoss, Wanted
-from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.rows import TargetRows, accumulation_dtype, widest_dtype
 from kullback.torch.settings import RowSettings
 
 _ROWS = "Tensor input, Tensor weight, Tensor? bias, Tensor first, Tensor? second, Tensor? share"
@@ -103,7 +103,7 @@ def _divisor(
         weight = native.row_weights(row_weight, checked=True)
         native.check_targets(target, n_classes, weight, settings, shape)
     if reduction != "mean":
-        return torch.ones((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        return torch.ones((), dtype=widest_dtype(device), device=device)
     if not loss:
         return plain.denominator(target, class_weight, row_weight, settings.ignore_index, kind)
     if not native.runs(target.first):
@@ -120,7 +120,7 @@ def _divisor(
         kind,  # type: ignore[arg-type]
         "nan",
     )
-    return torch.tensor(batch.divisor, dtype=torch.float64).to(device)
+    return torch.tensor(batch.divisor, dtype=widest_dtype(device), device=device)
 
 
 def _run(
@@ -179,7 +179,7 @@ def _linear_loss_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *args:
     return (
         input.new_empty((n_rows,) if reduction == "none" else (), dtype=value_dtype),
         *_fake_gradients(input, weight, bias, wanted),
-        input.new_empty((), dtype=torch.float32 if input.device.type == "mps" else torch.float64),
+        input.new_empty((), dtype=widest_dtype(input.device)),
         input.new_empty(per_row, dtype=accumulation_dtype(input.dtype) if with_statistics else input.dtype),
         input.new_empty(per_row, dtype=torch.int64),
     )

@@ -14,7 +14,16 @@ from kullback.losses import CrossEntropy, parse_loss
 from kullback.torch import objects, ops
 from kullback.torch.batch_loss import batch_loss, requires_grad
 from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import Batch, Mixture, TargetRows, accumulation_dtype, as_rows, check_logits, class_batch
+from kullback.torch.rows import (
+    Batch,
+    Mixture,
+    TargetRows,
+    accumulation_dtype,
+    as_rows,
+    check_logits,
+    class_batch,
+    in_autocast,
+)
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
 
 
@@ -226,7 +235,7 @@ class LossFunction:
             logits = logits.to(wide) + shift.reshape(-1, *(1,) * max(logits.dim() - 2, 0))
         batch = class_batch(logits, targets, self.simple.class_weight_for(logits), sample_weight, settings)
         value, _ = batch_loss(batch, settings, reduction=reduction, denominator=denominator, empty=empty)
-        return value if torch.is_autocast_enabled(value.device.type) else value.to(dtype)
+        return value if in_autocast(value.device) else value.to(dtype)
 
     def _by_object(
         self,
@@ -254,7 +263,7 @@ class LossFunction:
                 "derivative; cross_entropy can be transformed"
             )
         narrow = logits.dtype in (torch.float16, torch.bfloat16)
-        autocast = narrow and torch.is_autocast_enabled(logits.device.type)
+        autocast = narrow and in_autocast(logits.device)
         value, _ = objects.object_loss(
             batch.logits,
             *batch.target,

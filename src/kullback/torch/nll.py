@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import nll_loss as torch_nll_loss  # by its own name: someone may put ours in its place
 
-from kullback.torch import ops
+from kullback.errors import TargetError
+from kullback.torch import native, ops
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES
-from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, check_choice, legacy_reduction
+from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES, TargetRows, class_indices
+from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice, legacy_reduction
 
 
 def nll_loss(
@@ -46,7 +47,7 @@ def nll_loss(
         empty: the mean where nothing counts: ``"nan"`` (PyTorch's), ``"zero"``, or ``"error"``.
 
     Raises:
-        IndexError: for a class out of range.
+        ClassIndexError: (an ``IndexError``) for a class out of range on the CPU, naming its position.
         InputError: of PyTorch's exception type for what does not fit.
 
     >>> import torch
@@ -59,8 +60,12 @@ def nll_loss(
     check_choice("denominator", denominator, DENOMINATORS)
     check_choice("empty", empty, EMPTY)
     _check(input, target)
+    n_classes = input.shape[min(1, input.dim() - 1)]
+    shape = tuple(input.shape[:-1]) if input.dim() < 2 else (input.shape[0], *input.shape[2:])
+    class_indices("target", target, shape, input)
     if weight is not None:
-        n_classes = input.shape[min(1, input.dim() - 1)] if input.dim() else 1
+        if not isinstance(weight, Tensor):
+            raise TensorKindError(f"weight must be a Tensor, not {type(weight).__name__}")
         if weight.dtype != input.dtype or weight.device != input.device:
             raise TensorTypeError(
                 f"weight is {weight.dtype} on {weight.device}, the input {input.dtype} on {input.device}; pass "
@@ -72,18 +77,16 @@ def nll_loss(
                 f"tensor of shape: {list(weight.shape)}"
             )
     target = target.long()
-    if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
-        return torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
-    counts = target != ignore_index
-    losses = torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
     if sample_weight is not None:
-        if sample_weight.shape != target.shape:
-            raise TensorShapeError(
-                f"sample_weight has shape {tuple(sample_weight.shape)}, expected {tuple(target.shape)}: one weight per "
-                "example"
-            )
+        _check_sample_weight(sample_weight, input, target)
+    if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
+        return _of_torch(input, target, weight, ignore_index, reduction)
+    counts = target != ignore_index
+    losses = _of_torch(input, target, weight, ignore_index, "none")
+    if sample_weight is not None:
         counts = counts & (sample_weight != 0)
-        losses = torch.where(counts, losses * sample_weight, 0.0)
+        # each on its own: the product's derivative in the weight would be 0 times a NaN that does not count
+        losses = torch.where(counts, losses, 0.0) * torch.where(counts, sample_weight, 0.0)
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -102,12 +105,44 @@ def nll_loss(
     return value.to(input.dtype)
 
 
+def _of_torch(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Tensor:
+    """PyTorch's own function; where it finds a class out of range, the error says where and what would be right."""
+    if torch.compiler.is_compiling():
+        return torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    try:
+        return torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    except IndexError as error:
+        if ops.in_transform():
+            raise
+        rows, settings = TargetRows(target.detach().reshape(-1)), RowSettings(ignore_index=ignore_index)
+        n_classes = input.shape[min(1, input.dim() - 1)]
+        raise native.target_error(TargetError(str(error)), rows, n_classes, None, settings, target.shape) from None
+
+
+def _check_sample_weight(sample_weight: Tensor, input: Tensor, target: Tensor) -> None:
+    if not isinstance(sample_weight, Tensor):
+        raise TensorKindError(f"sample_weight must be a Tensor, not {type(sample_weight).__name__}")
+    if sample_weight.device != input.device or sample_weight.dtype.is_complex:
+        raise TensorTypeError(
+            f"sample_weight is {sample_weight.dtype} on {sample_weight.device}; expected real numbers on {input.device}"
+        )
+    if sample_weight.shape != target.shape:
+        raise TensorShapeError(
+            f"sample_weight has shape {tuple(sample_weight.shape)}, expected {tuple(target.shape)}: one weight per "
+            "example"
+        )
+    if native.runs(input) and not torch.compiler.is_compiling() and not ops.in_transform():
+        native.row_weights(sample_weight.detach().reshape(-1), checked=True)
+
+
 def _check(input: Tensor, target: Tensor) -> None:
     for name, tensor in (("input", input), ("target", target)):
         if not isinstance(tensor, Tensor):
             raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
     if input.dtype not in FLOAT_TYPES:
         raise LogitsTypeError(f"input has dtype {input.dtype}; log-probabilities are floating point")
+    if input.dim() == 0:
+        raise TensorShapeError("input is a scalar; expected (C,), (N, C) or (N, C, d1, ...) with classes at dim 1")
     if input.device != target.device:
         raise TensorTypeError(
             f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "

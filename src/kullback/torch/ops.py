@@ -25,7 +25,7 @@ from kullback.torch import devices, native, plain, triton
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import direct, is_plain
 from kullback.torch.errors import NotSupportedError
-from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.rows import TargetRows, accumulation_dtype, widest_dtype
 from kullback.torch.settings import RowSettings
 
 _TARGET = "Tensor first, Tensor? second, Tensor? share"
@@ -186,7 +186,7 @@ def _device_loss(
     shape: list[int],
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     reduction, kind, empty = reducing
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    wide = widest_dtype(logits.device)
     divisor = torch.ones((), dtype=wide, device=logits.device)
     if reduction == "mean":
         divisor = plain.denominator(target, class_weight, row_weight, settings.ignore_index, kind)
@@ -239,7 +239,7 @@ def _softmax_loss_fake(
     shape: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n_rows = logits.shape[0]
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    wide = widest_dtype(logits.device)
     return (
         logits.new_empty((n_rows,) if reduction == "none" else (), dtype=value_dtype),
         torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else logits.new_empty(0),

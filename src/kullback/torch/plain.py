@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.rows import TargetRows, accumulation_dtype, widest_dtype
 from kullback.torch.settings import RowSettings
 
 
@@ -70,7 +70,7 @@ def denominator(
 ) -> Tensor:
     """What the mean divides by: Σ row weight × ω over counted rows (``"weights"``), or their number."""
     shares = mean_shares(target, class_weight, row_weight, ignore_index, kind)
-    return shares.sum(dtype=torch.float32 if shares.device.type == "mps" else torch.float64)
+    return shares.sum(dtype=widest_dtype(shares.device))
 
 
 def out_of_range(target: TargetRows, n_classes: int, counts: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ terms of what the user passed, so that nothing below has to guess.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -92,6 +93,16 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """The type totals and denominators are kept in: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def in_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for this device; for the meta device PyTorch cannot be asked."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def as_rows(tensor: Tensor) -> Tensor:
     """(C,), (N, C) or (N, C, d1, …) as rows (N·d1·…, C); a view wherever the classes already lie together."""
     if tensor.dim() == 1:
@@ -155,7 +166,7 @@ def class_batch(
                 )
             targets = TargetRows(as_rows(target))
         else:
-            targets = TargetRows(_indices("target", target, shape, logits))
+            targets = TargetRows(class_indices("target", target, shape, logits))
     weight = _class_weight(class_weight, n_classes, logits)
     row_weight = None
     if sample_weight is not None:
@@ -164,6 +175,8 @@ def class_batch(
             raise TensorShapeError(
                 f"sample_weight has shape {tuple(sample_weight.shape)}, expected {shape}: one weight per example"
             )
+        if sample_weight.dtype.is_complex:
+            raise TensorTypeError(f"sample_weight has dtype {sample_weight.dtype}; weights are real numbers")
         row_weight = sample_weight.reshape(math.prod(shape))
     return Batch(as_rows(logits), targets, weight, row_weight, shape)
 
@@ -178,7 +191,12 @@ def _check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
         )
 
 
-def _indices(name: str, target: Tensor, shape: tuple[int, ...], logits: Tensor) -> Tensor:
+def class_indices(name: str, target: Tensor, shape: tuple[int, ...], logits: Tensor) -> Tensor:
+    """A tensor of class indices as rows (N,).
+
+    Raises:
+        BatchSizeError, TensorShapeError, TensorTypeError: for what does not fit the logits' shape without classes.
+    """
     if len(shape) and target.dim() and target.shape[0] != shape[0]:
         raise BatchSizeError(f"Expected input batch_size ({shape[0]}) to match {name} batch_size ({target.shape[0]}).")
     if target.dtype.is_floating_point and target.dim() > 1 and target.dim() == logits.dim():
@@ -206,7 +224,7 @@ def _mixture_rows(mixture: Mixture, logits: Tensor, shape: tuple[int, ...]) -> T
     for name in ("first", "second"):
         part = getattr(mixture, name)
         _check_tensor(f"target.{name}", part, logits.device)
-        parts.append(_indices(f"target.{name}", part, shape, logits))
+        parts.append(class_indices(f"target.{name}", part, shape, logits))
     share = mixture.share
     rows = math.prod(shape)
     if isinstance(share, Tensor):
@@ -217,6 +235,10 @@ def _mixture_rows(mixture: Mixture, logits: Tensor, shape: tuple[int, ...]) -> T
             )
         share = share.expand(shape).reshape(rows).to(torch.float64 if logits.device.type == "cpu" else torch.float32)
     else:
+        if not isinstance(share, numbers.Real):
+            raise TensorKindError(
+                f"a mixture's share must be a number or a Tensor with one for each example, not {type(share).__name__}"
+            )
         if not 0.0 <= share <= 1.0:
             raise SettingError(f"a mixture's share must be between 0.0 and 1.0. Got: {share}")
         dtype = torch.float64 if logits.device.type == "cpu" else torch.float32
