@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from kullback.errors import InputError  # noqa: E402
 from kullback.kernels.recipe import SoftmaxRecipe  # noqa: E402
 from kullback.targets import ClassIndices  # noqa: E402
@@ -192,6 +194,55 @@ def test_logits_are_never_held_whole(rng, device, monkeypatch):
     target, _ = targets(rng, "index", N, C, device)
     chunks.evaluate(rows, RowLoss(), parts["input"], parts["weight"], target, weight_gradient=True)
     assert seen == [(3, C), (3, C), (1, C)]
+
+
+class Sizes(TorchDispatchMode):
+    """The sizes of the float32 tensors that come into being."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), keywords=None):
+        result = function(*args, **(keywords or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            self.seen.append(result.numel())
+        return result
+
+
+def test_a_large_bfloat16_weight_gets_its_gradient_without_a_float32_sum_beside_it(rng, device, monkeypatch):
+    n, d, c = 640, 40, 96
+    x = torch.tensor(rng.normal(size=(n, d)), device=device).bfloat16()
+    w = torch.tensor(rng.normal(size=(c, d)), device=device).bfloat16()
+    target = TargetRows(torch.tensor(rng.integers(0, c, n), device=device))
+    chunk = 128 * c * 2
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)  # five chunks of logits; 4·C·D is less
+    wide = chunks.evaluate(reference.softmax_evaluate, RowLoss(), x, w, target, weight_gradient=True).weight_gradient
+    seen = []
+
+    def rows(loss, logits, *args, **options):
+        seen.append(len(logits))
+        return reference.softmax_evaluate(loss, logits, *args, **options)
+
+    assert chunks.sums_in_float32(w)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * c * d - 1)  # the sum does not fit, a chunk of 79 rows would
+    assert not chunks.sums_in_float32(w)
+    assert chunks.sums_in_float32(w.half())
+    assert chunks.sums_in_float32(w.float())
+    with Sizes() as sizes:
+        narrow = chunks.evaluate(rows, RowLoss(), x, w, target, weight_gradient=True).weight_gradient
+    assert seen == [256, 256, 128]
+    assert c * d not in sizes.seen
+    with Sizes() as sizes:
+        chunks.evaluate(rows, RowLoss(), x, w, target, weight_gradient=True, accumulate_in_float32=True)
+    assert c * d in sizes.seen
+    # rounded once a chunk, where the sums are at most those of the absolute values
+    g = (x.double() @ w.double().t()).softmax(1)
+    g[torch.arange(n), target.first] -= 1
+    exact, most = g.t() @ x.double(), g.abs().t() @ x.double().abs()
+    rounding = torch.finfo(torch.bfloat16).eps / 2
+    assert ((narrow.double() - exact).abs() <= rounding * (3 * exact.abs() + 3 * most)).all()
+    assert (narrow.double() - exact).norm() <= 2 * (wide.double() - exact).norm()
 
 
 @EVALUATE

@@ -2,7 +2,8 @@
 
 Rows are taken in chunks. A chunk's logits come from one matrix product, the row kernel turns them into their own
 gradient in place, and two more products take that to the input's and the weight's gradients. Nothing is recomputed and
-nothing approximated: memory is one chunk of logits and the gradients themselves.
+nothing approximated: memory is one chunk of logits and the gradients themselves. The chunks' weight gradients are added
+up in float32, but for large bfloat16 weights, where that sum would be the largest tensor of all: see `sums_in_float32`.
 
 Which function evaluates the rows is the caller's choice, so the same lines serve the kernels and plain torch.
 """
@@ -21,8 +22,11 @@ from kullback.torch.rows import TargetRows
 from kullback.torch.triton.row_loss import RowLoss, RowResult, Status
 
 # Logits held at a time. Every chunk adds to the whole weight gradient, 8 bytes an entry of traffic, so chunks much
-# smaller than this cost time where C·D is large.
+# smaller than this cost time where C·D is large. A float32 sum beside a narrower weight gradient may take as much.
 CHUNK_BYTES = 2**28
+# Where that sum would take more, the chunks are added up in the gradient's own type: rounded once a chunk, so their
+# number is kept down, and their size up.
+MOST_NARROW_CHUNKS = 4
 
 
 class LinearResult(NamedTuple):
@@ -47,16 +51,39 @@ class LinearResult(NamedTuple):
     argmax: Tensor | None
 
 
-def rows_per_chunk(n_rows: int, n_classes: int, element_bytes: int) -> int:
+def rows_per_chunk(n_rows: int, n_classes: int, element_bytes: int, most_chunks: int | None = None) -> int:
     """How many rows' logits fit in `CHUNK_BYTES`, a multiple of 128 where there are that many.
+
+    Args:
+        n_rows: N.
+        n_classes: C.
+        element_bytes: of a logit.
+        most_chunks: chunks get larger than `CHUNK_BYTES` where there would be more of them.
 
     >>> rows_per_chunk(4096, 128256, 2)
     1024
     >>> rows_per_chunk(100, 10, 4)
     100
+    >>> rows_per_chunk(16384, 128256, 2, most_chunks=4)
+    4096
     """
     fit = max(1, CHUNK_BYTES // (n_classes * element_bytes))
-    return min(n_rows, fit // 128 * 128 if fit >= 128 else fit)
+    if most_chunks is not None:
+        fit = max(fit, -(-n_rows // most_chunks))
+    return min(n_rows, -(-fit // 128) * 128 if most_chunks else fit // 128 * 128 if fit >= 128 else fit)
+
+
+def sums_in_float32(weight: Tensor) -> bool:
+    """Whether chunks' weight gradients are added up in float32: where that takes at most `CHUNK_BYTES` more memory.
+
+    Always for float16, whose sums could leave its range before the scale of a mean is applied to them.
+
+    >>> sums_in_float32(torch.empty(32000, 1024, dtype=torch.bfloat16))
+    True
+    >>> sums_in_float32(torch.empty(128256, 4096, dtype=torch.bfloat16, device="meta"))
+    False
+    """
+    return weight.dtype != torch.bfloat16 or 4 * weight.numel() <= CHUNK_BYTES
 
 
 @torch.no_grad()
@@ -77,7 +104,7 @@ def evaluate(
     log_sum_exp: bool = False,
     argmax: bool = False,
     drop_ignored: bool = False,
-    accumulate_in_float32: bool = True,
+    accumulate_in_float32: bool | None = None,
     chunk_rows: int | None = None,
 ) -> LinearResult:
     """Loss of the rows of ``input @ weight.T + bias`` and the gradients asked for.
@@ -100,7 +127,8 @@ def evaluate(
         drop_ignored: leave rows that do not count out of the products. Their number must be known, so this waits
             for the device once; it pays where many rows are ignored. The results are the same.
         accumulate_in_float32: sum the chunks' weight gradients in float32 (4·C·D bytes beside the result if that is
-            narrower). Otherwise they are summed in the weight's own type, rounded once a chunk.
+            narrower). Otherwise they are summed in the weight's own type, rounded once a chunk. None leaves it to
+            `sums_in_float32`.
         chunk_rows: rows whose logits are held at a time.
 
     Raises:
@@ -133,10 +161,11 @@ def evaluate(
     lse = new(n_rows, dtype=loss_dtype(input)) if log_sum_exp else None
     best = new(n_rows, dtype=torch.int64) if argmax else None
     d_input = new(input.shape) if input_gradient else None
-    step = chunk_rows or rows_per_chunk(n_rows, n_classes, input.element_size())
-    sums = _Sums(
-        weight, bias, weight_gradient, bias_gradient, accumulate_in_float32, n_chunks=-(-n_rows // max(step, 1))
-    )
+    wide_sum = sums_in_float32(weight) if accumulate_in_float32 is None else accumulate_in_float32
+    narrow = weight_gradient and not wide_sum
+    most_chunks = MOST_NARROW_CHUNKS if narrow else None
+    step = chunk_rows or rows_per_chunk(n_rows, n_classes, input.element_size(), most_chunks)
+    sums = _Sums(weight, bias, weight_gradient, bias_gradient, wide_sum, n_chunks=-(-n_rows // max(step, 1)))
     buffer = new(min(step, n_rows), n_classes) if n_rows else None
     for start in range(0, n_rows, max(step, 1)):
         part = slice(start, min(start + step, n_rows))
