@@ -99,7 +99,7 @@ TARGETS = {
     "none": (changed(y.astype(str).astype(object), 4, None), "row 4 of y is None"),
     "mixed": (changed(y.astype(object), 4, "a"), "in row 0 and 'a' in row 4; make them all strings"),
     "missing": (None, "requires y to be passed"),
-    "rows unwrapped": (ROWS, r"passed as kullback.ClassRows\(y\)"),
+    "rows of another sum": (0.5 * ROWS, "row 0 of y sums to 0.5"),
     "sparse": (sparse.csr_array(ROWS), "toarray"),
     "soft nan": (ClassRows(changed(ROWS, (5, 1), np.nan)), "row 5, column 1: soft target nan"),
     "soft negative": (ClassRows(changed(ROWS, (5, 1), -0.5)), "row 5, column 1: soft target -0.5"),

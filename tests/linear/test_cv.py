@@ -281,6 +281,8 @@ def test_groups_reach_the_splitter(rng):
     model = SoftmaxClassifierCV(Cs=2, cv=GroupKFold(3)).fit(X, y, groups=groups)
     folds = list(GroupKFold(3).split(X, y, groups))
     assert (model.scores_ == SoftmaxClassifierCV(Cs=2, cv=folds).fit(X, y).scores_).all()
+    with pytest.raises(InputError, match="takes no coef_init: each fit starts where"):
+        SoftmaxClassifierCV(Cs=2).fit(X, y, coef_init=np.zeros((3, 3)))
     with pytest.raises(InputError, match="got extra, which is only supported if enable_metadata_routing"):
         SoftmaxClassifierCV(Cs=2).fit(X, y, extra=1)
 

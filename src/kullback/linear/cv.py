@@ -34,6 +34,7 @@ from kullback.linear.progress import Silent, shown
 from kullback.linear.rotation import is_wide, rotate
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
+from kullback.linear.soft_rows import wrapped_targets
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
 from kullback.linear.task import Follow, Parameters, Run
@@ -118,7 +119,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         selection: str = "best",
         refit: bool = True,
         n_jobs: int | None = None,
-        penalty: PenaltyName = "l2",
+        penalty: PenaltyName | None = "l2",
         l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
@@ -337,22 +338,35 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         )
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> float:
-        """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says."""
-        _, score_params = self._routed("score", sample_weight, params)
-        if self.scoring is None and not has_probabilities(self.loss_, len(self.classes_), recover=self.recover):
-            return self._minus_loss(X, y, **score_params)
-        return float(checked_scorer(self.scoring or LOG_LOSS)(self, X, y, **score_params))
+        """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says.
 
-    def _minus_loss(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        Soft targets have a log loss (a cross-entropy) as labels have; a scorer needs one label per row.
+        """
+        _, score_params = self._routed("score", sample_weight, params)
+        targets = wrapped_targets(y)
+        probable = has_probabilities(self.loss_, len(self.classes_), recover=self.recover)
+        if targets is None and (probable or self.scoring is not None):
+            return float(checked_scorer(self.scoring or LOG_LOSS)(self, X, y, **score_params))
+        if self.scoring not in (None, LOG_LOSS):
+            if not isinstance(targets, ClassIndices):
+                raise TargetError("a scorer needs one label per row; leave scoring=None for soft targets")
+            labels = self.classes_[targets.indices]
+            return float(checked_scorer(self.scoring)(self, X, labels, **score_params))
+        logits = self.logits(X)
+        targets = self._known(y) if targets is None else targets
+        self._mass(targets, len(logits))
+        weight = checked_weight(score_params.get("sample_weight"), len(logits))
+        return default_score(self.loss_, logits.astype(np.float64), targets, weight, self.recover, by_loss=not probable)
+
+    def _known(self, y: Any) -> ClassIndices:
+        """Labels by their places among the classes."""
         labels = np.asarray(y)
         places = np.searchsorted(self.classes_, labels)
         places[places == len(self.classes_)] = 0
         wrong = np.flatnonzero(self.classes_[places] != labels)
         if len(wrong):
             raise TargetError(f"row {wrong[0]}: the label {labels[wrong[:1]].tolist()[0]!r} is none of classes_")
-        logits, targets = self.logits(X), ClassIndices(places)
-        weight = checked_weight(sample_weight, len(logits))
-        return default_score(self.loss_, logits, targets, weight, self.recover, by_loss=True)
+        return ClassIndices(places)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Scikit-learn's routing: which scorer or splitter gets what `fit` and `score` are given besides X and y.
@@ -379,6 +393,12 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, method, **weights, **params)
             return dict(routed.splitter.split) if method == "fit" else {}, dict(routed.scorer.score)
+        starts = sorted({"coef_init", "intercept_init"} & set(params))
+        if starts:
+            raise InputError(
+                f"{type(self).__name__} takes no {' or '.join(starts)}: each fit starts where the one before it "
+                "ended; SoftmaxClassifier takes them"
+            )
         unknown = sorted(set(params) - ({"groups"} if method == "fit" else set()))
         if unknown:
             raise InputError(

@@ -64,7 +64,7 @@ class LinearEstimator(BaseEstimator):
 
     # Set by the subclasses' constructors, as scikit-learn requires.
     C: float
-    penalty: str = "l2"
+    penalty: str | None = "l2"
     l1_ratio: float | None = None
     loss: str | Loss
     class_weight: Any

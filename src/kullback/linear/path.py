@@ -81,7 +81,7 @@ class SoftmaxPath(SoftmaxClassifier):
         self,
         Cs: int | ArrayLike = 10,
         *,
-        penalty: PenaltyName = "l2",
+        penalty: PenaltyName | None = "l2",
         l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,

@@ -70,6 +70,7 @@ def resolve_penalty(name: Any, l1_ratio: Any) -> Penalty:
     Raises:
         InputError: for an unknown penalty, a ratio outside [0, 1], or one that contradicts the penalty.
     """
+    name = "none" if name is None else name  # as scikit-learn spells it
     if not isinstance(name, str) or name not in _RATIO:
         known = ", ".join(repr(each) for each in get_args(PenaltyName))
         raise InputError(f"penalty={name!r} is not known; choose one of {known}")

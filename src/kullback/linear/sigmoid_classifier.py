@@ -38,8 +38,8 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
 
     Args:
         C: inverse strength of the penalty, above 0; ``inf`` for none.
-        penalty: ``"l2"``; ``"none"``, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not pay;
-            ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
+        penalty: ``"l2"``; ``"none"`` or None, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not
+            pay; ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
             together. See `kullback.linear.penalties` for the formulas.
         l1_ratio: the share of the norm in ``"elasticnet"`` (½ by default) and ``"group"`` (1 by default); the rest is
             the L2 penalty's.
@@ -91,7 +91,7 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         self,
         C: float = 1.0,
         *,
-        penalty: PenaltyName = "l2",
+        penalty: PenaltyName | None = "l2",
         l1_ratio: float | None = None,
         loss: str | Loss = "binary_cross_entropy(label_reduction='sum')",
         class_weight: LabelWeight = None,

@@ -18,9 +18,10 @@ from kullback.kernels.recipe import Array
 from kullback.linear.estimator import LinearEstimator, Vector
 from kullback.linear.inputs import check_labels, checked_weight
 from kullback.linear.penalties import PenaltyName
+from kullback.linear.soft_rows import wrapped_targets
 from kullback.linear.solvers import IterationRecord
 from kullback.losses import Loss
-from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
+from kullback.targets import ClassIndices, ClassRows, ClassTargets
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[Any, float] | None
 
@@ -42,8 +43,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     Args:
         C: inverse strength of the penalty, above 0; ``inf`` for none.
-        penalty: ``"l2"``; ``"none"``, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not pay;
-            ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
+        penalty: ``"l2"``; ``"none"`` or None, which is ``C=inf``; ``"l1"``, whose weights are zero where they do not
+            pay; ``"elasticnet"``, a mixture of the two; or ``"group"``, which keeps or drops a column for all outputs
             together. See `kullback.linear.penalties` for the formulas.
         l1_ratio: the share of the norm in ``"elasticnet"`` (½ by default) and ``"group"`` (1 by default); the rest is
             the L2 penalty's.
@@ -93,13 +94,13 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     classes_: NDArray[Any]
     _one_row_for_two = True
-    _rows_of_y = " Rows of probabilities, one for each class, are passed as kullback.ClassRows(y)."
+    _rows_of_y = " Rows of probabilities, one for each class, are numbers (N, C)."
 
     def __init__(
         self,
         C: float = 1.0,
         *,
-        penalty: PenaltyName = "l2",
+        penalty: PenaltyName | None = "l2",
         l1_ratio: float | None = None,
         loss: str | Loss = "cross_entropy",
         class_weight: ClassWeight = None,
@@ -141,8 +142,9 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
         Args:
             X: (N, d) float32 or float64, dense or sparse (CSR); anything else is converted.
-            y: (N,) labels of any sortable type; or, wrapped, `ClassIndices`, soft `ClassRows` or a `ClassMixture`,
-                whose classes are 0 … C−1. A soft row need not sum to 1: its sum multiplies its loss.
+            y: (N,) labels of any sortable type; (N, C) soft or one-hot rows, one probability for each of the classes
+                0 … C−1, which sum to 1; or, wrapped, `ClassIndices`, `ClassRows` or a `ClassMixture` of the classes
+                0 … C−1. A row of `ClassRows` need not sum to 1: its sum multiplies its loss.
             sample_weight: (N,) non-negative, or None for all ones.
             coef_init: where to start, shaped as `coef_`; None for zeros, or the earlier fit with `warm_start`.
             intercept_init: the same for `intercept_`.
@@ -174,9 +176,10 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     ) -> tuple[Any, NDArray[Any], ClassTargets, Vector | None, Loss]:
         """Checked data, the classes, wrapped targets, checked weights, and the loss with the class weights in it."""
         loss = self._resolved_loss("classes")
-        if isinstance(y, ClassIndices | ClassRows | ClassMixture):
+        wrapped = wrapped_targets(y)
+        if wrapped is not None:
             X = self._checked(X, reset=True)
-            classes, targets = _wrapped_classes(y, X.shape[0], loss)
+            classes, targets = _wrapped_classes(wrapped, X.shape[0], loss)
         else:
             X, y = self._checked(X, y, reset=True)
             if y.dtype.kind not in "biu":  # whole numbers are classes, whatever they are
@@ -213,6 +216,47 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     def predict_log_proba(self, X: Any) -> Vector:
         """Natural logarithms of `predict_proba`, (N, C), finite where a probability would round to zero."""
         return self._log_probabilities(self.logits(X))
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """The share of rows whose predicted label is the right one (accuracy).
+
+        For soft targets it is the share of their mass that lies on the predicted class: the accuracy to expect if
+        labels are drawn from them, and the accuracy itself for one-hot rows.
+
+        Args:
+            X: (N, d) dense or sparse.
+            y: as in `fit`.
+            sample_weight: (N,) non-negative, or None for all ones.
+
+        Raises:
+            InputError: for data or targets that cannot be used.
+
+        >>> model = SoftmaxClassifier(100).fit([[0.0], [1.0]], [[0.9, 0.1], [0.2, 0.8]])
+        >>> round(model.score([[0.0], [1.0]], [[0.9, 0.1], [0.2, 0.8]]), 9)
+        0.85
+        """
+        targets = wrapped_targets(y)
+        if targets is None:
+            return float(super().score(X, y, sample_weight))
+        logits = self.logits(X)
+        mass = self._mass(targets, len(logits))
+        weight = checked_weight(sample_weight, len(logits))
+        shares = mass * (np.ones(len(logits)) if weight is None else weight)[:, None]
+        return float(shares[np.arange(len(logits)), self.loss_.decide(logits)].sum() / shares.sum())
+
+    def _mass(self, targets: ClassTargets, n_rows: int) -> Vector:
+        """Targets as rows (N, C), if they are of the fitted classes."""
+        if len(targets) != n_rows:
+            raise TargetError(f"{len(targets)} targets for {n_rows} rows of X")
+        if isinstance(targets, ClassRows):
+            found = targets.rows.shape[1]
+        else:
+            parts = (targets.indices,) if isinstance(targets, ClassIndices) else (targets.first, targets.second)
+            found = max(int(part.max(initial=-1)) for part in parts) + 1
+        known = len(self.classes_)
+        if found > known or (isinstance(targets, ClassRows) and found != known):
+            raise TargetError(f"the targets are of {found} classes, and the model of {known}")
+        return targets.dense(known)
 
     def _spread(self, products: Array) -> Array:
         return products if products.shape[1] > 1 else np.concatenate([-products / 2, products / 2], axis=1)
