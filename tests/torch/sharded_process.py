@@ -58,6 +58,7 @@ def main(rank, size, store):
         replicate(kind, rank, size)
         if VERSION >= (2, 7):  # before, fully_shard does not run on CPUs
             spread(kind, rank, size)
+            spread_the_older_way(kind, rank, size)
     dist.barrier()  # a process that leaves early can make another wait for it in vain
     # Gloo's destructor waits, with the interpreter locked, for a thread that may be waiting for that lock.
     os._exit(0)
@@ -250,6 +251,17 @@ def spread(kind, rank, size):
     network(*examples(rank, size)[1]).backward()
     for parameter, wanted in zip(network.parameters(), whole_gradients(kind(), size), strict=True):
         torch.testing.assert_close(parameter.grad.full_tensor(), wanted)
+
+
+def spread_the_older_way(kind, rank, size):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    network = FullyShardedDataParallel(kind(), device_id=torch.device("cpu"), use_orig_params=True)
+    network(*examples(rank, size)[1]).backward()
+    wanted = whole_gradients(kind(), size)
+    with FullyShardedDataParallel.summon_full_params(network, with_grads=True):
+        for parameter, gradient in zip(network.parameters(), wanted, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,31 @@ def test_deprecated_flags_still_mean_what_they_meant(size_average, reduce):
     )
 
 
+def test_derivatives_in_what_is_learnt_beside_the_logits():
+    """Class weights, shares, sample weights, label weights, and the targets of a divergence."""
+    double = {"dtype": torch.float64, "requires_grad": True}
+    logits, target = torch.randn(N, C, **double), torch.tensor([0, 1, 2, 3, 4, -100])
+    other = target.flip(0) % C
+    weight, share, per_row, labels = (torch.rand(shape, **double) for shape in ((C,), (N,), (N,), (N, C)))
+    log_p = torch.randn(N, C, dtype=torch.float64).log_softmax(1).requires_grad_()
+    layer = torch.randn(C, C, **double)
+    cases = [
+        (lambda z, w: kt.cross_entropy(z, target, w, label_smoothing=0.1), (logits, weight)),
+        (lambda z, s: kt.cross_entropy(z, kt.Mixture(target % C, other, s)), (logits, share)),
+        (lambda z, s: kt.cross_entropy(z, target, sample_weight=s), (logits, per_row)),
+        (lambda x, m, w: kt.linear_cross_entropy(x, m, target, weight=w), (logits, layer, weight)),
+        (lambda x, m, s: kt.linear_cross_entropy(x, m, kt.Mixture(target % C, other, s)), (logits, layer, share)),
+        (lambda z, t, w: kt.binary_cross_entropy_with_logits(z, t, w), (logits, labels, weight)),
+        (lambda z, w: kt.binary_cross_entropy_with_logits(z, labels.detach(), pos_weight=w), (logits, weight)),
+        (lambda z, s: kt.nll_loss(z, target, sample_weight=s), (logits, per_row)),
+        (lambda x, t: kt.kl_div(x, t, reduction="batchmean"), (log_p, labels)),
+        (lambda x, t: kt.kl_div(x, t, reduction="sum", log_target=True), (log_p, labels)),
+    ]
+    for function, inputs in cases:
+        assert gradcheck(function, inputs)
+        assert gradgradcheck(function, inputs)
+
+
 def test_derivatives_of_any_order_by_finite_differences():
     logits = torch.randn(N, C, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([0, 1, 2, 3, 4, -100])

@@ -112,6 +112,52 @@ def test_a_loss_made_inside_a_graph_says_what_to_do(loss):
             torch.compile(function, fullgraph=True, backend="aot_eager")(x, w, y)
 
 
+PAIRED = {
+    "mixture": lambda z, y: kt.cross_entropy(z, kt.Mixture(y, y.flip(0), 0.3), label_smoothing=0.1),
+    "mixture, a share each": lambda z, y: kt.cross_entropy(
+        z, kt.Mixture(y, y.flip(0), torch.linspace(0, 1, y.shape[0]))
+    ),
+    "mixture, loss object": lambda z, y: FOCAL(z, kt.Mixture(y, y.flip(0), 0.3)),
+    "statistics": lambda z, y: weighed(*kt.cross_entropy_with_statistics(z, y)),
+    "layer, statistics": lambda z, y: weighed(*kt.linear_cross_entropy_with_statistics(z, torch.eye(C), y)),
+    "divergence": lambda z, y: kt.kl_div(z.log_softmax(1), F.one_hot(y, C).to(z.dtype), reduction="batchmean"),
+}
+
+
+def weighed(value, found):
+    """A loss that depends on everything the pass knows."""
+    return value + found.log_sum_exp.sum() + (found.prediction * 0.1).sum() + found.accuracy
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_mixtures_and_statistics_compiled_in_one_graph(name):
+    z, y = torch.randn(N, C, requires_grad=True), torch.tensor([0, 1, 2, 3, 4, 0])
+    compiled = torch.compile(PAIRED[name], fullgraph=True, backend="aot_eager")
+    value, expected = compiled(z, y), PAIRED[name](z, y)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, z), torch.autograd.grad(expected, z))
+
+
+class Head(nn.Module):
+    """The fused layer as a model's end."""
+
+    def __init__(self, **choices):
+        super().__init__()
+        self.layer = nn.Linear(D, 3)
+        self.head = kt.LinearCrossEntropy(3, C, bias=True, **choices)
+
+    def forward(self, x, y):
+        return self.head(self.layer(x), y)
+
+
+@pytest.mark.parametrize("choices", [{}, {"label_smoothing": 0.1, "chunk_rows": 2}], ids=str)
+def test_the_fused_layer_compiled_by_inductor(choices):
+    model = Head(**choices)
+    compiled = torch.compile(model, fullgraph=True)
+    x, y = batch()
+    torch.testing.assert_close(gradients(compiled, model, x, y), gradients(model, model, x, y))
+
+
 def test_compiled_by_inductor():
     model = Model(kt.CrossEntropyLoss(label_smoothing=0.1))
     compiled = torch.compile(model, fullgraph=True)
@@ -119,15 +165,32 @@ def test_compiled_by_inductor():
     torch.testing.assert_close(gradients(compiled, model, x, y), gradients(model, model, x, y))
 
 
-@pytest.mark.parametrize("name", ["cross-entropy", "loss object", "labels"])
+class Divergent(Summed):
+    def forward(self, z, y):
+        return self.loss(z.log_softmax(1), F.one_hot(y.clamp_min(0), C).to(z.dtype))
+
+
+EXPORTED = {
+    "cross-entropy": lambda: Model(LOSSES["cross-entropy"]()),
+    "loss object": lambda: Model(LOSSES["loss object"]()),
+    "labels": lambda: Model(LOSSES["labels"]()),
+    "layer": Head,
+    "nll": lambda: Model(LOSSES["nll"]()),
+    "divergence": lambda: Model(Divergent(kt.KLDivLoss(reduction="batchmean"))),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
 def test_exported(name):
-    model = Model(LOSSES[name]())
+    model = EXPORTED[name]()
     x, y = batch()
     y = y.clamp_min(0)
     program = torch.export.export(model, (x, y), dynamic_shapes=({0: torch.export.Dim("n", min=2)},) * 2)
     x, y = torch.randn(11, D), torch.randint(0, C, (11,))
     torch.testing.assert_close(program.module()(x, y), model(x, y))
-    assert any("kullback" in str(node.target) for node in program.graph.nodes)
+    # the last two are made of PyTorch's own operations
+    ours = any("kullback" in str(node.target) for node in program.graph.nodes)
+    assert ours == (name not in ("nll", "divergence"))
 
 
 def test_registered_as_torch_wants_it():
@@ -186,6 +249,40 @@ def test_vmap(reduction):
         ]
         found = torch.func.vmap(loss(kt.cross_entropy), dims)(*arguments)
         torch.testing.assert_close(found, torch.stack(one_by_one))
+
+
+IDENTITY = torch.eye(C)
+MAPPED = {
+    "nll": (lambda z, y: kt.nll_loss(z.log_softmax(-1), y), F.cross_entropy),
+    "nll, sample weights": (
+        lambda z, y: kt.nll_loss(z.log_softmax(-1), y, sample_weight=torch.full((N,), 2.0)),
+        F.cross_entropy,
+    ),
+    "labels": (
+        lambda z, y: kt.binary_cross_entropy_with_logits(z, z.detach().sigmoid()),
+        lambda z, y: F.binary_cross_entropy_with_logits(z, z.detach().sigmoid()),
+    ),
+    "divergence": (
+        lambda z, y: kt.kl_div(z.log_softmax(-1), z.detach().softmax(-1).square(), reduction="sum"),
+        lambda z, y: F.kl_div(z.log_softmax(-1), z.detach().softmax(-1).square(), reduction="sum"),
+    ),
+    "layer": (lambda z, y: kt.linear_cross_entropy(z, IDENTITY, y), F.cross_entropy),
+    "layer, per example": (
+        lambda z, y: kt.linear_cross_entropy(z, IDENTITY, y, reduction="none"),
+        lambda z, y: F.cross_entropy(z, y, reduction="none"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_vmap_of_the_other_functions(name):
+    ours, theirs = MAPPED[name]
+    z, y = torch.randn(3, N, C), torch.randint(0, C, (3, N))
+    if name != "nll, sample weights":
+        y[0, 0] = -100
+    for way in (lambda f: f, lambda f: torch.func.grad(lambda z, y: f(z, y).sum())):
+        found = torch.func.vmap(way(ours))(z, y)
+        torch.testing.assert_close(found, torch.stack([way(theirs)(*row) for row in zip(z, y, strict=True)]))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

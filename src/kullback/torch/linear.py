@@ -62,8 +62,8 @@ def linear_cross_entropy(
         z_loss: λ, the weight of the squared log-sum-exp.
         denominator: what the mean divides by, as for `cross_entropy`.
         empty: the mean where nothing counts, as for `cross_entropy`.
-        chunk_rows: how many examples to take at a time; by default what makes at most 96 MiB of logits. Half precision on
-            the CPU takes blocks of classes instead, and does not look at it.
+        chunk_rows: how many examples to take at a time; by default what makes at most 96 MiB of logits. Half precision
+            on the CPU takes blocks of classes instead, and does not look at it.
 
     Raises:
         ClassIndexError: (an ``IndexError``) for a class out of range on the CPU.
