@@ -189,7 +189,7 @@ def as_class_targets(targets: ArrayLike | Targets) -> ClassTargets:
             "these targets are independent labels (LabelRows), but the loss is over mutually exclusive classes; "
             "use BinaryCrossEntropy, or wrap the rows in ClassRows if each row shares one unit of probability"
         )
-    array = np.asarray(targets)
+    array = _as_array(targets, "targets")
     if array.ndim == 1:
         return ClassIndices(array)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -220,7 +220,7 @@ def as_label_targets(targets: ArrayLike | Targets) -> LabelRows:
             f"these targets are mutually exclusive classes ({type(targets).__name__}), but the loss treats each label "
             "on its own; use CrossEntropy, or wrap 0/1 rows in LabelRows if several labels may hold at once"
         )
-    array = np.asarray(targets)
+    array = _as_array(targets, "targets")
     if array.ndim == 1:
         raise TargetError(
             f"targets have shape {array.shape}; independent labels are rows (N, C) of 0/1. For one class index per "
@@ -229,8 +229,19 @@ def as_label_targets(targets: ArrayLike | Targets) -> LabelRows:
     return LabelRows(array)
 
 
+def _as_array(values: ArrayLike, what: str) -> NDArray[Any]:
+    if isinstance(values, np.ma.MaskedArray):
+        raise TargetError(
+            f"{what}: a masked array is not taken, for its mask would be lost; fill it with the loss' ignore_index"
+        )
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise TargetError(f"{what} cannot be made an array, are their rows of one length? ({error})") from None
+
+
 def _index_vector(values: ArrayLike, what: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    array = _as_array(values, what)
     if array.ndim != 1:
         raise TargetError(f"{what} have shape {array.shape}; class indices are a vector (N,)")
     if array.size == 0 and array.dtype.kind == "f":
@@ -251,7 +262,7 @@ def _index_vector(values: ArrayLike, what: str) -> NDArray[Any]:
 
 
 def _row_matrix(values: ArrayLike, what: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    array = _as_array(values, what)
     if array.ndim != 2:
         raise TargetError(f"{what} have shape {array.shape}, expected rows (N, C)")
     if array.dtype.kind not in "biuf":

@@ -105,7 +105,7 @@ def test_operators_and_spelling():
         ("2 * 3", "a number times a loss"),
         ("cross_entropy + 3", "cannot read"),
         ("cross_entropy + briar", "did you mean 'brier'"),
-        ("cross_entropy / 2", "cannot read"),
+        ("cross_entropy ** 2", "cannot read"),
         ("cross_entropy + negative_entropy + negative_log_likelihood", "link is softmax in one, log in the other"),
     ],
 )

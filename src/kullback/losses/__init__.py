@@ -20,7 +20,7 @@ from kullback.losses.jensen_shannon import JensenShannon
 from kullback.losses.kullback_leibler import KullbackLeibler
 from kullback.losses.ldam import Ldam
 from kullback.losses.margin_loss import CrammerSinger, WestonWatkins
-from kullback.losses.negative_log_likelihood import NegativeLogLikelihood
+from kullback.losses.negative_log_likelihood import NegativeLogLikelihood, NotLogProbabilitiesWarning
 from kullback.losses.one_vs_rest import OneVsRest
 from kullback.losses.penalties import LogitL1, LogitL2, NegativeEntropy, Penalty
 from kullback.losses.poly import Poly
@@ -54,6 +54,7 @@ __all__ = [
     "Loss",
     "NegativeEntropy",
     "NegativeLogLikelihood",
+    "NotLogProbabilitiesWarning",
     "OneVsRest",
     "Penalty",
     "Poly",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from kullback.losses import base
 from kullback.losses.base import Float
-from kullback.losses.priors import check_priors, log_shares
+from kullback.losses.priors import check_priors, log_shares, warn_without_counts
 from kullback.losses.softmax_loss import SoftmaxLoss
 
 
@@ -41,6 +41,8 @@ class BalancedSoftmax(SoftmaxLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("class_counts", check_priors("class_counts", self.class_counts))
+        if self.class_counts is None:
+            warn_without_counts(self.name, "it is plain cross-entropy")
 
     def _offset(self, n_classes: int) -> Float | None:
         counts = base.per_class("class_counts", self.class_counts, n_classes)

@@ -25,6 +25,7 @@ from kullback.targets import ClassIndices, LabelRows, Targets, counted_rows
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float64]
 
+LEAST_TEMPERATURE = 1e-15
 BLOCK_ELEMENTS = 1 << 17  # 1 MB of float64: what is done in NumPy is done on this much at a time
 
 
@@ -215,6 +216,7 @@ class Loss(ABC):
         array = as_logits(logits)
         batch = Batch(self, array.shape, targets, sample_weight, "none")
         losses = np.empty(len(array)) if out is None else out
+        _check_output(losses)
         if losses.shape != (len(array),) or losses.dtype not in (np.float32, np.float64):
             raise ShapeError(
                 f"out has shape {losses.shape} and dtype {losses.dtype}; expected ({len(array)},) float32 or float64"
@@ -347,6 +349,19 @@ class Loss(ABC):
 
     __rmul__ = __mul__
 
+    def __neg__(self) -> Loss:
+        return self * -1.0
+
+    def __sub__(self, other: object) -> Loss:
+        return self + -other if isinstance(other, Loss) else NotImplemented
+
+    def __truediv__(self, divisor: object) -> Loss:
+        if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
+            return NotImplemented
+        if divisor == 0:
+            raise InputError(f"{self} cannot be divided by 0")
+        return self * (1.0 / float(divisor))
+
     # ------------------------------------------------------------ spelling
 
     def __str__(self) -> str:
@@ -383,6 +398,8 @@ class Batch:
         check_choice("denominator", denominator, Denominator)
         check_choice("empty", empty, Empty)
         n, n_classes = shape
+        if n_classes == 0:
+            raise ShapeError(f"logits have shape {shape}: there is no column, and so no class")
         self.targets = loss._targets(targets)
         if len(self.targets) != n:
             raise ShapeError(f"{n} rows of logits but {len(self.targets)} targets")
@@ -415,12 +432,21 @@ def _output(logits: Array, out: Array | None) -> Array:
     """A fresh array like the logits, or the caller's own, checked."""
     if out is None:
         return np.empty(logits.shape, dtype=logits.dtype)
+    _check_output(out)
     if out.shape != logits.shape or out.dtype != logits.dtype or not out.flags.writeable:
         raise ShapeError(
             f"out has shape {out.shape} and dtype {out.dtype}; expected a writeable array of shape "
             f"{logits.shape} and dtype {logits.dtype}, the logits' own"
         )
     return out
+
+
+def _check_output(out: object) -> None:
+    """Refuse what cannot take results: no array, or one whose elements share their place in memory."""
+    if not isinstance(out, np.ndarray):
+        raise ShapeError(f"out is a {type(out).__name__}; expected a NumPy array to write into")
+    if any(step == 0 and n > 1 for step, n in zip(out.strides, out.shape, strict=True)):
+        raise ShapeError(f"out has strides {out.strides}: several of its elements share one place in memory; copy it")
 
 
 def as_logits(logits: ArrayLike) -> Array:
@@ -430,7 +456,7 @@ def as_logits(logits: ArrayLike) -> Array:
         ShapeError: unless there are two dimensions.
         InputError: for anything but real numbers.
     """
-    array = np.asarray(logits)
+    array = as_array(logits, "logits")
     if array.ndim != 2:
         raise ShapeError(f"logits have shape {array.shape}, expected (N, C): one row per example, one column per class")
     if array.dtype in (np.float32, np.float64):
@@ -442,6 +468,35 @@ def as_logits(logits: ArrayLike) -> Array:
     raise InputError(f"logits have dtype {array.dtype}, expected real numbers")
 
 
+def as_array(values: ArrayLike, what: str) -> Array:
+    """An array of what a caller gave.
+
+    Raises:
+        InputError: for what no plain array can hold: rows of several lengths, a masked array, a tensor on a tape.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError(
+            f"{what}: a masked array is not taken, for its mask would be lost; fill it, and leave rows out by "
+            "ignore_index or a sample weight of 0, classes by a logit of -inf"
+        )
+    if getattr(values, "requires_grad", False):
+        raise InputError(
+            f"{what}: this tensor records its gradient, which NumPy would lose; use the losses of kullback.torch, or "
+            "pass tensor.detach()"
+        )
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{what} cannot be made an array of numbers, are its rows of one length? ({error})") from None
+
+
+def check_class_number(n_classes: int) -> int:
+    """A number of classes: an integer of at least 1."""
+    if isinstance(n_classes, bool) or not isinstance(n_classes, int | np.integer) or n_classes < 1:
+        raise InputError(f"n_classes={n_classes!r} is not valid; it is an integer of at least 1")
+    return int(n_classes)
+
+
 def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Float | None:
     """Sample weights as float64 (N,), finite and non-negative.
 
@@ -451,7 +506,11 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Float | None:
     """
     if sample_weight is None:
         return None
-    weight = np.ascontiguousarray(sample_weight, dtype=np.float64)
+    given = as_array(sample_weight, "sample_weight")
+    try:
+        weight = np.ascontiguousarray(given, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise InputError("sample_weight has entries that are not numbers; it is one finite number a row") from None
     if weight.shape != (n,):
         raise ShapeError(f"sample_weight has shape {np.shape(sample_weight)}, expected ({n},): one weight a row")
     bad = ~((weight >= 0) & (weight < math.inf))
@@ -515,6 +574,14 @@ def check_positive(name: str, value: float) -> float:
     number = check_number(name, value)
     if not 0 < number < math.inf:
         raise InputError(f"{name}={value!r} is not valid; it is a finite number above 0")
+    return number
+
+
+def check_temperature(value: float) -> float:
+    """A temperature: the square of its inverse, by which curvature grows, is kept within float32."""
+    number = check_positive("temperature", value)
+    if number < LEAST_TEMPERATURE:
+        raise InputError(f"temperature={value!r} is not valid; it is at least {LEAST_TEMPERATURE:g}")
     return number
 
 
@@ -618,6 +685,4 @@ def infer_n_classes(targets: Targets, n_classes: int | None) -> int:
             form = "indices" if isinstance(targets, ClassIndices) else "mixtures"
             raise InputError(f"class {form} do not say how many classes there are; pass n_classes=")
         return int(rows.shape[1])
-    if n_classes < 1:
-        raise InputError(f"n_classes={n_classes} is not valid; it is at least 1")
-    return int(n_classes)
+    return check_class_number(n_classes)

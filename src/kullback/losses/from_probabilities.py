@@ -138,6 +138,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal probabilities: log C, unless the clip is above 1/C."""
+        n_classes = base.check_class_number(n_classes)
         self._cross_entropy().initial_value(n_classes)
         return -math.log(min(max(1 / n_classes, self.clip), 1 - self.clip))
 
@@ -195,7 +196,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
     def probabilities(self, logits: ArrayLike) -> Array:
         """The inputs divided by their row's sum, (N, C)."""
         x = base.as_logits(logits)
-        return np.asarray(x / x.sum(axis=1, keepdims=True))
+        return np.asarray(self._shares(x.astype(np.float64))[0].astype(x.dtype))
 
     def log_probabilities(self, logits: ArrayLike) -> Array:
         """The logarithm of `probabilities`, (N, C)."""
@@ -269,11 +270,13 @@ class CrossEntropyFromProbabilities(BlockLoss):
 
     def _shares(self, x: Float, spoilt: Any = None, rows: Any = None) -> tuple[Float, Float]:
         """x / Σx (n, C) and Σx (n, 1); bad inputs raise, with the caller's row numbers."""
-        total = x.sum(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            total = x.sum(axis=1, keepdims=True)
         if spoilt is not None:
-            bad = ~spoilt[:, None] & ((x < 0) | (total <= 0))
+            bad = ~spoilt & ((x < 0).any(axis=1) | (total[:, 0] <= 0))
             if bad.any():
-                i, k = (int(v) for v in np.argwhere(bad)[0])
+                i = int(np.argmax(bad))
+                k = int(np.argmax(x[i] < 0))
                 what = (
                     f"column {k}: probability {x[i, k]}" if x[i, k] < 0 else f"the sum of probabilities {total[i, 0]}"
                 )
@@ -282,6 +285,9 @@ class CrossEntropyFromProbabilities(BlockLoss):
                     "For logits use CrossEntropy"
                 )
         with np.errstate(invalid="ignore", divide="ignore"):
+            if np.isinf(total).any():  # of finite terms whose sum is beyond the largest float
+                x = x / np.maximum(x.max(axis=1, keepdims=True, initial=0.0), 1.0)
+                return x / x.sum(axis=1, keepdims=True), total
             return x / total, total
 
     def _clipped(self, x: Float, s: Float) -> tuple[Float, Float, Float, Float]:

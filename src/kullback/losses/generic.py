@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback.errors import NotConvergedWarning
+from kullback.errors import InfiniteLossWarning, NotConvergedWarning
 from kullback.losses.base import Float, Loss
 from kullback.targets import ClassIndices, ClassRows, LabelRows
 
@@ -26,8 +26,33 @@ def best_class_logits(loss: Loss, mass: Float, *, start: Float | None = None, to
     Warns:
         NotConvergedWarning: with the gradient reached, if that is above 1e-6 times the mass.
     """
+    held = mass > 0
+    if loss.link == "softmax" and start is None and held.any() and not held.all():
+        masked = np.where(held, 0.0, -np.inf)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InfiniteLossWarning)  # smoothing leaves mass on every class
+            possible = np.isfinite(loss(masked[None, :], ClassRows(mass[None, :]), reduction="sum"))
+        if possible:
+            z = _search(loss, mass, masked, tolerance)
+            if _nothing_to_gain(loss, mass, z):
+                return z
+    return _search(loss, mass, np.zeros(len(mass)) if start is None else start.copy(), tolerance)
+
+
+def _nothing_to_gain(loss: Loss, mass: Float, z: Float) -> bool:
+    """Whether the masked classes of z (C,) are better left masked: a little probability for one of them costs."""
+    masked = np.flatnonzero(np.isneginf(z))
+    tried = np.tile(z, (len(masked) + 1, 1))
+    tried[np.arange(len(masked)), masked] = z.max() - 16.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InfiniteLossWarning)
+        values = loss(tried, ClassRows(np.tile(mass, (len(tried), 1))), reduction="none")
+    return bool(np.isfinite(values[-1]) and (values[:-1] > values[-1]).all())
+
+
+def _search(loss: Loss, mass: Float, z: Float, tolerance: float) -> Float:
+    """The minimum next to z (C,), whose masked classes stay masked."""
     n_classes, total = len(mass), float(mass.sum())
-    z = np.zeros(n_classes) if start is None else start.copy()
     target, targets = ClassRows(mass[None, :]), ClassRows(np.broadcast_to(mass, (n_classes, n_classes)))
     value, gradient = loss.value_and_gradient(z[None, :], target, reduction="sum")
     gradient = gradient[0]
@@ -88,12 +113,14 @@ def true_classes(loss: Loss, logits: Float) -> Float:
     equations become (Gᵀ + 11ᵀ)·p = 1 with the rows of G the gradients of each class.
     """
     n_classes = logits.shape[1]
-    truth = np.empty(logits.shape)
-    classes = ClassIndices(np.arange(n_classes))
+    truth = np.zeros(logits.shape)
     for i, row in enumerate(logits):
-        _, pulls = loss.value_and_gradient(np.broadcast_to(row, (n_classes, n_classes)), classes, reduction="none")
-        solution, *_ = np.linalg.lstsq(pulls.T + 1.0, np.ones(n_classes), rcond=None)
-        truth[i] = np.maximum(solution, 0.0)
+        # a class that is masked holds nothing: with mass it would cost infinitely much
+        held = np.flatnonzero(~np.isneginf(row)) if not np.isneginf(row).all() else np.arange(n_classes)
+        rows = np.broadcast_to(row, (len(held), n_classes))
+        _, pulls = loss.value_and_gradient(rows, ClassIndices(held), reduction="none")
+        solution, *_ = np.linalg.lstsq(pulls[:, held].T + 1.0, np.ones(len(held)), rcond=None)
+        truth[i, held] = np.maximum(solution, 0.0)
     return np.asarray(truth / truth.sum(axis=1, keepdims=True))
 
 

@@ -150,11 +150,102 @@ class Heads:
             gradients[name] = gradient
         return total, gradients
 
-    def _checked(self, logits: Mapping[str, Any], targets: Mapping[str, Any]) -> tuple[tuple[str, float, Loss], ...]:
+    def hessian_product(
+        self, logits: Mapping[str, Any], targets: Mapping[str, Any], direction: Mapping[str, Any], **options: Any
+    ) -> dict[str, Array]:
+        """The total's Hessian times a direction, by head, weights included: heads do not interact.
+
+        Args:
+            logits: (N, C_head) by head.
+            targets: N targets by head.
+            direction: (N, C_head) by head.
+            **options: as for calling the heads.
+        """
+        self._same_heads("direction", direction)
+        return {
+            name: self._weighted(
+                weight,
+                _named(
+                    name, loss.hessian_product, logits[name], targets[name], direction[name],
+                    **self._options(name, options),
+                ),
+            )
+            for name, weight, loss in self._checked(logits, targets)
+        }  # fmt: skip
+
+    def hessian_diagonal(
+        self, logits: Mapping[str, Any], targets: Mapping[str, Any], **options: Any
+    ) -> dict[str, Array]:
+        """The second derivative of the total in each logit alone, by head; arguments as for calling the heads."""
+        return {
+            name: self._weighted(
+                weight,
+                _named(name, loss.hessian_diagonal, logits[name], targets[name], **self._options(name, options)),
+            )
+            for name, weight, loss in self._checked(logits, targets)
+        }
+
+    @property
+    def convex(self) -> bool:
+        """Whether the total is convex in the logits: every head's loss is."""
+        return all(loss.convex for _, _, loss in self.heads)
+
+    @property
+    def ceiling(self) -> float:
+        """The least upper bound of one example's total, in nats."""
+        return sum(weight * loss.ceiling for _, weight, loss in self.heads)
+
+    def initial_value(self, n_classes: Mapping[str, int]) -> float:
+        """The mean total of a model that has learnt nothing, in nats, from the number of classes by head.
+
+        >>> round(Heads({"a": "cross_entropy", "b": "brier"}).initial_value({"a": 2, "b": 2}), 4)  # log 2 + 1/2
+        1.1931
+        """
+        self._same_heads("n_classes", n_classes)
+        return float(
+            sum(weight * _named(name, loss.initial_value, n_classes[name]) for name, weight, loss in self.heads)
+        )
+
+    def floor(self, targets: Mapping[str, Any], *, n_classes: Mapping[str, int] | None = None, **options: Any) -> Any:
+        """The lowest total any logits could reach, in nats; `n_classes` by head where targets are indices."""
+        self._same_heads("targets", targets)
+        return sum(
+            weight
+            * _named(
+                name, loss.floor, targets[name], n_classes=(n_classes or {}).get(name), **self._options(name, options)
+            )
+            for name, weight, loss in self.heads
+        )
+
+    def best_constant(
+        self, targets: Mapping[str, Any], *, n_classes: Mapping[str, int] | None = None, sample_weight: Any = None
+    ) -> dict[str, Array]:
+        """The logits (C_head,) of the best model without features, by head."""
+        self._same_heads("targets", targets)
+        return {
+            name: _named(
+                name,
+                loss.best_constant,
+                targets[name],
+                n_classes=(n_classes or {}).get(name),
+                **self._options(name, {"sample_weight": sample_weight}),
+            )
+            for name, _, loss in self.heads
+        }
+
+    @staticmethod
+    def _weighted(weight: float, result: Array) -> Array:
+        result *= np.asarray(weight, dtype=result.dtype)
+        return result
+
+    def _same_heads(self, what: str, given: Mapping[str, Any]) -> None:
         names = [name for name, _, _ in self.heads]
-        for what, given in (("logits", logits), ("targets", targets)):
-            if sorted(given) != sorted(names):
-                raise InputError(f"{what} are given for {', '.join(given) or 'no head'}; expected {', '.join(names)}")
+        if sorted(given) != sorted(names):
+            raise InputError(f"{what} are given for {', '.join(given) or 'no head'}; expected {', '.join(names)}")
+
+    def _checked(self, logits: Mapping[str, Any], targets: Mapping[str, Any]) -> tuple[tuple[str, float, Loss], ...]:
+        self._same_heads("logits", logits)
+        self._same_heads("targets", targets)
         return self.heads
 
     def _options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:

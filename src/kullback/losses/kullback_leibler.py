@@ -47,6 +47,7 @@ class KullbackLeibler(SoftmaxLoss):
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal logits on equally frequent class indices: log C less the entropy of smoothing."""
+        n_classes = base.check_class_number(n_classes)
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         weight = np.ones(n_classes) if weight is None else weight
         spread = weight * self.label_smoothing / n_classes

@@ -11,7 +11,7 @@ import numpy as np
 from kullback.losses import base
 from kullback.losses.base import Float
 from kullback.losses.elicitation import falling_root, log_complement, log_sum
-from kullback.losses.priors import check_priors
+from kullback.losses.priors import check_priors, warn_without_counts
 from kullback.losses.softmax_loss import SoftmaxLoss
 
 
@@ -48,6 +48,8 @@ class Ldam(SoftmaxLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("class_counts", check_priors("class_counts", self.class_counts))
+        if self.class_counts is None and self.max_margin > 0:
+            warn_without_counts(self.name, "every class gets the same margin")
         self._set("max_margin", base.check_at_least("max_margin", self.max_margin, 0))
 
     def margins(self, n_classes: int) -> Float:

@@ -270,6 +270,7 @@ class WestonWatkins(MarginLoss):
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal logits: C − 1 rivals at the full margin."""
+        n_classes = base.check_class_number(n_classes)
         base.per_class("class_weight", self.class_weight, n_classes)
         return float((n_classes - 1) * self.margin ** (2 if self.squared else 1))
 
@@ -305,6 +306,7 @@ class CrammerSinger(MarginLoss):
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal logits: the full margin, or 0 for one class."""
+        n_classes = base.check_class_number(n_classes)
         base.per_class("class_weight", self.class_weight, n_classes)
         return float(self.margin ** (2 if self.squared else 1)) if n_classes > 1 else 0.0
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.kernels.recipe import PlainRecipe
+from kullback.errors import KullbackWarning
+from kullback.kernels.recipe import Evaluation, PlainRecipe
 from kullback.losses import base
 from kullback.losses.base import Array, Float
 from kullback.losses.block_loss import BlockLoss
 from kullback.losses.cross_entropy import CrossEntropy
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.targets import Targets
+
+_ROUNDING = 2e-3  # above 0, what rounding may do to the log-probability of a certainty, in half precision even
+
+
+class NotLogProbabilitiesWarning(KullbackWarning):
+    """What a loss of log-probabilities is given is above 0: logits, most likely."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,9 @@ class NegativeLogLikelihood(BlockLoss):
         class_weight: (C,) costs, or None for all ones.
         label_smoothing: ε in [0, 1).
         ignore_index: class index of rows that do not count, or None.
+
+    Warns:
+        NotLogProbabilitiesWarning: where inputs are above 0 by more than rounding, with their share.
 
     >>> import numpy as np
     >>> round(NegativeLogLikelihood()(np.log([[0.25, 0.75]]), [0]), 4)  # log 4
@@ -131,6 +142,31 @@ class NegativeLogLikelihood(BlockLoss):
     def _plain_recipe(self, n_classes: int) -> PlainRecipe:
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         return PlainRecipe(self.name, (), self.label_smoothing, weight)
+
+    def _evaluate(
+        self,
+        logits: Array,
+        targets: Any,
+        *,
+        row_weight: Float | None,
+        scale: float,
+        per_example: Array | None,
+        gradient: Array | None,
+    ) -> Evaluation:
+        counts = self._counted(logits, targets, row_weight)
+        highest = logits.max(axis=1, initial=-math.inf)
+        over = counts & (highest > _ROUNDING) & (highest < math.inf)
+        if over.any():
+            row = int(np.argmax(over))
+            warnings.warn(
+                f"{int(over.sum())} of {int(counts.sum())} rows hold values above 0, the first row {row} one of "
+                f"{highest[row]:.4g}: they are no log-probabilities. Use CrossEntropy for logits",
+                NotLogProbabilitiesWarning,
+                stacklevel=4,
+            )
+        return super()._evaluate(
+            logits, targets, row_weight=row_weight, scale=scale, per_example=per_example, gradient=gradient
+        )
 
     def _effective(self, mass: Float) -> Float:
         return self._cross_entropy()._effective(mass)

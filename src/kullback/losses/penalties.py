@@ -85,6 +85,7 @@ class Penalty(BlockLoss):
 
     def initial_value(self, n_classes: int) -> float:
         """The penalty of scores that are all 0."""
+        n_classes = base.check_class_number(n_classes)
         return float(self._cost(np.zeros((1, n_classes)))[0])
 
     def floor(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from kullback.errors import InputError
+from kullback.errors import InputError, KullbackWarning
 from kullback.losses import base
 from kullback.losses.base import Float
 
@@ -25,6 +26,20 @@ def check_priors(name: str, values: Sequence[float] | None) -> tuple[float, ...]
             "the classes, or give it a small share"
         )
     return vector
+
+
+class NoCountsWarning(KullbackWarning):
+    """A loss made for unequal classes is not told how often they occur."""
+
+
+def warn_without_counts(name: str, what: str) -> None:
+    """Say what a loss of this name is without class counts; called from its ``__post_init__``."""
+    warnings.warn(
+        f"{name} without class_counts takes all classes for equally frequent: {what}. Give class_counts=, in the "
+        "order of the classes (numpy.bincount of the training labels)",
+        NoCountsWarning,
+        stacklevel=5,
+    )
 
 
 def log_shares(values: Float) -> Float:

@@ -69,7 +69,7 @@ class SigmoidLoss(Loss):
         self._set("positive_weight", positive)
         self._set("class_weight", base.class_vector("class_weight", self.class_weight))
         self._set("label_smoothing", base.check_unit("label_smoothing", self.label_smoothing))
-        self._set("temperature", base.check_positive("temperature", self.temperature))
+        self._set("temperature", base.check_temperature(self.temperature))
         self._set("ignore_index", base.check_ignore_index(self.ignore_index))
         check_choice("label_reduction", self.label_reduction, LabelReduction)
 
@@ -118,6 +118,7 @@ class SigmoidLoss(Loss):
 
     def initial_value(self, n_classes: int) -> float:
         """Loss of all-zero logits where every label holds half the time, in nats; log 2 for cross-entropy."""
+        n_classes = base.check_class_number(n_classes)
         on, off = self._masses(np.full(n_classes, 0.5))
         return float(self._costs(np.zeros(n_classes), on, off).sum() / self._labels(n_classes))
 

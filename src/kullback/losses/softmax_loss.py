@@ -61,7 +61,7 @@ class SoftmaxLoss(Loss):
     def __post_init__(self) -> None:
         self._set("class_weight", base.class_vector("class_weight", self.class_weight))
         self._set("label_smoothing", base.check_unit("label_smoothing", self.label_smoothing))
-        self._set("temperature", base.check_positive("temperature", self.temperature))
+        self._set("temperature", base.check_temperature(self.temperature))
         self._set("ignore_index", base.check_ignore_index(self.ignore_index))
 
     # ------------------------------------------------------------ what one loss of the family may say
@@ -136,6 +136,7 @@ class SoftmaxLoss(Loss):
         Cross-entropy starts at log C whatever the class weights; smoothing with unequal weights makes the first loss
         depend on the frequencies.
         """
+        n_classes = base.check_class_number(n_classes)
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         even = ClassRows(np.full((1, n_classes), 1 / n_classes))
         value = float(self.per_example(np.zeros((1, n_classes)), even)[0])

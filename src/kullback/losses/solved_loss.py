@@ -37,6 +37,7 @@ class SolvedLoss(Loss):
 
     def initial_value(self, n_classes: int) -> float:
         """Mean loss of equal logits, where classes are equally frequent or labels hold half the time, in nats."""
+        n_classes = base.check_class_number(n_classes)
         if self.target_form == "labels":
             return float(self(np.zeros((1, n_classes)), LabelRows(np.full((1, n_classes), 0.5))))
         return float(self(np.zeros((1, n_classes)), ClassRows(np.full((1, n_classes), 1 / n_classes))))

@@ -43,6 +43,8 @@ def parse_loss(spelling: str | Loss) -> Loss:
             raise SpellingError(f"{spelling!r}: {error}") from None
     name, parenthesis, _ = text.partition("(")
     kind = CATALOGUE.get(name.strip())
+    if name.strip() == "heads":
+        raise SpellingError(f"{spelling!r} is one loss per output, and no loss: read it with Heads.parse")
     if kind is None:
         raise SpellingError(f"unknown loss {name.strip()!r}{_closest(name, CATALOGUE)}; known: {', '.join(CATALOGUE)}")
     settings = _settings(text, kind) if parenthesis else {}
@@ -85,6 +87,11 @@ def _terms(node: ast.expr, text: str, factor: float) -> Iterator[tuple[float, Lo
         if (left is None) == (right is None):
             raise SpellingError(f"{text!r}: a product is a number times a loss, like 0.7 * cross_entropy")
         yield from _terms(node.right if right is None else node.left, text, factor * (left or right or 0.0))
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        divisor = _number(node.right)
+        if not divisor:
+            raise SpellingError(f"{text!r}: a loss is divided by a number other than 0, like cross_entropy / 2")
+        yield from _terms(node.left, text, factor * (1.0 / divisor))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield from _terms(node.operand, text, -factor)
     elif isinstance(node, ast.Name | ast.Call):
