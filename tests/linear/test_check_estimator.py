@@ -1,9 +1,10 @@
 import warnings
 
 import pytest
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
-from kullback import SigmoidClassifier, SoftmaxClassifier
+from kullback import SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath
 
 OTHER_VALUES = "trains on one column whose two values are not 0 and 1; independent labels are 0/1, nothing else"
 VECTOR = "trains on a vector of classes, or expects a vector back; independent labels are always rows (N, L)"
@@ -25,13 +26,17 @@ LABEL_CHECKS_THAT_DO_NOT_APPLY = {
 }
 
 
+# Few Cs and folds, because some checks have very few rows of a class; the rest is as a user gets it.
+ESTIMATORS = [SoftmaxClassifier(), SoftmaxClassifierCV(Cs=3, cv=2), SoftmaxPath()]
+
+
 @pytest.mark.parametrize(
-    "check",
-    [check for _, check in estimator_checks_generator(SoftmaxClassifier())],
-    ids=lambda check: getattr(check, "func", check).__name__,
+    ("estimator", "check"),
+    [(estimator, check) for estimator in ESTIMATORS for _, check in estimator_checks_generator(estimator)],
+    ids=lambda value: getattr(getattr(value, "func", value), "__name__", type(value).__name__),
 )
-def test_softmax_classifier_follows_scikit_learn(check):
-    check(SoftmaxClassifier())
+def test_softmax_estimators_follow_scikit_learn(estimator, check):
+    check(clone(estimator))
 
 
 def test_sigmoid_classifier_follows_scikit_learn():
