@@ -116,6 +116,22 @@ def test_any_softmax_loss(loss, reduction):
         torch.testing.assert_close(gradient, want)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_priors_are_not_rounded_to_half_precision(with_bias):
+    loss = kullback.CrossEntropy(priors=[10.0**-k for k in range(C)])
+    input, weight, bias = layer(torch.bfloat16)
+    target = targets()["indices"]
+    inputs = [input, weight, bias][: 2 + with_bias]
+    wide = [t.detach().float().requires_grad_() for t in inputs]
+    expected = kt.functional(loss)(F.linear(*wide), target, reduction="none")
+    value = kt.linear_loss(input, weight, target, loss, linear_bias=bias if with_bias else None, reduction="none")
+    rounding = torch.finfo(torch.bfloat16).eps / 2
+    assert ((value.float() - expected).abs() <= 1.01 * rounding * expected.abs() + 1e-4).all()
+    for found, wanted in zip(gradients(value, inputs), gradients(expected, wide), strict=True):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_statistics(dtype):
     input, weight, _ = layer(dtype)

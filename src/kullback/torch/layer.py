@@ -75,7 +75,9 @@ class Layer(NamedTuple):
             raise TensorShapeError(
                 f"the loss has {offset.shape[0]} priors, but there are {self.weight.shape[0]} classes"
             )
-        shift = offset.to(self.weight.device, self.weight.dtype)
+        # on the CPU, where half precision is computed in float32, the constants are not rounded to it either
+        device, dtype = self.weight.device, self.weight.dtype
+        shift = offset.to(device, accumulation_dtype(dtype) if device.type == "cpu" else dtype)
         return Layer(self.input, self.weight, shift if self.bias is None else self.bias + shift, self.shape)
 
     def logits(self, counts: Tensor) -> Tensor:

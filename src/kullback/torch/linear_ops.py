@@ -276,7 +276,7 @@ def _backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tens
     # of 0 times the NaN of a row that does not count would be NaN
     counts = plain.counted_rows(target, row_weight, ctx.settings.ignore_index)
     input = torch.where(counts[:, None], input, 0)
-    logits = torch.nn.functional.linear(input, weight, bias)
+    logits = torch.nn.functional.linear(input, weight, None if bias is None else bias.to(input.dtype))
     if ctx.loss:
         ones = torch.ones_like(row_scale)
         on_logits = (
