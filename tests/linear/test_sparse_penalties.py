@@ -10,7 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import InputError, NotConvergedWarning
+from kullback.linear import sparse_fit, task
 from kullback.linear.penalties import Penalty, resolve_penalty
+from kullback.linear.sparse_problem import SparseObjective
 
 PENALTIES = [("l1", None), ("elasticnet", 0.3), ("group", None), ("group", 0.6)]
 
@@ -362,3 +364,63 @@ def test_no_shift_of_a_features_weights_lowers_the_penalty(rng, kind, ratio):
             other = moved.copy()
             other[: rows.size].reshape(rows.shape)[column] += shift
             assert objective.penalty_at(other) >= objective.penalty_at(moved) * (1 - 1e-14)
+
+
+def screened_fit(X, y, monkeypatch, **settings):
+    """A model, the features that its fit proved to be zero, and what every single proof said, with its gap."""
+    fits, proofs = [], []
+    fit, zeros = sparse_fit.fit_sparse, SparseObjective.zeros
+
+    def kept(*arguments, **options):
+        fits.append(fit(*arguments, **options))
+        return fits[-1]
+
+    def told(self, bound, gap, reach):
+        proofs.append((zeros(self, bound, gap, reach), zeros(self, bound, gap, 0.0 * reach)))
+        return proofs[-1][0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "fit_sparse", kept)
+        patch.setattr(SparseObjective, "zeros", told)
+        model = SoftmaxClassifier(**settings).fit(X, y)
+    return model, fits[-1].screened, proofs
+
+
+@pytest.mark.parametrize(("penalty", "strength"), [("l1", 0.15), ("l1", 1.0), ("elasticnet", 0.3), ("group", 0.3)])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_is_screened_is_zero_at_the_optimum(penalty, strength, classes, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2500))
+    y = (X[:, :6] @ rng.normal(size=(6, classes)) * 2 + rng.gumbel(size=(120, classes))).argmax(axis=1)
+    settings = {"penalty": penalty, "C": strength}
+    model, screened, proofs = screened_fit(X, y, monkeypatch, tol=1e-6, **settings)
+    optimum = SoftmaxClassifier(tol=1e-12, max_iter=5000, **settings).fit(X, y)
+    assert optimum.certificate_.relative_gap <= 1e-12
+    used = optimum.coef_.any(axis=0)
+    assert used.sum() > 5
+    assert screened.sum() > 0.8 * 2500
+    assert not (screened & used).any()
+    assert not model.coef_[:, screened].any()
+    assert all(not (safe & used).any() for safe, _ in proofs)
+    # The gap is what makes the rule safe: without it, features would go that the optimum needs.
+    assert any((unsafe & used).any() for _, unsafe in proofs)
+
+
+def test_what_is_screened_is_not_looked_at_again(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2500))
+    y = (X[:, :6] @ rng.normal(size=(6, 3)) * 2 + rng.gumbel(size=(120, 3))).argmax(axis=1)
+    _, screened, _ = screened_fit(X, y, monkeypatch, penalty="l1", C=1.0)
+    assert screened.any()
+    chosen = sparse_fit._Fit._chosen
+    alive = []
+
+    def looked(self, problem, at, point, left):
+        found = chosen(self, problem, at, point, left)
+        alive.append((left.copy(), found))
+        return found
+
+    monkeypatch.setattr(sparse_fit._Fit, "_chosen", looked)
+    SoftmaxClassifier(penalty="l1", C=1.0, tol=1e-10).fit(X, y)
+    assert (~alive[-1][0]).sum() > 2000
+    assert all(left[found].all() for left, found in alive)

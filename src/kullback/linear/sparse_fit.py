@@ -61,14 +61,14 @@ class SparseFit:
         intercept: (C,).
         result: of the solver; its parameters are those of all features.
         certificate: what is proved.
-        screened: features proved to be zero along the way.
+        screened: (d,) which features were proved to be zero along the way.
     """
 
     weights: Vector
     intercept: Vector
     result: SolverResult
     certificate: Certificate
-    screened: int
+    screened: NDArray[np.bool_]
 
 
 class SparseLinearProblem:
@@ -380,4 +380,4 @@ class _Fit:
             )
             certificate = replace(certificate, reason=certificate.reason or why)
         result = SolverResult(at, converged, reason, tuple(self._history))
-        return SparseFit(weights, intercept, result, certificate, int((~alive).sum()))
+        return SparseFit(weights, intercept, result, certificate, ~alive)
