@@ -15,8 +15,12 @@ lie within T of each other. What Fenchel's inequality then loses is m·KL(p̃‖
 
     f − f* ≤ δᵀHδ + ‖∂f/∂W + H_Wb·δ‖² / 2λ,    H = Σ_i ω_i·H_i.
 
-The same holds per label for binary cross-entropy. Sources: Boyd & Vandenberghe (2004), "Convex Optimization",
-section 5.1 (weak duality); Gibbs & Su (2002), "On choosing and bounding probability metrics" (KL ≤ χ²).
+The same holds per label for binary cross-entropy. For other losses with a continuous gradient the intercept itself is
+moved, by Newton steps, to where the α_i sum to zero: there Fenchel's inequality is an equality again, so that the bound
+is the objective there less its ‖∂f/∂W‖² / 2λ. Where a loss has kinks no intercept may do that.
+
+Sources: Boyd & Vandenberghe (2004), "Convex Optimization", section 5.1 (weak duality); Gibbs & Su (2002), "On choosing
+and bounding probability metrics" (KL ≤ χ²).
 """
 
 from __future__ import annotations
@@ -39,6 +43,9 @@ from kullback.linear.solvers.base import Point
 
 # Probabilities up to this size are kept between the two passes of a certificate.
 KEPT_BYTES = 1 << 25
+# Newton steps of an intercept, and the derivative that is as good as none.
+MOST_STEPS = 20
+NEGLIGIBLE = 1e-14
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,6 @@ def why_no_gap(objective: LinearObjective) -> str:
         return f"{loss.name} is not convex, so no point can be proved optimal"
     if objective.penalty == 0:
         return "without a penalty (C=inf) the dual has no finite value off the optimum"
-    if objective.fit_intercept and not has_dual(loss):
-        return f"no dual point is known for {loss.name} with a free intercept"
     return ""
 
 
@@ -128,11 +133,13 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
         return Balanced(point.gradient, 0.0)
     _, pull = objective.split(point.gradient)
     loss = objective.loss
+    if not has_dual(loss):
+        return _at_best_intercept(objective, parameters, point)
     rows = RowCurvatures(objective)
     curvature = objective.over_logits(parameters, rows.curvature) / objective.total_weight
     shift = _solve(curvature, -pull)
     left = pull + curvature @ shift
-    if not np.abs(left).max() <= 1e-11 + 1e-9 * np.abs(pull).max():
+    if not np.abs(left).max() <= _unbalanced(pull):
         why = "some class has no probability left in any row, so its intercept cannot be balanced"
         return Balanced(point.gradient, math.inf, why)
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
@@ -141,6 +148,55 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
     moved = rows.moved(parameters, shift)
     fenchel = max(0.0, float(shift @ curvature @ shift))
     return Balanced(point.gradient + moved, fenchel)
+
+
+def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Point) -> Balanced:
+    """The subgradients where the intercept, with these weights, is at its optimum; see the module."""
+    loss, total_weight = objective.loss, objective.total_weight
+    n_outputs = objective.n_outputs
+
+    def sums(shift: Vector) -> tuple[float, Vector, Vector]:
+        """Mean loss, its gradient (C,) and its Hessian (C, C) in the intercepts, moved by `shift`."""
+
+        def of_block(logits: Vector, block: Block) -> Vector:
+            moved, weight = logits + shift, block.sample_weight
+            out = np.zeros((n_outputs + 2, n_outputs))
+            out[0, 0], gradient = loss.value_and_gradient(moved, block.targets, sample_weight=weight, reduction="sum")
+            out[1] = gradient.sum(axis=0)
+            out[2:] = intercept_curvature(loss, moved, block.targets, weight)
+            return out
+
+        found = objective.over_logits(parameters, of_block) / total_weight
+        return float(found[0, 0]), found[1], found[2:]
+
+    shift = np.zeros(n_outputs)
+    value, pull, curvature = sums(shift)
+    allowed = _unbalanced(pull)
+    step = _solve(curvature, -pull)
+    for _ in range(MOST_STEPS):
+        # At the rounding of the sum there is nothing left to gain, whatever the last digits say.
+        if np.abs(pull).max() <= NEGLIGIBLE or not step.any():
+            break
+        tried = sums(shift + step)
+        steepest = np.abs(pull).max()
+        if tried[0] <= value + 4 * np.finfo(np.float64).eps * abs(value) and np.isfinite(tried[1]).all():
+            if np.abs(tried[1]).max() >= steepest and steepest <= allowed:
+                break
+            shift, (value, pull, curvature) = shift + step, tried
+            step = _solve(curvature, -pull)
+        else:
+            step = step / 4
+    if not np.abs(pull).max() <= allowed:
+        why = f"no intercept balances the subgradients of {loss.name}, which has kinks, or its optimum is still far"
+        return Balanced(point.gradient, math.inf, why)
+    weights, intercept = objective.split(parameters)
+    there = objective.evaluate(objective.join(weights, intercept + shift))
+    return Balanced(there.gradient, max(0.0, point.objective - there.objective))
+
+
+def _unbalanced(pull: Vector) -> float:
+    """By how much a sum of subgradients may differ from zero: what rounding leaves of it."""
+    return float(1e-11 + 1e-9 * np.abs(pull).max())
 
 
 class RowCurvatures:

@@ -26,7 +26,6 @@ from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap, unproved
 from kullback.linear.rounding import lost_in_rounding
-from kullback.linear.row_curvature import has_dual
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
 from kullback.linear.solvers.prox_newton import prox_newton
@@ -184,8 +183,6 @@ def why_no_gap(objective: SparseObjective) -> str:
     loss = objective.smooth.loss
     if not loss.convex:
         return f"{loss.name} is not convex, so no point can be proved optimal"
-    if objective.smooth.fit_intercept and not has_dual(loss):
-        return f"no dual point is known for {loss.name} with a free intercept"
     return ""
 
 
