@@ -277,7 +277,7 @@ def test_a_squared_hinge_has_a_gap(rng, fit_intercept):
     ("settings_", "match"),
     [
         ({"penalty": "lasso"}, "penalty='lasso' is not known; choose one of 'l2', 'none', 'l1'"),
-        ({"penalty": None}, "choose one of"),
+        ({"penalty": 3}, "choose one of"),
         ({"penalty": "elasticnet", "l1_ratio": 1.5}, "l1_ratio=1.5"),
         ({"penalty": "elasticnet", "l1_ratio": "half"}, "l1_ratio='half'"),
         ({"penalty": "l1", "l1_ratio": 0.5}, "no meaning with penalty='l1'"),
