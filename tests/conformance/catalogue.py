@@ -247,9 +247,11 @@ MARGIN = {
 
 
 def _divergence(loss, s, index=ALL, copies=None):
-    """Cross-entropy less what the targets' own entropy makes of it; `s` may not be weighted here."""
-    least = mp.fsum(mp.mpf(float(x)) * mp.log(mp.mpf(float(x))) for x in s if x)
-    cross = exact.softmax_row(exact.log_loss, s=s[index], copies=copies)
+    """Cross-entropy less what the effective targets' own entropy makes of it: Σ s·log(s / Σs)."""
+    masses = [mp.mpf(float(x)) for x in s if x]
+    total = mp.fsum(masses)
+    least = mp.fsum(x * mp.log(x / total) for x in masses)
+    cross = exact.softmax_row(exact.log_loss, s=s[index], temperature=loss.temperature, copies=copies)
     return lambda z: cross(z) + least
 
 
@@ -275,9 +277,14 @@ def _negative_entropy(loss, s, index=ALL, copies=None):
     return value
 
 
-# the losses that run in NumPy; labels count as one row of mass 1 here
-OTHERS = {
+DIVERGENCES = {
     "kullback_leibler": (lambda c: KullbackLeibler(), _divergence),
+    "kullback_leibler, weighted": (lambda c: KullbackLeibler(class_weight=counts(c), temperature=0.7), _divergence),
+    "kullback_leibler, smoothed": (lambda c: KullbackLeibler(label_smoothing=0.1, temperature=2), _divergence),
+}
+# losses that are not of one of the families; labels count as one row of mass 1 here
+OTHERS = {
+    **DIVERGENCES,
     "logit_l1": (lambda c: LogitL1(), _many(abs)),
     "logit_l2": (lambda c: LogitL2(), _many(lambda x: x**2 / 2)),
     "negative_entropy": (lambda c: NegativeEntropy(), _negative_entropy),

@@ -16,7 +16,7 @@ from kullback.losses import Asymmetric, CrammerSinger, Focal, SigmoidFocal, West
 _spec = importlib.util.spec_from_file_location("catalogue", pathlib.Path(__file__).with_name("catalogue.py"))
 catalogue = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(catalogue)
-FAMILIES = {**catalogue.SOFTMAX, **catalogue.SIGMOID, **catalogue.MARGIN}
+FAMILIES = {**catalogue.SOFTMAX, **catalogue.SIGMOID, **catalogue.MARGIN, **catalogue.DIVERGENCES}
 
 
 def batch(rng, loss, n_classes, dtype):

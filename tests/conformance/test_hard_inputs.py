@@ -101,7 +101,7 @@ def test_every_loss_is_exact_on_hard_inputs(rng, name, n_classes, dtype):
     if n_classes <= 2 or getattr(loss, "label_smoothing", 0) or loss.target_form == "labels":
         rows = rows[np.isfinite(rows).all(axis=1)]  # a masked class has no mass
     forms = ["labels"] if loss.target_form == "labels" else ["indices"] + ["rows"] * (n_classes in SECOND)
-    if name == "kullback_leibler":
+    if name in catalogue.DIVERGENCES:
         forms = ["rows"]
     direction = np.broadcast_to(np.array([1, -0.5, 0.25, 2, -1])[np.arange(n_classes) % 5], rows.shape).astype(dtype)
     has_kinks = loss.link == "none" or name == "logit_l1"
@@ -118,7 +118,8 @@ def test_every_loss_is_exact_on_hard_inputs(rng, name, n_classes, dtype):
                     found.append(loss.hessian_diagonal(rows, targets, reduction="none"))
                 results.append(found)
         for i, row in enumerate(rows):
-            s = catalogue.effective(loss, masses[i]) if name in catalogue.SOFTMAX | catalogue.MARGIN else masses[i]
+            weighted = name in catalogue.SOFTMAX | catalogue.MARGIN | catalogue.DIVERGENCES
+            s = catalogue.effective(loss, masses[i]) if weighted else masses[i]
             if isinstance(targets, LabelRows) and name in catalogue.OTHERS:
                 s = np.ones(n_classes) / n_classes
             one, (value, *slopes) = truth_of(loss, definition, row, s, direction[i], second or has_kinks)

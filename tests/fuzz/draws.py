@@ -73,8 +73,6 @@ def random_loss(rng, n_classes, *, plain=False):
 def _one(rng, name, n_classes):
     kind = CATALOGUE[name]
     settings = {field.name: SETTINGS[field.name](rng, n_classes) for field in dataclasses.fields(kind)}
-    if name == "cross_entropy" and rng.integers(3):  # mostly without what runs on the reference alone
-        settings |= {"priors": None, "softcap": None, "z_loss": 0.0}
     if settings.get("priors") is None and "adjustment" in settings:
         settings["adjustment"] = 1.0
     if name == "cross_entropy_from_probabilities":
@@ -92,7 +90,15 @@ def random_logits(rng, n, n_classes, dtype, loss):
     if loss.name in OWN_INPUT:
         p = rng.dirichlet(np.full(n_classes, 0.5), n) + 1e-6
         p /= p.sum(axis=1, keepdims=True)
-        return (np.log(p) if loss.name == "negative_log_likelihood" else p).astype(dtype)
+        if rng.integers(2):  # certainties, and what no probability is; a row of zeros would be refused
+            for value, share in ((0.0, 0.1), (np.nan, 0.003), (np.inf, 0.003)):
+                p[rng.uniform(size=p.shape) < share] = value
+            p[np.nansum(p, axis=1) == 0, 0] = 1.0
+        with np.errstate(divide="ignore"):
+            x = np.log(p) if loss.name == "negative_log_likelihood" else p
+        if loss.name == "negative_log_likelihood":
+            x[rng.uniform(size=n) < 0.05] *= -1  # above 0: only a warning says that these are no log-probabilities
+        return x.astype(dtype)
     big = 80.0 if dtype == np.float32 else 1e4
     z = rng.normal(size=(n, n_classes)) * rng.choice([1e-3, 1, 5, 20, big], size=(n, 1))
     z[rng.uniform(size=n) < 0.1] = rng.choice([0.0, -0.0, 1.0, big, -big])

@@ -13,6 +13,7 @@ A failure prints the command that repeats its scene.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -38,9 +39,10 @@ from kullback.errors import InputError, TargetError
 from kullback.kernels import _native, cpu, dispatch, reference
 from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe
 from kullback.kernels.threads import set_num_threads
-from kullback.targets import ClassIndices, ClassMixture, ClassRows
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, counted_rows
 
 RECORD = Path(__file__).with_name("record.json")
+NATIVE = Path(__file__).resolve().parents[2] / "native"
 CASES_PER_SCENE = 40
 
 
@@ -50,6 +52,15 @@ class Failure(Exception):  # noqa: N818
 
 class SceneFailure(Exception):  # noqa: N818
     """What failed, and the command that repeats it."""
+
+
+def native_sources():
+    """A digest of the C++ that was played: of every file's name and text."""
+    digest = hashlib.sha256()
+    for path in sorted(NATIVE.rglob("*")):
+        if path.suffix in {".cpp", ".hpp", ".h", ".txt"}:
+            digest.update(path.relative_to(NATIVE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def expect(condition, what):
@@ -222,6 +233,9 @@ def case(scene, log, counts):
     spoilt = scene.spoilt is not None and rng.integers(8) == 0
     targets, bad_rows = scene.spoilt if spoilt else (scene.targets, ())
     logits = scene.logits[rows]
+    refused = None
+    if scene.loss.name == "cross_entropy_from_probabilities" and not spoilt and len(rows) and rng.integers(8) == 0:
+        logits, refused = with_a_negative(scene, logits, rows)
     alias = choose(rng, ["apart", "apart", "same", "overlapping", "direction", "weight"])
     log.append(f"{operation} of rows {rows.tolist()[:30]}, logits {layout}, out {out_layout}, {alias}, spoilt {spoilt}")
 
@@ -237,7 +251,7 @@ def case(scene, log, counts):
         alias = "apart"
     if layout == "plain" and scene.constant_rows and not half:
         source = np.broadcast_to(logits[:, :1], logits.shape)
-    elif layout == "plain" and len(rows) and (rows == rows[0]).all():
+    elif layout == "plain" and len(rows) and (rows == rows[0]).all() and refused is None:
         source = np.broadcast_to(logits[:1], logits.shape)
     else:
         source = lay_out(layout, logits)
@@ -268,7 +282,11 @@ def case(scene, log, counts):
         expect(expected_error is not None, f"unexpected error: {error}")
         expect(str(error).startswith(expected_error), f"the error names another target: {error}; not {expected_error}")
         results = None
+    except InputError as error:
+        expect(refused is not None and str(error).startswith(refused), f"unexpected error: {error}")
+        results = None
     else:
+        expect(refused is None, f"no error, but {refused}, is negative")
         expect(expected_error is None, f"no error, but {expected_error} is bad")
     counts["outcomes", "refused, as it must be" if results is None else "within the bound"] += 1
     shared = "the logits" if out is source else "another input" if alias in ("direction", "weight") else "nothing"
@@ -284,6 +302,17 @@ def case(scene, log, counts):
         compare(scene, rows, operation, results, half)
     for name, clean in (("per_example", losses_clean), ("output", out_clean)):
         expect(clean is None or clean(), f"memory around the {name} was overwritten")
+
+
+def with_a_negative(scene, logits, rows):
+    """Probabilities of which one is negative, and how the error about it must begin: None if its row does not count."""
+    i, k = int(scene.rng.integers(len(rows))), int(scene.rng.integers(scene.n_classes))
+    if np.isnan(logits[i]).any() or np.isposinf(logits[i]).any():
+        return logits, None
+    logits = logits.copy()
+    logits[i, k] = -0.5
+    counts = counted_rows(scene.targets[rows], None if scene.weight is None else scene.weight[rows], scene._ignore())
+    return logits, f"row {i}, column {k}: probability -0.5" if counts[i] else None
 
 
 def compare(scene, rows, operation, results, half):
@@ -604,6 +633,7 @@ def main():
         "scenes": scenes,
         "cases": cases,
         "seconds": round(time.monotonic() - start),
+        "native_sources": native_sources(),
         "instruction_level": _native.level(),
         "machine": machine(),
         "counts": grouped(counts),

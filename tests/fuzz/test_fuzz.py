@@ -1,8 +1,10 @@
 """Ten seconds of the fuzz tool, what it finds, and the record of its long run."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from kullback.losses.spelling import CATALOGUE
 
 HERE = Path(__file__).resolve().parent
+_spec = importlib.util.spec_from_file_location("fuzz_kernels", HERE / "fuzz_kernels.py")
+fuzz_kernels = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fuzz_kernels)
 
 
 def play(*options):
@@ -54,6 +59,33 @@ def test_a_wrong_result_is_found_and_can_be_repeated(tmp_path):
 def test_scenes_can_be_played_one_by_one(scene):
     run = play("--scene", str(scene))
     assert run.stdout == "passed\n", run.stderr
+
+
+@pytest.mark.slow  # it can only be fresh once native/ is finished
+def test_the_record_is_of_the_sources_that_are_here():
+    record = json.loads((HERE / "record.json").read_text())
+    assert record.get("native_sources") == fuzz_kernels.native_sources(), (
+        "tests/fuzz/record.json tells of other sources than native/ holds; `make fuzz` plays the million again"
+    )
+
+
+def test_the_digest_is_of_the_sources(monkeypatch, tmp_path):
+    for path, text in (("a.cpp", "one"), ("skeletons/b.hpp", "two"), ("notes.md", "three")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(fuzz_kernels, "NATIVE", tmp_path)
+    before = fuzz_kernels.native_sources()
+    (tmp_path / "notes.md").write_text("another")
+    assert fuzz_kernels.native_sources() == before
+    (tmp_path / "skeletons/b.hpp").write_text("2")
+    assert fuzz_kernels.native_sources() != before
+
+
+def test_no_loss_is_compared_with_itself():
+    """What the record counts is C++ against NumPy: a loss that NumPy alone computed would pass whatever it did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert {CATALOGUE[name]().backend for name in CATALOGUE} == {"cpu"}
 
 
 def test_the_record_is_of_a_million_cases_and_every_loss():

@@ -31,7 +31,7 @@ CE = CrossEntropy()
 
 def test_logits_are_no_log_probabilities():
     loss = NegativeLogLikelihood()
-    with pytest.warns(NotLogProbabilitiesWarning, match=r"1 of 2 rows .* the first row 1 one of 3"):
+    with pytest.warns(NotLogProbabilitiesWarning, match=r"row 1 holds 3, and 1 of the first 2 rows one above 0"):
         loss([[-0.1, -2.0], [3.0, 1.0]], [0, 0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -66,6 +66,21 @@ def test_probabilities_whose_sum_is_beyond_the_largest_float():
     loss = CrossEntropyFromProbabilities()
     assert loss([[1e308, 1e308]], [0]) == pytest.approx(np.log(2), rel=1e-15)
     np.testing.assert_allclose(loss.probabilities([[1e308, 1e308, 0.0], [0.25, 0.5, 0.25]])[:, 2], [0, 0.25])
+
+
+def test_no_method_takes_a_negative_probability():
+    loss, x = CrossEntropyFromProbabilities(), np.array([[0.5, 0.5], [1.5, -0.5]])
+    for call in (
+        lambda: loss(x, [0, 0]),
+        lambda: loss.value_and_gradient(x, [0, 0]),
+        lambda: loss.hessian_product(x, [0, 0], x),
+        lambda: loss.hessian_diagonal(x, [0, 0]),
+        lambda: loss.clipping(x, [0, 0]),
+    ):
+        with pytest.raises(InputError, match=r"row 1, column 1: probability -0\.5"):
+            call()
+    with pytest.raises(InputError, match=r"row 1, column 1: probability -0\.5"):
+        loss.value_and_gradient(x, [0, 0], out=x)
 
 
 def test_the_column_to_blame_is_the_negative_one():

@@ -248,6 +248,27 @@ class CrossEntropyFromProbabilities(BlockLoss):
             logits, targets, row_weight=row_weight, scale=scale, per_example=per_example, gradient=gradient
         )
 
+    def _hessian_product(
+        self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None:
+        self._check_inputs(logits, targets, row_weight)
+        super()._hessian_product(logits, targets, direction, row_weight=row_weight, scale=scale, out=out)
+
+    def _hessian_diagonal(
+        self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
+    ) -> None:
+        self._check_inputs(logits, targets, row_weight)
+        super()._hessian_diagonal(logits, targets, row_weight=row_weight, scale=scale, out=out)
+
+    def _check_inputs(self, x: Array, targets: Any, row_weight: Float | None) -> None:
+        """Raise for counted rows that are no probabilities."""
+        if (recipe := self._in_kernels(x.shape[1])) is not None:
+            self._verdicts(recipe, x, targets, row_weight=row_weight, scale=1.0, per_example=None, gradient=None)
+            return
+        counts = self._counted(x, targets, row_weight)
+        for rows, part, _, _, spoilt in self._blocks(x, targets, row_weight, counts):
+            self._shares(part, spoilt, rows)
+
     def _plain_recipe(self, n_classes: int) -> PlainRecipe:
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         return PlainRecipe(self.name, (self.clip,), self.label_smoothing, weight)
@@ -258,6 +279,9 @@ class CrossEntropyFromProbabilities(BlockLoss):
         """One pass of the C++ kernels with what they say of each row (N,); bad inputs raise."""
         from kullback.kernels import cpu
 
+        gradient = how.get("gradient")
+        if gradient is not None and np.may_share_memory(x, gradient):
+            self._check_inputs(x, targets, how["row_weight"])  # once the gradient stands in their place, it is too late
         verdict = np.empty(len(x), np.int64)
         passed = cpu.plain_evaluate(recipe, x, targets, ignore_index=self.ignore_index, verdict=verdict, **how)
         if (verdict == 4).any():

@@ -17,7 +17,7 @@ from kullback.losses.base import Array, Float
 from kullback.losses.block_loss import BlockLoss
 from kullback.losses.cross_entropy import CrossEntropy
 from kullback.losses.reduction import Denominator, Empty, Reduction
-from kullback.targets import Targets
+from kullback.targets import Targets, counted_rows
 
 _ROUNDING = 2e-3  # above 0, what rounding may do to the log-probability of a certainty, in half precision even
 
@@ -40,7 +40,7 @@ class NegativeLogLikelihood(BlockLoss):
         ignore_index: class index of rows that do not count, or None.
 
     Warns:
-        NotLogProbabilitiesWarning: where inputs are above 0 by more than rounding, with their share.
+        NotLogProbabilitiesWarning: where inputs among the first 131072 are above 0 by more than rounding.
 
     >>> import numpy as np
     >>> round(NegativeLogLikelihood()(np.log([[0.25, 0.75]]), [0]), 4)  # log 4
@@ -153,14 +153,15 @@ class NegativeLogLikelihood(BlockLoss):
         per_example: Array | None,
         gradient: Array | None,
     ) -> Evaluation:
-        counts = self._counted(logits, targets, row_weight)
-        highest = logits.max(axis=1, initial=-math.inf)
+        seen = slice(0, max(1, base.BLOCK_ELEMENTS // max(1, logits.shape[1])))  # logits show in any of a batch' rows
+        counts = counted_rows(targets[seen], None if row_weight is None else row_weight[seen], self.ignore_index)
+        highest = logits[seen].max(axis=1, initial=-math.inf)
         over = counts & (highest > _ROUNDING) & (highest < math.inf)
         if over.any():
             row = int(np.argmax(over))
             warnings.warn(
-                f"{int(over.sum())} of {int(counts.sum())} rows hold values above 0, the first row {row} one of "
-                f"{highest[row]:.4g}: they are no log-probabilities. Use CrossEntropy for logits",
+                f"row {row} holds {highest[row]:.4g}, and {int(over.sum())} of the first {len(over)} rows one "
+                "above 0: they are no log-probabilities. Use CrossEntropy for logits",
                 NotLogProbabilitiesWarning,
                 stacklevel=4,
             )
