@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 import pytest
 
-from kullback import ClassMixture, ClassRows
+from kullback import BinaryCrossEntropy, ClassMixture, ClassRows, CrossEntropy
+from kullback.losses import Brier, CrossEntropyFromProbabilities, LogitL2, NegativeLogLikelihood
 from kullback.targets import LabelRows
 
 _path = pathlib.Path(__file__).parents[1] / "conformance" / "catalogue.py"
@@ -21,7 +22,14 @@ catalogue = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(catalogue)
 
 N, C = 6000, 100
-LOSSES = {**catalogue.SOFTMAX, **catalogue.SIGMOID, **catalogue.MARGIN}
+LOSSES = {
+    **catalogue.SOFTMAX,
+    **catalogue.SIGMOID,
+    **catalogue.MARGIN,
+    **catalogue.OTHERS,
+    "negative_log_likelihood": (lambda c: NegativeLogLikelihood(class_weight=catalogue.counts(c)), None),
+    "cross_entropy_from_probabilities": (lambda c: CrossEntropyFromProbabilities(label_smoothing=0.1), None),
+}
 
 
 def peak_bytes(work):
@@ -41,6 +49,8 @@ def peak_bytes(work):
 def test_no_temporary_as_large_as_the_logits(rng, name):
     loss = LOSSES[name][0](C)
     z = rng.normal(size=(N, C)).astype(np.float32)
+    if loss.link in ("log", "identity"):
+        z = (CrossEntropy().log_probabilities if loss.link == "log" else CrossEntropy().probabilities)(z)
     y = rng.integers(0, C, N)
     out, v = np.empty_like(z), np.ones_like(z)
     soft = rng.dirichlet(np.ones(C), N).astype(np.float32)
@@ -58,3 +68,24 @@ def test_no_temporary_as_large_as_the_logits(rng, name):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 assert peak_bytes(call) < z.nbytes / 4, (what, type(targets).__name__)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [0.7 * CrossEntropy() + 0.3 * Brier(), CrossEntropy() + 0.01 * LogitL2(), 0.5 * BinaryCrossEntropy()],
+    ids=str,
+)
+def test_a_sum_holds_a_block_at_a_time(rng, loss):
+    """A block is some megabytes, so that only logits of several blocks tell."""
+    n = 8 * N
+    z = rng.normal(size=(n, C)).astype(np.float32)
+    targets = LabelRows((z > 0).astype(np.uint8)) if loss.target_form == "labels" else rng.integers(0, C, n)
+    out = np.empty_like(z)
+    assert peak_bytes(lambda: loss.value_and_gradient(z, targets, out=out)) < z.nbytes / 4
+    assert peak_bytes(lambda: loss.hessian_product(z, targets, z, out=out)) < z.nbytes / 4
+    assert peak_bytes(lambda: loss(z, targets)) < z.nbytes / 4
+
+
+def test_the_floor_of_soft_targets_goes_block_by_block(rng):
+    soft = ClassRows(rng.dirichlet(np.ones(C), 16 * N).astype(np.float32))
+    assert peak_bytes(lambda: CrossEntropy(label_smoothing=0.1).floor(soft)) < 3 * soft.rows.nbytes

@@ -15,7 +15,7 @@ from kullback.kernels import cpu
 from kullback.kernels.recipe import SigmoidRecipe, SoftmaxRecipe
 from kullback.kernels.threads import get_num_threads, set_num_threads
 from kullback.losses import CATALOGUE, Brier, CrossEntropy
-from kullback.targets import ClassIndices, ClassRows, LabelRows
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,27 @@ def test_every_loss_gives_the_same_bits_with_any_number_of_threads(rng, name, sh
             parts = [gradient, loss.per_example(z, targets), loss.hessian_diagonal(z, targets)]
             parts.append(loss.hessian_product(z, targets, v))
             results.add((value, *(part.tobytes() for part in parts)))
+        assert len(results) == 1
+
+
+FEW = ("cross_entropy", "focal", "brier", "kullback_leibler", "one_vs_rest", "crammer_singer", "logit_l2", "sum")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("c", [2, 3, 10])
+@pytest.mark.parametrize("name", FEW)
+def test_few_classes_and_mixtures_give_the_same_bits_too(rng, name, c, dtype):
+    loss, n = LOSSES[name](), 5003
+    z, weight = rng.normal(size=(n, c)).astype(dtype), rng.uniform(size=n)
+    first, second = rng.integers(0, c, (2, n))
+    forms = [ClassMixture(first, second, rng.uniform(size=n)), ClassRows(rng.dirichlet(np.ones(c), n).astype(dtype))]
+    for targets in (first, *forms):
+        results = set()
+        for threads in (1, 2, 3, 8):
+            set_num_threads(threads)
+            value, gradient = loss.value_and_gradient(z, targets, sample_weight=weight)
+            product = loss.hessian_product(z, targets, z, sample_weight=weight)
+            results.add((value, gradient.tobytes(), product.tobytes()))
         assert len(results) == 1
 
 
