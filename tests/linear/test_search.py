@@ -1,11 +1,13 @@
 """Cross-validation that is stopped, followed, resumed, or falls short."""
 
+import gc
 import math
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from kullback import ClassIndices, SoftmaxClassifier, SoftmaxClassifierCV, get_num_threads, set_num_threads
 from kullback.errors import InputError, NotConvergedWarning
 from kullback.linear import checkpoint as checkpoint_module
-from kullback.linear import interruption
+from kullback.linear import cv, interruption
 from kullback.linear.folds import finished_part
 
 CS = [0.01, 0.1, 1.0, 10.0]
@@ -284,3 +286,18 @@ def test_a_function_is_called_in_order_unless_jobs_are_asked_for(data):
         assert threading.get_ident() not in {thread for _, thread in calls}
     finally:
         set_num_threads(before)
+
+
+def test_the_rows_of_a_fold_are_let_go_when_it_is_fitted(data, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    class Watched(cv.Fold):
+        def __init__(self, *args):
+            super().__init__(*args)
+            alive.add(self)
+            gc.collect()
+            most.append(len(alive))
+
+    monkeypatch.setattr(cv, "Fold", Watched)
+    SoftmaxClassifierCV(CS, cv=5, n_jobs=1).fit(*data)
+    assert most == [1] * 5

@@ -227,7 +227,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
                 raise KeyboardInterrupt("before any fit was done, so no C can be chosen")
             scores = _table(folds, len(Cs), lambda point: point.score)
             place = chosen_place(scores[used, :n_used], self.selection)
-            average = _average([search.widened(number, folds[number][place]) for number in used])
+            average = _average([(folds[n][place].weights, folds[n][place].intercept) for n in used])
             if self.refit and not ended and examples.rotation is not None:
                 following = self._following(Course([]), search.interrupted, show, of="all rows: ")
                 turned = examples.task().solve(
@@ -247,8 +247,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.n_iters_ = np.array([[p.n_iter for p in f] + [0] * (len(Cs) - len(f)) for f in folds], dtype=np.int32)
         if self.keep_coefs:
             rows = [
-                [self._row_form(examples.to_columns(search.widened(number, point))) for point in fold]
-                for number, fold in enumerate(folds)
+                [self._row_form(examples.to_columns((point.weights, point.intercept))) for point in fold]
+                for fold in folds
             ]
             missing = np.full_like(next(row for fold in rows for row in fold), np.nan)
             self.coefs_paths_ = np.stack([np.stack(fold + [missing] * (len(Cs) - len(fold))) for fold in rows])
@@ -447,7 +447,6 @@ class _Search:
     ) -> None:
         self._model, self._examples, self._splits, self._Cs = model, examples, splits, Cs
         self._held_out, self._checkpoint, self._pressed, self._show = held_out, checkpoint, pressed, show
-        self._folds: dict[int, Fold] = {}
         self._lock, self.ended = threading.Lock(), ""
 
     def interrupted(self) -> bool:
@@ -455,13 +454,13 @@ class _Search:
         return bool(self.ended) or self._pressed()
 
     def fold(self, number: int, run: Run = map) -> list[PathPoint]:
-        """The fits of one fold that are done, with their scores."""
+        """The fits of one fold that are done, with their scores and the parameters of all classes."""
         points: list[PathPoint] = []
         if self.interrupted():
             self.ended = self.ended or CTRL_C
             return points
         (train, test), model = self._splits[number], self._model
-        fold = self._folds[number] = Fold(self._examples, train)
+        fold = Fold(self._examples, train)  # holds a copy of its rows, and is gone when they are fitted
         done = [] if self._checkpoint is None else self._checkpoint.of_fold(number)
         name = f"fold {number + 1} of {len(self._splits)}"
 
@@ -488,8 +487,9 @@ class _Search:
             if point.ended in INTERRUPTIONS:
                 self.ended = self.ended or point.ended
                 return points
+            weights, intercept = fold.widened(point)
             if place >= len(done):
-                score = self._held_out.score(fold.widened(point), test)
+                score = self._held_out.score((weights, intercept), test)
                 if not math.isfinite(score):
                     raise InputError(
                         f"the score of fold {number} at C = {self._Cs[place]:g} is {score}; no C can be chosen by it"
@@ -497,7 +497,7 @@ class _Search:
                 point = dataclasses.replace(point, score=score)
                 if self._checkpoint is not None:
                     self._checkpoint.add(number, place, point)
-            points.append(point)
+            points.append(dataclasses.replace(point, weights=weights, intercept=intercept))
             told = f"score {point.score:.6f}  gap {point.share:.2e}"
             self._show.fitted(f"{name}, C = {self._Cs[place]:g}: {told}", minor=True)
         best = max(range(len(points)), key=lambda at: points[at].score)
@@ -507,13 +507,9 @@ class _Search:
         )
         return points
 
-    def widened(self, number: int, point: PathPoint) -> Parameters:
-        """Parameters of all classes, in the coordinates of the examples."""
-        return self._folds[number].widened(point)
-
     def separation(self, number: int, point: PathPoint) -> Finding:
         """What separates the training rows of a fold."""
-        return self._folds[number].separation(point)
+        return Fold(self._examples, self._splits[number][0]).separation((point.weights, point.intercept))
 
 
 def _jobs(n_jobs: int | None) -> int:

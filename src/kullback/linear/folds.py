@@ -191,15 +191,17 @@ class Fold:
         point = PathPoint.of(solution, course.history)
         return dataclasses.replace(point, converged=close, ended="" if close else point.ended, base=self._unfitted)
 
-    def separation(self, point: PathPoint) -> Finding:
+    def separation(self, parameters: Parameters) -> Finding:
         """What separates the training rows, by the places of the classes that they have; see `FitTask.separation`.
 
         Args:
-            point: the fit without a penalty.
+            parameters: of all classes, where the fit without a penalty ended.
         """
         if self._task is None:
             return NOTHING
-        found = self._task.separation((point.weights, point.intercept))
+        weights, intercept = parameters
+        here = slice(None) if self._present is None else self._present
+        found = self._task.separation((weights[:, here], intercept[here]))
         if self._present is None or found.separation is None:
             return found
         pairs = tuple((int(self._present[a]), int(self._present[b])) for a, b in found.separation.pairs)
