@@ -15,7 +15,7 @@ import pytest
 
 import kullback.kernels as kernels
 from kullback.losses import CATALOGUE, CrossEntropyFromProbabilities, NegativeLogLikelihood
-from kullback.targets import ClassIndices, ClassRows, LabelRows
+from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
 HERE = pathlib.Path(__file__).parent
 
@@ -32,6 +32,7 @@ bounds = _load("bounds", HERE.parent / "fuzz" / "bounds.py")
 exact = catalogue.exact
 FAMILIES = {**catalogue.SOFTMAX, **catalogue.SIGMOID, **catalogue.MARGIN, **catalogue.OTHERS}
 CLASSES = [1, 2, 3, 10, 64, 65, 1000, 50000]
+SHARED = {3: ("rows", "mixtures"), 64: ("rows",)}  # numbers of classes with which targets are shared, too
 SECOND = (3, 64)  # numbers of classes with which Hessians are looked at as well
 
 
@@ -69,6 +70,9 @@ def masses_of(rng, loss, rows, form):
         soft /= np.maximum(soft.sum(axis=1, keepdims=True), 1e-300)
         return ClassRows(soft), soft
     index = np.array([c - 1 if i % 2 else 0 for i in range(n)]) if c > 1 else np.zeros(n, int)
+    if form == "mixtures":
+        ends = (index[:, None] == np.arange(c)), (c - 1 - index[:, None] == np.arange(c))
+        return ClassMixture(index, c - 1 - index, 0.3), 0.3 * ends[0] + (1 - 0.3) * ends[1]
     return ClassIndices(index), (index[:, None] == np.arange(c)).astype(np.float64)
 
 
@@ -96,13 +100,15 @@ def test_every_loss_is_exact_on_hard_inputs(rng, name, n_classes, dtype):
     make, definition = FAMILIES[name]
     loss = make(n_classes)
     every = hard_rows(dtype, n_classes)
-    # all rows for three classes, two of them for other numbers, in turn
-    rows = every if n_classes == 3 else np.roll(every, n_classes + (dtype == np.float32), axis=0)[[0, 3]]
+    # all rows for three and for ten classes, two of them for other numbers, in turn
+    rows = every if n_classes in (3, 10) else np.roll(every, n_classes + (dtype == np.float32), axis=0)[[0, 3]]
     if n_classes <= 2 or getattr(loss, "label_smoothing", 0) or loss.target_form == "labels":
         rows = rows[np.isfinite(rows).all(axis=1)]  # a masked class has no mass
-    forms = ["labels"] if loss.target_form == "labels" else ["indices"] + ["rows"] * (n_classes in SECOND)
+    forms = ["labels"] if loss.target_form == "labels" else ["indices", *SHARED.get(n_classes, ())]
     if name in catalogue.DIVERGENCES:
-        forms = ["rows"]
+        forms = ["rows", *(["mixtures"] if n_classes == 3 else [])]
+    if name in catalogue.MARGIN:  # of rivals that tie for the largest the first counts: no slope a difference finds
+        forms = [form for form in forms if form != "mixtures"]
     direction = np.broadcast_to(np.array([1, -0.5, 0.25, 2, -1])[np.arange(n_classes) % 5], rows.shape).astype(dtype)
     has_kinks = loss.link == "none" or name == "logit_l1"
     second = n_classes in SECOND
