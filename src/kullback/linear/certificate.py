@@ -119,18 +119,20 @@ class Balanced(NamedTuple):
 
     gradient: (P,) of the objective, had the subgradients of the losses been those of the dual point.
     fenchel: at most how much the losses and their conjugates then differ from Fenchel's equality.
+    parameters: (P,) where the dual point is the subgradients themselves; where those are moved, the point they are of.
     reason: why there is none; otherwise an empty string.
     """
 
     gradient: Vector
     fenchel: float
+    parameters: Vector
     reason: str = ""
 
 
 def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Balanced:
     """Move the subgradients at a point along their curvature until they sum to zero; see the module."""
     if not objective.fit_intercept:
-        return Balanced(point.gradient, 0.0)
+        return Balanced(point.gradient, 0.0, parameters)
     _, pull = objective.split(point.gradient)
     loss = objective.loss
     if not has_dual(loss):
@@ -141,13 +143,13 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
     left = pull + curvature @ shift
     if not np.abs(left).max() <= _unbalanced(pull):
         why = "some class has no probability left in any row, so its intercept cannot be balanced"
-        return Balanced(point.gradient, math.inf, why)
+        return Balanced(point.gradient, math.inf, parameters, why)
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
     if not reach <= loss.temperature:  # type: ignore[attr-defined]
-        return Balanced(point.gradient, math.inf, "the intercepts are still far from their optimum")
+        return Balanced(point.gradient, math.inf, parameters, "the intercepts are still far from their optimum")
     moved = rows.moved(parameters, shift)
     fenchel = max(0.0, float(shift @ curvature @ shift))
-    return Balanced(point.gradient + moved, fenchel)
+    return Balanced(point.gradient + moved, fenchel, parameters)
 
 
 def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Point) -> Balanced:
@@ -188,10 +190,11 @@ def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Po
             step = step / 4
     if not np.abs(pull).max() <= allowed:
         why = f"no intercept balances the subgradients of {loss.name}, which has kinks, or its optimum is still far"
-        return Balanced(point.gradient, math.inf, why)
+        return Balanced(point.gradient, math.inf, parameters, why)
     weights, intercept = objective.split(parameters)
-    there = objective.evaluate(objective.join(weights, intercept + shift))
-    return Balanced(there.gradient, max(0.0, point.objective - there.objective))
+    moved = objective.join(weights, intercept + shift)
+    there = objective.evaluate(moved)
+    return Balanced(there.gradient, max(0.0, point.objective - there.objective), moved)
 
 
 def _unbalanced(pull: Vector) -> float:

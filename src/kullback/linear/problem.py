@@ -48,6 +48,11 @@ class LinearProblem:
         self._proved_at: tuple[Vector, Point] | None = None
 
     @property
+    def tol(self) -> float:
+        """The distance that ends the fit."""
+        return self._tol
+
+    @property
     def size(self) -> int:
         """P."""
         return self.exact.size

@@ -28,6 +28,8 @@ from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.separation import Finding, find_separation
+from kullback.linear.smoothed_fit import SmoothedFit, fit_smoothed
+from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
 from kullback.linear.sparse_fit import SparseFit, fit_sparse
 from kullback.losses import Loss
@@ -38,7 +40,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
-RawFit: TypeAlias = Callable[..., RowFit | SparseFit]
+RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit]
 
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
@@ -164,6 +166,10 @@ class FitTask:
         if parts.lasso > 0:
             fit: RawFit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
+        if solver == "auto" and penalty > 0 and (hinge := rounded_off(self._loss)) is not None:
+            why = f"{self._loss.name} has kinks, which are rounded off less and less"
+            fit = partial(fit_smoothed, self.design, terms, scaling, hinge, tol=tol, max_iter=max_iter, run=run)
+            return self._solve_raw("smoothed", why, fit, start, follow, announce)
         # Without a penalty nothing keeps the weights in the space that the rows span.
         if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
             return self._solve_rotated(C, terms, scaling, tol, max_iter, start, follow, announce, run)
