@@ -103,8 +103,9 @@ def test_a_temperature_next_to_nothing_is_refused(kind):
 
 
 def test_losses_for_unequal_classes_ask_for_their_counts():
-    with pytest.warns(NoCountsWarning, match="it is plain cross-entropy"):
+    with pytest.warns(NoCountsWarning, match="it is plain cross-entropy") as said:
         BalancedSoftmax()
+    assert said[0].filename == __file__
     with pytest.warns(NoCountsWarning, match="every class gets the same margin"):
         parse_loss("ldam")
     with warnings.catch_warnings():

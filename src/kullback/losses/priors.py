@@ -38,7 +38,7 @@ def warn_without_counts(name: str, what: str) -> None:
         f"{name} without class_counts takes all classes for equally frequent: {what}. Give class_counts=, in the "
         "order of the classes (numpy.bincount of the training labels)",
         NoCountsWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
 
 
