@@ -2,7 +2,7 @@
 
 Random float32 data of the shapes of well-known sets, one thread, medians, in turns:
 
-- ``one_call``: what fits use;
+- ``one_call``: what fits use; ``of_columns``: the same of data whose columns are contiguous, as pandas keeps them;
 - ``by_blocks``: the same pass in Python, block by block, with NumPy's products;
 - ``blas_and_loss``: the least that a pass made of BLAS products could take: NumPy's two products of blocks that stay in
   cache, at the best of several block sizes, without what calling them from Python costs, and the loss of logits that
@@ -75,11 +75,13 @@ def measure(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
     scaling = column_scaling(design, None, penalty=1e-3, curvature=0.2, fit_intercept=True)
     terms = Terms(CrossEntropy(), ClassIndices(classes), None, n_classes, float(n_rows), 1e-3, True)
     whole, parted = terms.objective(design, scaling, map), terms.objective(design, scaling, map).by_blocks()
+    turned = terms.objective(DenseDesign(np.asfortranarray(X), np.dtype(np.float32)), scaling, map)
     parameters = 0.01 * rng.standard_normal(whole.size)
     logits = rng.standard_normal((n_rows, n_classes), dtype=np.float32)
     gradient = np.empty_like(logits)
     works: dict[str, Callable[[], object]] = {
         "one_call": lambda: whole.evaluate(parameters),
+        "of_columns": lambda: turned.evaluate(parameters),
         "by_blocks": lambda: parted.evaluate(parameters),
         "loss": lambda: CrossEntropy().value_and_gradient(logits, classes, out=gradient),
     }
@@ -92,11 +94,15 @@ def measure(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
             work()
             if turn >= 2:
                 samples[name].append(1e3 * (time.perf_counter() - start))
-    found, wanted = whole.evaluate(parameters), parted.evaluate(parameters)
-    assert np.allclose(found.gradient, wanted.gradient, rtol=0, atol=1e-4 * np.abs(wanted.gradient).max())
+    wanted = parted.evaluate(parameters)
+    for other in (whole, turned):
+        found = other.evaluate(parameters)
+        assert np.allclose(found.gradient, wanted.gradient, rtol=0, atol=1e-4 * np.abs(wanted.gradient).max())
     ms = {name: statistics.median(times) for name, times in samples.items()}
     blas = min(ms[f"products {block}"] - ms[f"calls {block}"] for block in BLOCKS)
-    figures = {"one_call": ms["one_call"], "by_blocks": ms["by_blocks"], "blas_and_loss": blas + ms["loss"]}
+    figures = {name: ms[name] for name in ("one_call", "of_columns", "by_blocks")} | {
+        "blas_and_loss": blas + ms["loss"]
+    }
     return {name: round(value, 3) for name, value in figures.items()}
 
 
