@@ -69,8 +69,8 @@ size_t pass_scratch(const PassJob& job) {
 }
 
 // `width` numbers of a row from column k on, in the form that the products read.
-template <class T, class S>
-KULLBACK_INLINE void pass_convert(const PassJob& job, const S* from, int64_t k, int64_t width, T* to) {
+template <class T, class S, class Width>
+KULLBACK_INLINE void pass_convert(const PassJob& job, const S* from, int64_t k, Width width, T* to) {
     if (job.centre) {
         const double *centre = job.centre + k, *inverse = job.inverse + k;
         for (int64_t j = 0; j < width; ++j) to[j] = T((double(from[j]) - centre[j]) * inverse[j]);
@@ -94,13 +94,16 @@ void pass_pack_columns(const PassJob& job, const PassShape<T>& shape, int64_t be
             if (width == W && rows == P) {
                 Vector<S> lines[P];
                 load_tile<S>(from + i, stride, lines);
-                for (int64_t r = 0; r < P; ++r) store<Vector<S>>(tile[r], lines[r]);
-            } else
-#endif
-            {
-                for (int64_t j = 0; j < width; ++j) {
-                    for (int64_t r = 0; r < rows; ++r) tile[r][j] = from[j * stride + i + r];
+                for (int64_t r = 0; r < P; ++r) {
+                    store<Vector<S>>(tile[r], lines[r]);
+                    // a width known when this is compiled: the loop over it is one or two instructions
+                    pass_convert(job, tile[r], k, std::integral_constant<int64_t, W>{}, to + (i + r) * shape.padded + k);
                 }
+                continue;
+            }
+#endif
+            for (int64_t j = 0; j < width; ++j) {
+                for (int64_t r = 0; r < rows; ++r) tile[r][j] = from[j * stride + i + r];
             }
             for (int64_t r = 0; r < rows; ++r) pass_convert(job, tile[r], k, width, to + (i + r) * shape.padded + k);
         }
@@ -122,20 +125,7 @@ void pass_pack_rows(const PassJob& job, const PassShape<T>& shape, int64_t begin
 // Where the rows lie that come next, to ask for them while others are multiplied; null for none.
 struct PassAhead {
     const char* data;
-    int64_t row_bytes, column_bytes;
-    // Asks for `rows` rows of the columns [begin, end), which are a line or less of a row.
-    KULLBACK_INLINE void fetch(int rows, int64_t begin, int64_t end) const {
-        if (column_bytes < row_bytes) {
-            for (int r = 0; r < rows; ++r) prefetch(data + r * row_bytes + begin * column_bytes);
-        } else {
-            for (int64_t k = begin; k < end; ++k) {
-                for (int64_t at = 0; at < rows * row_bytes; at += 64) prefetch(data + k * column_bytes + at);
-            }
-        }
-    }
-    KULLBACK_INLINE PassAhead from(int64_t row, int64_t column) const {
-        return {data ? data + row * row_bytes + column * column_bytes : nullptr, row_bytes, column_bytes};
-    }
+    int64_t row_bytes;
 };
 
 // What `depth` columns add to the logits of R rows, for V vectors of classes. Each vector is stored whole, over the
@@ -149,8 +139,10 @@ KULLBACK_INLINE void pass_forward_tile(const T* rows, int64_t padded, const T* w
         for (int v = 0; v < V; ++v) sum[r][v] = Vector<T>{};
     }
     for (int64_t begin = 0; begin < depth; begin += line) {
+        if (ahead.data) {
+            for (int r = 0; r < R; ++r) prefetch(ahead.data + r * ahead.row_bytes + begin * int64_t(sizeof(T)));
+        }
         const int64_t end = begin + line < depth ? begin + line : depth;
-        if (ahead.data) ahead.fetch(R, begin, end);
         for (int64_t k = begin; k < end; ++k, weights += wide) {
             Vector<T> weight[V];
             for (int v = 0; v < V; ++v) weight[v] = load<Vector<T>>(weights + v * lanes<T>);
@@ -172,8 +164,9 @@ KULLBACK_INLINE void pass_forward_strip(const PassShape<T>& shape, const T* rows
                                         int64_t depth, T* out, bool first, PassAhead ahead) {
     constexpr int R = pass_sums / V;
     const auto tile = [&](int64_t i, auto size) KULLBACK_LAMBDA {
+        const PassAhead here = {ahead.data ? ahead.data + i * ahead.row_bytes : nullptr, ahead.row_bytes};
         pass_forward_tile<decltype(size)::value, V>(rows + i * shape.padded, shape.padded, weights, shape.wide, depth,
-                                                    out + i * shape.classes, shape.classes, first, ahead.from(i, 0));
+                                                    out + i * shape.classes, shape.classes, first, here);
     };
     int64_t i = 0;
     for (; i + R <= count; i += R) tile(i, std::integral_constant<int, R>{});
@@ -187,7 +180,7 @@ template <class T>
 void pass_forward(const PassShape<T>& shape, const T* rows, int64_t count, const T* weights, T* out, PassAhead ahead) {
     for (int64_t begin = 0; begin < shape.depth; begin += pass_part) {
         const int64_t depth = begin + pass_part < shape.depth ? pass_part : shape.depth - begin;
-        PassAhead next = ahead.from(0, begin);
+        PassAhead next = {ahead.data ? ahead.data + begin * int64_t(sizeof(T)) : nullptr, ahead.row_bytes};
         for (int64_t v = shape.wide / lanes<T>; v > 0; next.data = nullptr) {
             const int64_t size = v == 1 ? 1 : v == 2 || v == 4 ? 2 : 3;
             v -= size;
@@ -274,14 +267,15 @@ void pass_rows(const PassJob& job, int64_t begin, int64_t end, void* memory, dou
         } else {
             pass_pack_rows<T, double>(job, shape, from, to, rows);
         }
-        const int64_t bytes = job.matrix.type == Type::float32 ? 4 : 8;
-        const PassAhead ahead = {to < end ? static_cast<const char*>(job.matrix.data) : nullptr,
-                                 job.matrix.row_stride * bytes, job.matrix.column_stride * bytes};
-        pass_forward(shape, rows, count, static_cast<const T*>(job.weights), logits, ahead.from(to, 0));
+        const int64_t row_bytes = job.matrix.row_stride * (job.matrix.type == Type::float32 ? 4 : 8);
+        // Asking for what comes next has not made reading by columns any faster.
+        const bool by_rows = job.matrix.column_stride == 1;
+        const char* next = by_rows && to < end ? static_cast<const char*>(job.matrix.data) + to * row_bytes : nullptr;
+        pass_forward(shape, rows, count, static_cast<const T*>(job.weights), logits, {next, row_bytes});
         Job loss = job.loss;
         loss.logits = {logits - from * shape.classes, shape.classes, 1, type_of<T>};  // kernels count from the first row
         if (job.along) {
-            pass_forward(shape, rows, count, static_cast<const T*>(job.along), moved, {nullptr, 0, 0});
+            pass_forward(shape, rows, count, static_cast<const T*>(job.along), moved, {nullptr, 0});
             loss.direction = {moved - from * shape.classes, shape.classes, 1, type_of<T>};
         }
         loss.out = logits - from * shape.classes;
