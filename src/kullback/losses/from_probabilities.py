@@ -101,17 +101,11 @@ class CrossEntropyFromProbabilities(BlockLoss):
         """
         x = base.as_logits(probabilities)
         batch = Batch(self, (len(x), x.shape[1]), targets, sample_weight, "sum")
-        counts = self._counted(x, batch.targets, batch.row_weight)
         if (recipe := self._in_kernels(x.shape[1])) is not None:
-            found = self._verdicts(recipe, x, batch.targets, row_weight=batch.row_weight)[1]
-            low, high, n = int((found & 1).sum()), int((found & 2).sum()) // 2, int(counts.sum())
-            return Clipping(low, high, n, (low + high) / n if n else 0.0)
-        low = high = rows = 0
-        for block, part, s, _, spoilt in self._blocks(x, batch.targets, batch.row_weight, counts):
-            q, _ = self._shares(part, spoilt, block)
-            low += int(((s > 0) & (q < self.clip)).any(axis=1).sum())
-            high += int(((s > 0) & (q > 1 - self.clip)).any(axis=1).sum())
-            rows += len(block)
+            passed, verdict = self._verdicts(recipe, x, batch.targets, row_weight=batch.row_weight)
+            low, high, rows = int((verdict & 1 > 0).sum()), int((verdict & 2 > 0).sum()), passed.counted
+        else:
+            low, high, rows = self._clipped_rows(x, batch.targets, batch.row_weight)
         return Clipping(low, high, rows, (low + high) / rows if rows else 0.0)
 
     # ------------------------------------------------------------ what the loss is
@@ -232,11 +226,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
             )
             low, n = int((verdict & 1).sum()), passed.counted
         else:
-            counts = self._counted(logits, targets, row_weight)
-            low, n = 0, int(counts.sum())
-            for rows, x, s, _, spoilt in self._blocks(logits, targets, row_weight, counts):
-                q, _ = self._shares(x, spoilt, rows)
-                low += int(((s > 0) & (q < self.clip)).any(axis=1).sum())
+            low, _, n = self._clipped_rows(logits, targets, row_weight)
         if low:
             warnings.warn(
                 f"{low} of {n} rows ({low / n:.1%}) give a true class less than {self.clip:g}: they cost a constant "
@@ -268,6 +258,16 @@ class CrossEntropyFromProbabilities(BlockLoss):
         counts = self._counted(x, targets, row_weight)
         for rows, part, _, _, spoilt in self._blocks(x, targets, row_weight, counts):
             self._shares(part, spoilt, rows)
+
+    def _clipped_rows(self, x: Array, targets: Any, row_weight: Float | None) -> tuple[int, int, int]:
+        """How many rows have mass below the clip, how many above, and how many count; bad inputs raise."""
+        counts = self._counted(x, targets, row_weight)
+        low = high = 0
+        for rows, part, s, _, spoilt in self._blocks(x, targets, row_weight, counts):
+            q, _ = self._shares(part, spoilt, rows)
+            low += int(((s > 0) & (q < self.clip)).any(axis=1).sum())
+            high += int(((s > 0) & (q > 1 - self.clip)).any(axis=1).sum())
+        return low, high, int(counts.sum())
 
     def _plain_recipe(self, n_classes: int) -> PlainRecipe:
         weight = base.per_class("class_weight", self.class_weight, n_classes)
