@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import pathlib
 
 import numpy as np
@@ -14,6 +15,7 @@ from kullback.losses import (
     Brier,
     CrammerSinger,
     CrossEntropy,
+    CrossEntropyFromProbabilities,
     Deviance,
     Focal,
     GeneralisedCrossEntropy,
@@ -23,6 +25,7 @@ from kullback.losses import (
     LogitL1,
     LogitL2,
     NegativeEntropy,
+    NegativeLogLikelihood,
     OneVsRest,
     Poly,
     SigmoidBrier,
@@ -248,9 +251,9 @@ MARGIN = {
 
 def _divergence(loss, s, index=ALL, copies=None):
     """Cross-entropy less what the effective targets' own entropy makes of it: Σ s·log(s / Σs)."""
-    masses = [mp.mpf(float(x)) for x in s if x]
-    total = mp.fsum(masses)
-    least = mp.fsum(x * mp.log(x / total) for x in masses)
+    masses = [(int(n), mp.mpf(float(x))) for x, n in zip(*np.unique(s[s > 0], return_counts=True), strict=True)]
+    total = mp.fsum(n * x for n, x in masses)
+    least = mp.fsum(n * x * mp.log(x / total) for n, x in masses)
     cross = exact.softmax_row(exact.log_loss, s=s[index], temperature=loss.temperature, copies=copies)
     return lambda z: cross(z) + least
 
@@ -260,7 +263,7 @@ def _many(one):
 
     def row(loss, s, index=ALL, copies=None):
         copies = [1] * len(s) if copies is None else [int(n) for n in copies]
-        total = mp.fsum(mp.mpf(float(x)) for x in s)
+        total = mp.mpf(math.fsum(s))
         return lambda z: total * mp.fsum(n * one(x) for x, n in zip(z, copies, strict=True) if x != -mp.inf)
 
     return row
@@ -268,11 +271,11 @@ def _many(one):
 
 def _negative_entropy(loss, s, index=ALL, copies=None):
     copies = [1] * len(s) if copies is None else [int(n) for n in copies]
-    total = mp.fsum(mp.mpf(float(x)) for x in s)
+    total = mp.mpf(math.fsum(s))
 
     def value(z):
         rows = exact.odds(z, copies)
-        return total * mp.fsum(n * p * log_p for (p, _, log_p, _), n in zip(rows, copies, strict=True) if p != 0)
+        return total * mp.fsum(n * row.p * row.log_p for row, n in zip(rows, copies, strict=True) if row.p != 0)
 
     return value
 
@@ -288,4 +291,38 @@ OTHERS = {
     "logit_l1": (lambda c: LogitL1(), _many(abs)),
     "logit_l2": (lambda c: LogitL2(), _many(lambda x: x**2 / 2)),
     "negative_entropy": (lambda c: NegativeEntropy(), _negative_entropy),
+}
+
+
+def _from_probabilities(loss, s, index=ALL, copies=None):
+    s = [mp.mpf(float(x)) for x in s[index]]
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+    clip = mp.mpf(loss.clip)
+
+    def value(x):
+        total = mp.fsum(n * v for v, n in zip(x, copies, strict=True))
+        shares = [min(max(v / total, clip), 1 - clip) for v in x]
+        return -mp.fsum(n * a * mp.log(q) for a, q, n in zip(s, shares, copies, strict=True) if a)
+
+    return value
+
+
+def _log_likelihood(loss, s, index=ALL, copies=None):
+    s = [mp.mpf(float(x)) for x in s[index]]
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+    return lambda x: -mp.fsum(n * a * v for a, v, n in zip(s, x, copies, strict=True) if a)
+
+
+# losses of probabilities and of log-probabilities that somebody else computed
+GIVEN = {
+    "from probabilities": (lambda c: CrossEntropyFromProbabilities(), _from_probabilities),
+    "from probabilities, weighted": (
+        lambda c: CrossEntropyFromProbabilities(class_weight=counts(c), label_smoothing=0.1, clip=1e-9),
+        _from_probabilities,
+    ),
+    "negative_log_likelihood": (lambda c: NegativeLogLikelihood(), _log_likelihood),
+    "negative_log_likelihood, weighted": (
+        lambda c: NegativeLogLikelihood(class_weight=counts(c), label_smoothing=0.1),
+        _log_likelihood,
+    ),
 }

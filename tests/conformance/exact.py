@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import mpmath as mp
 import numpy as np
 
@@ -74,59 +76,106 @@ def floats(values) -> np.ndarray:
 # ---------------------------------------------------------------- any loss: derivatives from values
 
 
-def odds(u, copies=None):
-    """p, 1 − p and their logarithms of one row of scores, each to full precision however close to 0.
+@functools.lru_cache(maxsize=1 << 14)
+def _exp_at(x, precision):
+    return mp.exp(x)
 
-    With `copies`, entry k stands for that many classes with the same score.
-    """
-    finite = [v for v in u if v != -mp.inf]
-    if not finite:
-        return [(mp.mpf(0), mp.mpf(1), -mp.inf, mp.mpf(0))] * len(u)
-    top = max(finite)
-    copies = [1] * len(u) if copies is None else copies
-    e = [mp.exp(v - top) if v != -mp.inf else mp.mpf(0) for v in u]
-    many = [a * n for a, n in zip(e, copies, strict=True)]
-    total = mp.fsum(many)
-    log_total = mp.log(total)
-    rows = []
-    for k in range(len(u)):
-        # what is subtracted from loses nothing: it is added up again without the k-th
-        rest = mp.fsum(many[:k] + many[k + 1 :]) + (copies[k] - 1) * e[k]
-        log_p = u[k] - top - log_total if e[k] != 0 else -mp.inf
-        rows.append((e[k] / total, rest / total, log_p, _log(rest / total)))
-    return rows
+
+def _exp(x):
+    """e^x; differences move one score at a time, so that most exponentials are asked for again."""
+    return _exp_at(x, mp.mp.prec)
 
 
 def _log(x):
     return mp.log(x) if x != 0 else -mp.inf
 
 
+class Odds:
+    """p and m = 1 − p of one class, and their logarithms, each worked out when it is first asked for."""
+
+    def __init__(self, **how):
+        self._how = how
+
+    def __getattr__(self, name):
+        value = self._how[name]()
+        setattr(self, name, value)
+        return value
+
+    def mirrored(self):
+        """The odds against the class."""
+        return Odds(p=lambda: self.m, m=lambda: self.p, log_p=lambda: self.log_m, log_m=lambda: self.log_p)
+
+
+def odds(u, copies=None):
+    """The odds of the classes of one row of scores, each to full precision however close to 0.
+
+    With `copies`, entry k stands for that many classes with the same score.
+    """
+    finite = [v for v in u if v != -mp.inf]
+    if not finite:
+        return [Odds(p=mp.mpf, m=lambda: mp.mpf(1), log_p=lambda: -mp.inf, log_m=mp.mpf)] * len(u)
+    top = mp.mpf(float(max(finite)))  # rounded, so that a small step does not move it
+    copies = [1] * len(u) if copies is None else copies
+    e = [_exp(v - top) if v != -mp.inf else mp.mpf(0) for v in u]
+    many = [a * n for a, n in zip(e, copies, strict=True)]
+    total = mp.fsum(many)
+    log_total = mp.log(total)
+
+    def of(k):
+        def m():
+            # what is subtracted from loses nothing: it is added up again without the k-th
+            return (mp.fsum(many[:k] + many[k + 1 :]) + (copies[k] - 1) * e[k]) / total
+
+        one = Odds(
+            p=lambda: e[k] / total,
+            m=m,
+            log_p=lambda: u[k] - top - log_total if e[k] != 0 else -mp.inf,
+            log_m=lambda: _log(one.m),
+        )
+        return one
+
+    return [of(k) for k in range(len(u))]
+
+
+def sigmoid_odds(x):
+    """The odds of one label."""
+    return Odds(
+        p=lambda: 1 / (1 + _exp(-x)),
+        m=lambda: 1 / (1 + _exp(x)),
+        log_p=lambda: -mp.log1p(_exp(-x)),
+        log_m=lambda: -mp.log1p(_exp(x)),
+    )
+
+
+# what a class adds to the loss of a row, from its odds
+
+
 def focal(gamma):
-    return lambda p, m, log_p, log_m: -(m**gamma) * log_p if m != 0 else mp.mpf(0)
+    return lambda odds: -(odds.m**gamma) * odds.log_p if odds.m != 0 else mp.mpf(0)
 
 
-def zero(p, m, log_p, log_m):
+def zero(odds):
     return mp.mpf(0)
 
 
 def mirrored(on):
-    return lambda p, m, log_p, log_m: on(m, p, log_m, log_p)
+    return lambda odds: on(odds.mirrored())
 
 
-def log_loss(p, m, log_p, log_m):
-    return -log_p
+def log_loss(odds):
+    return -odds.log_p
 
 
-def brier(p, m, log_p, log_m):
-    return m**2
+def brier(odds):
+    return odds.m**2
 
 
 def generalised(q):
-    return lambda p, m, log_p, log_m: (1 - p**q) / q if p != 0 else 1 / q
+    return lambda odds: (1 - odds.p**q) / q if odds.p != 0 else 1 / q
 
 
 def poly(epsilon):
-    return lambda p, m, log_p, log_m: -log_p + epsilon * m
+    return lambda odds: -odds.log_p + epsilon * odds.m
 
 
 def jensen_shannon(share):
@@ -136,29 +185,29 @@ def jensen_shannon(share):
     def part(x):
         return x * mp.log(x) if x != 0 else mp.mpf(0)
 
-    def value(p, m, log_p, log_m):
-        mixed = share + (1 - share) * p, (1 - share) * m
-        gap = -part(mixed[0]) - part(mixed[1]) + (1 - share) * (part(p) + part(m))
+    def value(odds):
+        mixed = share + (1 - share) * odds.p, (1 - share) * odds.m
+        gap = -part(mixed[0]) - part(mixed[1]) + (1 - share) * (part(odds.p) + part(odds.m))
         return gap / (-(1 - share) * mp.log(1 - share))
 
     return value
 
 
-def linear(p, m, log_p, log_m):
-    return m
+def linear(odds):
+    return odds.m
 
 
 def shifted(delta):
     """Cross-entropy with `delta` taken off the logit: log(1 + e^Δ·(1 − p)/p)."""
-    return lambda p, m, log_p, log_m: mp.log(p + mp.exp(delta) * m) - log_p
+    return lambda odds: mp.log(odds.p + _exp(delta) * odds.m) - odds.log_p
 
 
 def asymmetric_off(gamma, clip):
-    def off(p, m, log_p, log_m):
-        x = p - clip
+    def off(odds):
+        x = odds.p - clip
         if x <= 0:
             return mp.mpf(0)
-        return -(x**gamma) * (log_m if clip == 0 else mp.log(1 - x))
+        return -(x**gamma) * (odds.log_m if clip == 0 else mp.log(1 - x))
 
     return off
 
@@ -181,12 +230,12 @@ def softmax_row(on, off=zero, *, s, temperature=1.0, offset=None, softcap=None, 
         terms = []
         for k, row in enumerate(odds(u, copies)):
             if s[k] != 0:
-                terms.append(copies[k] * s[k] * ons[k](*row))
+                terms.append(copies[k] * s[k] * ons[k](row))
             if off is not zero and total - s[k] != 0:
-                terms.append(copies[k] * (total - s[k]) * off(*row))
+                terms.append(copies[k] * (total - s[k]) * off(row))
         if z_loss and total != 0:
-            top = max(u)
-            weight = mp.fsum(n * mp.exp(v - top) for v, n in zip(u, copies, strict=True))
+            top = mp.mpf(float(max(u)))
+            weight = mp.fsum(n * _exp(v - top) for v, n in zip(u, copies, strict=True))
             terms.append(total * _number(z_loss) * (top + mp.log(weight)) ** 2)
         return mp.fsum(terms)
 
@@ -202,10 +251,8 @@ def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0, copies=None):
     def value(z):
         total = mp.mpf(0)
         for k, v in enumerate(z):
-            x = v / _number(temperature)
-            p, m = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
-            row = (p, m, -mp.log1p(mp.exp(-x)), -mp.log1p(mp.exp(x)))
-            total += (on_mass[k] * on(*row) if on_mass[k] else 0) + (off_mass[k] * off(*row) if off_mass[k] else 0)
+            row = sigmoid_odds(v / _number(temperature))
+            total += (on_mass[k] * on(row) if on_mass[k] else 0) + (off_mass[k] * off(row) if off_mass[k] else 0)
         return total
 
     return value
@@ -214,29 +261,27 @@ def sigmoid_row(on, off, *, on_mass, off_mass, temperature=1.0, copies=None):
 def derivatives(value, z, direction, *, along=None, second=True):
     """Value, gradient, Hessian·direction and Hessian diagonal at the logits z, by differences in 150 digits.
 
-    The last three for the entries `along`, or for all; the last two are None without `second`.
+    The last three for the entries `along`, or for all; the last two are None without `second`. The mixed difference is
+    taken on one side, and so off by the step, 1e-40, times a third derivative.
     """
     z = [_number(v) for v in z]
     v = [_number(x) for x in direction]
     n = len(z)
+    along = range(n) if along is None else along
     with mp.workdps(150 if second else 100):
         h = mp.mpf(10) ** (-40 if second else -30)
 
         def at(steps):
             return value([a + b * h if a != -mp.inf else a for a, b in zip(z, steps, strict=True)])
 
-        unit = [[mp.mpf(int(i == j)) for i in range(n)] for j in (range(n) if along is None else along)]
         middle = at([0] * n)
-        up, down = [at(e) for e in unit], [at([-x for x in e]) for e in unit]
+        up = [at([int(i == j) for i in range(n)]) for j in along]
+        down = [at([-int(i == j) for i in range(n)]) for j in along]
         gradient = [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)]
         if not second:
             return middle, gradient, None, None
         diagonal = [(a - 2 * middle + b) / h**2 for a, b in zip(up, down, strict=True)]
-        product = []
-        for one in unit:
-            both = [
-                at([sign * x + other * e for x, e in zip(v, one, strict=True)])
-                for sign, other in ((1, 1), (1, -1), (-1, 1), (-1, -1))
-            ]
-            product.append((both[0] - both[1] - both[2] + both[3]) / (4 * h**2))
+        moved = at(v)
+        both = [at([x + int(i == j) for i, x in enumerate(v)]) for j in along]
+        product = [(a - b - moved + middle) / h**2 for a, b in zip(both, up, strict=True)]
         return middle, gradient, product, diagonal

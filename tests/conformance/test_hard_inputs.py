@@ -32,8 +32,8 @@ bounds = _load("bounds", HERE.parent / "fuzz" / "bounds.py")
 exact = catalogue.exact
 FAMILIES = {**catalogue.SOFTMAX, **catalogue.SIGMOID, **catalogue.MARGIN, **catalogue.OTHERS}
 CLASSES = [1, 2, 3, 10, 64, 65, 1000, 50000]
-SHARED = {3: ("rows", "mixtures"), 64: ("rows",)}  # numbers of classes with which targets are shared, too
-SECOND = (3, 64)  # numbers of classes with which Hessians are looked at as well
+SHARED = dict.fromkeys((3, 65, 1000), ("rows", "mixtures")) | {64: ("rows",)}  # where targets are shared, too
+SECOND = (3, 64, 65, 1000, 50000)  # numbers of classes with which Hessians are looked at as well
 
 
 def hard_rows(dtype, n_classes):
@@ -50,7 +50,7 @@ def hard_rows(dtype, n_classes):
         np.where(last, big, -big),
         np.where(first, 30.5, 0.0),
         info.smallest_subnormal * np.array([0, 1, -3, 7, -1])[kind] + info.tiny * last,
-        np.full(n_classes, -big) + last,
+        np.full(n_classes, -big) + 1.5 * last,  # no hinge at its corner, where it has no second derivative
         np.where((kind == 1) & ~last & ~first, -np.inf, ordinary[kind]) + 2.2 * last,
     ]
     return np.array(rows).astype(dtype)
@@ -93,62 +93,113 @@ def truth_of(loss, definition, row, s, direction, second):
     return one, exact.derivatives(value, row[index], direction[index], along=range(len(one)), second=second)
 
 
+def forms_of(name, loss, n_classes):
+    """The target forms to look at."""
+    if loss.target_form == "labels":
+        return ["labels"]
+    shared = SHARED.get(n_classes, ())
+    if name in catalogue.DIVERGENCES:
+        return ["rows", *shared[1:]]
+    if name in catalogue.MARGIN:  # of rivals that tie for the largest the first counts: no slope a difference finds
+        shared = shared[:1]
+    return ["indices", *shared]
+
+
+def some_rows(dtype, n_classes, turn):
+    """All rows for three and for ten classes; two of them for other numbers, in turn, or four of long rows."""
+    every = hard_rows(dtype, n_classes)
+    if n_classes in (3, 10):
+        return every
+    every = np.roll(every, n_classes + (dtype == np.float32) + turn, axis=0)
+    return every[::2] if n_classes in (65, 1000) and turn < 2 else every[[0, 3]]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_classes", CLASSES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_loss_is_exact_on_hard_inputs(rng, name, n_classes, dtype):
     make, definition = FAMILIES[name]
     loss = make(n_classes)
-    every = hard_rows(dtype, n_classes)
-    # all rows for three and for ten classes, two of them for other numbers, in turn
-    rows = every if n_classes in (3, 10) else np.roll(every, n_classes + (dtype == np.float32), axis=0)[[0, 3]]
-    if n_classes <= 2 or getattr(loss, "label_smoothing", 0) or loss.target_form == "labels":
+    for turn, form in enumerate(forms_of(name, loss, n_classes)):
+        check(rng, name, loss, definition, some_rows(dtype, n_classes, turn), form)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [64, 65, 1000])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_loss_is_exact_on_every_hard_row(rng, name, n_classes, dtype):
+    make, definition = FAMILIES[name]
+    loss = make(n_classes)
+    for form in forms_of(name, loss, n_classes):
+        check(rng, name, loss, definition, hard_rows(dtype, n_classes), form)
+
+
+def check(rng, name, loss, definition, rows, form):
+    """All that the loss computes on these rows, by every backend, within the bounds of the exact numbers."""
+    n_classes, u = rows.shape[1], np.finfo(rows.dtype).eps / 2
+    if n_classes <= 2 or getattr(loss, "label_smoothing", 0) or form == "labels":
         rows = rows[np.isfinite(rows).all(axis=1)]  # a masked class has no mass
-    forms = ["labels"] if loss.target_form == "labels" else ["indices", *SHARED.get(n_classes, ())]
-    if name in catalogue.DIVERGENCES:
-        forms = ["rows", *(["mixtures"] if n_classes == 3 else [])]
-    if name in catalogue.MARGIN:  # of rivals that tie for the largest the first counts: no slope a difference finds
-        forms = [form for form in forms if form != "mixtures"]
-    direction = np.broadcast_to(np.array([1, -0.5, 0.25, 2, -1])[np.arange(n_classes) % 5], rows.shape).astype(dtype)
-    has_kinks = loss.link == "none" or name == "logit_l1"
     second = n_classes in SECOND
-    for form in forms:
-        targets, masses = masses_of(rng, loss, rows, form)
-        results = []
-        for backend in kernels.BACKENDS:
-            with kernels.using(backend), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = list(loss.value_and_gradient(rows, targets, reduction="none"))
-                if second:
-                    found.append(loss.hessian_product(rows, targets, direction, reduction="none"))
-                    found.append(loss.hessian_diagonal(rows, targets, reduction="none"))
-                results.append(found)
-        for i, row in enumerate(rows):
-            weighted = name in catalogue.SOFTMAX | catalogue.MARGIN | catalogue.DIVERGENCES
-            s = catalogue.effective(loss, masses[i]) if weighted else masses[i]
-            if isinstance(targets, LabelRows) and name in catalogue.OTHERS:
-                s = np.ones(n_classes) / n_classes
-            one, (value, *slopes) = truth_of(loss, definition, row, s, direction[i], second or has_kinks)
-            u = np.finfo(dtype).eps / 2
-            limit = bounds.Bounds(
-                loss, row[None], targets[i : i + 1], np.ones(1), np.array([float(value)]), 1.0, 2.0, u
-            )
-            limits = [limit.gradient, limit.product, limit.diagonal]
-            # at a kink a difference is no slope; second differences are of the size of 1/h there
-            smooth = np.full(len(one), True) if not has_kinks else np.abs(exact.floats(slopes[-1])) < 1e20
-            for found in results:
-                assert abs(found[0][i] - value) <= limit.value[0], (
-                    form,
-                    i,
-                    found is results[0],
-                    found[0][i],
-                    float(value),
-                )
-                for which, (ours, true, most) in enumerate(zip(found[1:], slopes, limits, strict=False)):
-                    if which == 1 and not smooth.all():
-                        continue  # the direction crosses the kink
-                    error = np.abs(ours[i][one] - exact.floats(true))[smooth]
-                    assert (error <= most[0, 0]).all(), (form, i, error.max(), most)
+    has_kinks = loss.link == "none" or name == "logit_l1"
+    direction = np.broadcast_to(np.array([1, -0.5, 0.25, 2, -1])[np.arange(n_classes) % 5], rows.shape)
+    direction = direction.astype(rows.dtype)
+    targets, masses = masses_of(rng, loss, rows, form)
+    results = []
+    for backend in kernels.BACKENDS:
+        with kernels.using(backend), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = list(loss.value_and_gradient(rows, targets, reduction="none"))
+            if second:
+                found.append(loss.hessian_product(rows, targets, direction, reduction="none"))
+                found.append(loss.hessian_diagonal(rows, targets, reduction="none"))
+            results.append(found)
+    for i, row in enumerate(rows):
+        weighted = name in catalogue.SOFTMAX | catalogue.MARGIN | catalogue.DIVERGENCES | catalogue.GIVEN
+        s = catalogue.effective(loss, masses[i]) if weighted else masses[i]
+        if isinstance(targets, LabelRows) and name in catalogue.OTHERS:
+            s = np.ones(n_classes) / n_classes
+        one, (value, *slopes) = truth_of(loss, definition, row, s, direction[i], second or has_kinks)
+        limit = bounds.Bounds(loss, row[None], targets[i : i + 1], np.ones(1), np.array([float(value)]), 1.0, 2.0, u)
+        noise = 1e-60  # of second differences
+        limits = [limit.gradient, limit.product + noise, limit.diagonal + noise]
+        # at a kink a difference is no slope; second differences are of the size of 1/h there
+        smooth = np.full(len(one), True) if not has_kinks else np.abs(exact.floats(slopes[-1])) < 1e20
+        for backend, found in zip(kernels.BACKENDS, results, strict=True):
+            at = f"{form}, row {i} {row[:6]}, {backend}"
+            assert abs(found[0][i] - value) <= limit.value[0], (at, found[0][i], float(value))
+            for which, (ours, true, most) in enumerate(zip(found[1:], slopes, limits, strict=False)):
+                if which == 1 and not smooth.all():
+                    continue  # the direction crosses the kink
+                error = np.abs(ours[i][one] - exact.floats(true))[smooth]
+                assert (error <= most[0, 0]).all(), (at, ("gradient", "product", "diagonal")[which], error.max(), most)
+
+
+def given_rows(dtype, n_classes):
+    """Probabilities of five kinds of classes: ordinary, nearly equal, one class certain, some 0, far from adding up."""
+    kind, last = np.arange(n_classes) % 5, np.arange(n_classes) == n_classes - 1
+    ordinary = np.array([0.02, 0.5, 1.2, 0.3, 0.07])
+    rows = [
+        ordinary[kind] / n_classes + 0.3 * last,
+        (1 + np.finfo(dtype).eps * np.array([0, 2, -1, 3, 1]))[kind] / n_classes,
+        np.where(last, 1.0, 1e-30),
+        np.where((kind == 2) & ~last, 0.0, ordinary[kind]),
+        1e6 * ordinary[kind],
+    ]
+    return np.array(rows).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [1, 3, 65, 1000, 50000])
+@pytest.mark.parametrize("name", catalogue.GIVEN)
+def test_hessians_of_losses_of_given_probabilities_are_exact(rng, name, n_classes, dtype):
+    make, definition = catalogue.GIVEN[name]
+    loss = make(n_classes)
+    rows = given_rows(dtype, n_classes)
+    if name.startswith("negative"):
+        rows = np.log(np.where(rows == 0, 1, rows))
+    for form in ("indices", "rows", "mixtures") if n_classes < 50000 else ("indices",):
+        check(rng, name, loss, definition, rows, form)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -163,7 +214,9 @@ def test_losses_of_given_probabilities_are_exact(rng, n_classes, dtype):
     given = p.astype(dtype)
     y = rng.integers(0, n_classes, 6)
     y[3] = n_classes - 1
-    values, gradient = NegativeLogLikelihood().value_and_gradient(np.log(given), y, reduction="none")
+    with warnings.catch_warnings():  # those that do not sum to 1
+        warnings.simplefilter("ignore")
+        values, gradient = NegativeLogLikelihood().value_and_gradient(np.log(given), y, reduction="none")
     np.testing.assert_array_equal(values, -np.float64(np.log(given)[np.arange(6), y]))
     np.testing.assert_array_equal(gradient, -(y[:, None] == np.arange(n_classes)).astype(dtype))
     loss = CrossEntropyFromProbabilities()
@@ -171,16 +224,16 @@ def test_losses_of_given_probabilities_are_exact(rng, n_classes, dtype):
         warnings.simplefilter("ignore")
         values, gradient = loss.value_and_gradient(given, y, reduction="none")
     for i in range(6):
-        row = [exact.mp.mpf(float(x)) for x in given[i]]
-        total = exact.mp.fsum(row)
-        share = row[y[i]] / total
+        total = exact.mp.fsum(given[i].tolist())
+        mine = exact.mp.mpf(float(given[i, y[i]]))
+        share = mine / total
         clipped = min(max(share, exact.mp.mpf(loss.clip)), 1 - exact.mp.mpf(loss.clip))
         assert abs(values[i] - float(-exact.mp.log(clipped))) <= 16 * u * (1 + abs(values[i]))
         inside = clipped == share
-        slope = np.array([float(1 / total - (k == y[i]) / row[y[i]]) if inside else 0.0 for k in range(n_classes)])
+        slope = np.full(n_classes, float(1 / total) if inside else 0.0)
+        slope[y[i]] = float(1 / total - 1 / mine) if inside else 0.0
         np.testing.assert_allclose(gradient[i], slope, rtol=32 * u, atol=32 * u)
 
 
 def test_all_of_the_catalogue_is_here():
-    here = {make(3).name for make, _ in FAMILIES.values()}
-    assert here | {"negative_log_likelihood", "cross_entropy_from_probabilities"} == set(CATALOGUE)
+    assert {make(3).name for make, _ in (FAMILIES | catalogue.GIVEN).values()} == set(CATALOGUE)

@@ -68,6 +68,8 @@ class Bounds:
             reach = (1 + getattr(loss, "margin", 1.0) + largest) * n_classes
             slope = reach if getattr(loss, "squared", True) else 1.0
             self.value = 16 * u * mass * reach * slope + 16 * u * size
+            if isinstance(targets, ClassRows):  # the hinges of each class with mass are added up in float64
+                self.value = self.value + np.count_nonzero(targets.rows, axis=1) * 2.0**-53 * size
             gradient = 32 * u * mass * reach
             bent = 32 * u * mass * reach
         else:
@@ -80,8 +82,10 @@ class Bounds:
             rounded = 0.0 if plain else 4 * (1 + largest / temperature)
             level = getattr(loss, "z_loss", 0.0)
             rounded = (rounded + 8 * level * (1 + largest)) * (1 + 8 * level * (1 + largest))
-            self.value = steep * u * (16 * (mass + size) + mass * rounded)
-            gradient = steep * u * mass * (16 + rounded) / temperature
+            # sums of float32 are taken to float64 every 64 vectors; equal terms are rounded all alike until then
+            most = 32 if logits.dtype == np.float32 and n_classes > 64 else 16
+            self.value = steep * u * (most * (mass + size) + mass * rounded)
+            gradient = steep * u * mass * (most + rounded) / temperature
             bent = gradient / temperature * (1 if steep == 1 else 1 + steep)
             if getattr(loss, "softcap", None) is not None:  # the cap's own bend, times the gradient in what it gives
                 bent = bent + 16 * steep * u * mass / (temperature * loss.softcap)
