@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import kullback
 import kullback.torch as kt
 from kullback.errors import InputError
+from kullback.kernels import cpu
 from kullback.torch import native, plain, rows
 from kullback.torch.rows import class_batch
 from kullback.torch.settings import row_settings
@@ -628,16 +629,24 @@ def test_a_mean_over_many_examples_of_which_few_or_none_are_ignored(ignored):
         kt.cross_entropy(found, target)
 
 
-def test_a_wrong_guess_is_not_made_at_every_step(monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "name", "options"),
+    [
+        (cpu, "cross_entropy_of_indices", {}),
+        (native, "evaluate", {"weight": torch.ones(2), "denominator": "examples"}),
+    ],
+    ids=["the short way", "the long way"],
+)
+def test_a_wrong_guess_is_not_made_at_every_step(where, name, options, monkeypatch):
     passes = []
-    run = native.evaluate
-    monkeypatch.setattr(native, "evaluate", lambda *args, **keywords: passes.append(1) or run(*args, **keywords))
+    run = getattr(where, name)
+    monkeypatch.setattr(where, name, lambda *args, **keywords: passes.append(1) or run(*args, **keywords))
     monkeypatch.setattr(native, "_wary", 0)
     logits, target = torch.randn(70_000, 2), torch.zeros(70_000, dtype=torch.int64)
     for _ in range(3):
-        kt.cross_entropy(logits, target)
+        kt.cross_entropy(logits, target, **options)
     assert len(passes) == 3
     target[1] = -100
     for _ in range(native.WARY_BATCHES + 1):
-        kt.cross_entropy(logits, target)
+        kt.cross_entropy(logits, target, **options)
     assert len(passes) == 3 + native.WARY_BATCHES + 2
