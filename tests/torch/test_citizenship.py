@@ -103,6 +103,7 @@ def test_losses_called_inside_a_graph(name):
     torch.testing.assert_close(torch.autograd.grad(value, w), torch.autograd.grad(expected, w))
 
 
+@pytest.mark.skipif(VERSION < (2, 5), reason="the compiler of PyTorch 2.4 cannot make an exception of a class it meets")
 @pytest.mark.parametrize("loss", ["poly(epsilon=0.125)", kullback.Focal(gamma=2.5)], ids=str)
 def test_a_loss_made_inside_a_graph_says_what_to_do(loss):
     x, w, y = torch.randn(N, D), torch.randn(C, D), torch.zeros(N, dtype=torch.int64)

@@ -119,7 +119,8 @@ def layer_batch(
             sample_weight = sample_weight.reshape(rows)
     stand_in = layer.input.detach().new_empty(()).expand(size)
     batch = class_batch(stand_in, target, class_weight, sample_weight, settings)
-    return batch if layer.weight.dim() > 2 else batch._replace(shape=shape)
+    # made anew, as PyTorch 2.4's compiler does not know a named tuple's _replace
+    return batch if layer.weight.dim() > 2 else Batch(*batch[:4], shape)
 
 
 def _flattened(target: Tensor | Mixture, shape: tuple[int, ...], n_classes: int, rows: int) -> Tensor | Mixture:

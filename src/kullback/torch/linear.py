@@ -341,7 +341,7 @@ def _loss(layer: Layer, batch: Batch, settings: RowSettings, choices: _Choices) 
     composite = batch.target.requires_grad() or requires_grad(batch.class_weight)
     if several or composite or ops.in_transform() or ops.in_forward_mode():
         counts = plain.counted_rows(batch.target, batch.sample_weight, settings.ignore_index)
-        return _from_logits(batch._replace(logits=as_rows(layer.logits(counts))), layer, settings, choices)
+        return _from_logits(Batch(as_rows(layer.logits(counts)), *batch[1:]), layer, settings, choices)
     return _fused(layer, batch, settings, choices, "")
 
 
