@@ -3,10 +3,12 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.exceptions import NotFittedError
 
-from kullback import CrossEntropy, SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV
+from kullback import CrossEntropy, SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath
 from kullback.errors import InputError
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
@@ -57,6 +59,9 @@ DATA = {
     "complex sparse": (S * 1j, "Complex data not supported; pass real numbers"),
     "masked": (np.ma.array(X, mask=X > 1), r"X is a masked array whose entry \(1, 1\) is masked.* fill it"),
     "one dimension": (X[:, 0], "Reshape your data"),
+    "rows of other lengths": ([[1.0, 2.0]] * 7 + [[1.0]] + [3.0] * 32, "row 0 has 2 and row 7 has 1; every row must"),
+    "rows and numbers": ([[1.0, 2.0]] * 7 + [3.0] * 33, "row 0 has 2 and row 7 has no entries of its own"),
+    "dates": (np.full((N, 5), "2020-01-01", dtype="datetime64[D]"), "X holds dates or durations; turn them into num"),
     "three dimensions": (X.reshape(N, 5, 1), "dim 3"),
     "no rows": (X[:0], "0 sample"),
     "no columns": (S[:, :0], "0 feature"),
@@ -73,10 +78,26 @@ DATA = {
 def test_data(name):
     bad, message = DATA[name]
     with pytest.raises(InputError, match=message):
-        SoftmaxClassifier().fit(bad, y[: bad.shape[0]])
-    if name != "no rows" and np.shape(bad)[1:] == (5,) and "overflow" not in name:
+        SoftmaxClassifier().fit(bad, y[: len(bad) if isinstance(bad, list) else bad.shape[0]])
+    if name != "no rows" and getattr(bad, "shape", ())[1:] == (5,) and "overflow" not in name:
         with pytest.raises(InputError, match=message):
             SoftmaxClassifier().fit(X, y).predict(bad)
+
+
+@pytest.mark.parametrize("bad", [None, "data.csv", {"a": [1.0]}, (row for row in X), 3.0])
+def test_what_has_no_rows_is_a_type_error(bad):
+    with pytest.raises(TypeError, match=r"X is .*; it must be an array of numbers"):
+        SoftmaxClassifier().fit(bad, y)
+
+
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_columns_of_dates_are_named(frame):
+    library = pytest.importorskip(frame)
+    dates = np.datetime64("2020-01-01") + RANGE.astype("timedelta64[D]")
+    for column in (dates.astype("datetime64[ms]"), (dates - dates[0]).astype("timedelta64[ms]")):
+        table = library.DataFrame({"size": X[:, 0], "day": column})
+        with pytest.raises(InputError, match="column 'day' of X holds dates or durations"):
+            SoftmaxClassifier().fit(table, y)
 
 
 def test_objects_that_are_no_numbers_are_a_type_error():
@@ -97,6 +118,8 @@ TARGETS = {
     "continuous": (X[:, 0], "continuous"),
     "nan": (changed(y.astype(float), 4, np.nan), "The first is in row 4; leave out rows without a label"),
     "none": (changed(y.astype(str).astype(object), 4, None), "row 4 of y is None"),
+    "lists": ([[0]] * 5 + [[1, 2]] * 35, "y holds lists of different lengths"),
+    "not a string": (pd.Series(changed(y.astype(str).astype(object), 4, None), dtype="str"), "row 4 of y is nan"),
     "mixed": (changed(y.astype(object), 4, "a"), "in row 0 and 'a' in row 4; make them all strings"),
     "missing": (None, "requires y to be passed"),
     "rows of another sum": (0.5 * ROWS, "row 0 of y sums to 0.5"),
@@ -162,7 +185,7 @@ SETTINGS = [
     ({"class_weight": "auto"}, "use 'balanced'"),
     ({"class_weight": {0: 0, 1: 0, 2: 0}}, "all zeros"),
     ({"class_weight": {0: 0, 1: 0}}, "leaves examples only of the class 2"),
-    *(({"C": C}, "it must be a number above 0") for C in (0, -1, np.nan, "1", None, np.array([1.0, 2.0]))),
+    *(({"C": C}, "it must be a number above 0") for C in (0, -1, np.nan, "1", None, np.ones(2), 1e-310, 10**400)),
     *(({"penalty": "elasticnet", "l1_ratio": ratio}, "from 0 to 1") for ratio in (1.5, -0.1, np.nan, "a")),
     ({"penalty": "L2"}, "choose one of 'l2'"),
     ({"tol": 0}, "above 0"),
@@ -229,7 +252,20 @@ def test_weights_of_independent_labels():
             SigmoidClassifier(class_weight=weight).fit(X, ROWS)
 
 
-@pytest.mark.parametrize("strengths", [[0, 1], [np.nan], []])
+@pytest.mark.parametrize("bad", [-np.ones(N), np.full(N, np.nan), np.ones(3), np.zeros(N), ["a"] * N])
+def test_weights_of_a_score(bad):
+    with pytest.raises(InputError, match=r"sample.weight"):
+        SoftmaxClassifier().fit(X, y).score(X, y, bad)
+
+
+def test_models_that_are_not_fitted_say_so():
+    for kind in (SoftmaxClassifier(), SoftmaxClassifierCV(), SoftmaxPath(), SigmoidClassifier()):
+        for ask in (kind.predict, kind.predict_proba, kind.logits, lambda X, kind=kind: kind.score(X, ROWS)):
+            with pytest.raises(NotFittedError, match="is not fitted yet"):
+                ask(X)
+
+
+@pytest.mark.parametrize("strengths", [[0, 1], [np.nan], [1e-310], []])
 def test_strengths_of_a_path(strengths):
     with pytest.raises(InputError, match="values above 0"):
         SoftmaxClassifierCV(Cs=strengths).fit(X, y)

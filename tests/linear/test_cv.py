@@ -20,7 +20,7 @@ from kullback import (
     get_num_threads,
     set_num_threads,
 )
-from kullback.errors import InputError, NotConvergedWarning, TargetError
+from kullback.errors import InputError, NotConvergedWarning
 from kullback.linear import rotation as rotation_module
 from kullback.linear.folds import chosen_place
 from kullback.linear.rotation import is_wide, rotate
@@ -184,8 +184,9 @@ def test_other_splitters_soft_targets_weights_and_frames(noisy, rng):
     hard = SoftmaxClassifierCV(CS, cv=KFold(5)).fit(X, ClassIndices(y))
     soft = SoftmaxClassifierCV(CS, cv=KFold(5)).fit(X, ClassRows(np.eye(3)[y]))
     np.testing.assert_allclose(soft.scores_, hard.scores_, rtol=1e-6)
-    with pytest.raises(TargetError, match="one label per row"):
-        SoftmaxClassifierCV(scoring="accuracy").fit(X, ClassRows(np.eye(3)[y]))
+    ours, theirs = (SoftmaxClassifierCV(CS, cv=KFold(5), scoring="f1_macro") for _ in range(2))
+    one_hot, labels = ours.fit(X, ClassRows(np.eye(3)[y])), theirs.fit(X, y)
+    np.testing.assert_allclose(one_hot.scores_, labels.scores_, rtol=1e-12)
     twice = np.repeat(np.arange(200), 2)
     folds = [(np.flatnonzero(np.arange(200) % 4 != k), np.flatnonzero(np.arange(200) % 4 == k)) for k in range(4)]
     doubled = [(np.isin(twice, train).nonzero()[0], np.isin(twice, test).nonzero()[0]) for train, test in folds]
@@ -231,13 +232,33 @@ def test_a_function_as_scorer_sees_the_data_itself(wide):
         ({"loss": "weston_watkins", "scoring": "neg_brier_score"}, "the scorer needs probabilities, and weston"),
         ({"path_tol": 0}, "path_tol=0"),
         ({"tol": 0}, "tol=0"),
-        ({"cv": [(np.arange(10), np.arange(0))]}, "fold 0 of cv has 10 training rows and 0 held-out rows"),
+        ({"cv": [(np.arange(10), np.arange(0))]}, "fold 0 of cv has 0 held-out rows"),
+        ({"cv": 60}, "cv=60 cannot split these 150 rows: n_splits=60 cannot be greater than the number of members"),
+        ({"cv": 200}, "cv=200 cannot split these 150 rows: Cannot have number of splits"),
+        ({"cv": []}, r"cv=\[\] gives no folds"),
+        ({"cv": [3]}, r"cv=\[3\] cannot split these 150 rows: .* must be pairs \(train, test\)"),
+        ({"cv": GroupKFold(3)}, r"The 'groups' parameter should not be None.*fit\(X, y, groups=...\)"),
+        ({"cv": [(np.arange(99), [99, 150])]}, "fold 0 of cv has held-out row 150, but X has the rows 0 to 149"),
+        ({"cv": [(np.arange(9) / 2, [99])]}, "fold 0 of cv has training rows array.* must be whole numbers"),
+        ({"cv": [(np.arange(9) > 2, [99])]}, "or a mask of 150 True and False"),
+        ({"cv": [(0, 1)]}, "fold 0 of cv has training rows 0; they must be"),
+        ({"scoring": "roc_auc"}, "scoring='roc_auc' cannot score these 3 classes: .* such as 'accuracy' or 'roc_auc_"),
+        ({"scoring": lambda model, X, y: "good"}, "returned 'good'; a score is one number"),
         ({"scoring": lambda model, X, y: math.nan}, "the score of fold 0 at C = .* is nan"),
     ],
 )
 def test_wrong_settings(settings, says):
     with pytest.raises(InputError, match=says):
         SoftmaxClassifierCV(**settings).fit(*load_iris(return_X_y=True))
+
+
+def test_folds_may_be_masks(noisy):
+    X, y = noisy
+    rows = np.arange(len(X))
+    masks = [(rows % 3 != k, rows % 3 == k) for k in range(3)]
+    numbers = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in masks]
+    ours, theirs = (SoftmaxClassifierCV(CS, cv=cv).fit(X, y) for cv in (masks, numbers))
+    np.testing.assert_array_equal(ours.scores_, theirs.scores_)
 
 
 def test_pictures(noisy):

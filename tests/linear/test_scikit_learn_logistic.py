@@ -217,6 +217,9 @@ EXPECTED = {
     r"test_(logisticregressioncv_warns_with_use_legacy_attributes|lr_scoring_warns)": THEIR_HISTORY,
     r"test_logistic_cv_multinomial_score\[neg_log_loss.*": "compares with a fit of scikit-learn that stops early",
     r"test_logistic_regression_cv_refit\[42-0\]": "asks for seven digits; a gap of 1e-13 gives six",
+    r"test_logistic_regression_array_api_compliance.*": "skipped without SCIPY_ARRAY_API=1; asks for coefficients in "
+    "the library and precision of the data, and they stay NumPy's in float64; predictions are in the data's library, "
+    "as tests/linear/test_array_library.py says",
 }
 # Tests that look at nothing of ours.
 NOT_OURS = {
@@ -224,12 +227,6 @@ NOT_OURS = {
     "the coefficients along a path of C; test_path_agrees_with_single_fits_and_scikit_learn in tests/linear/test_cv.py "
     "holds SoftmaxPath to the same",
 }
-# Tests that scikit-learn itself skips here.
-SKIPPED = {
-    r"test_logistic_regression_array_api_.*": "run with SCIPY_ARRAY_API=1 only, and ask for coefficients in the "
-    "library that the data came from; Kullback takes arrays of any library that NumPy can read, and answers in NumPy's",
-}
-
 theirs = load()
 pytestmark = theirs.pytestmark
 globals().update(
@@ -264,9 +261,9 @@ def test_every_expected_failure_names_a_test(request):
 def test_the_docs_list_every_exception():
     page = (Path(__file__).parents[2] / "docs" / "scikit-learn.md").read_text(encoding="utf-8")
     rows = [line for line in page.split("<!-- exceptions -->")[1].splitlines() if line.startswith("| `")]
-    listed = {**EXPECTED, **NOT_OURS, **SKIPPED}
+    listed = {**EXPECTED, **NOT_OURS}
     assert rows == [f"| `{shown(pattern)}` | {reason} |" for pattern, reason in listed.items()]
-    for pattern in NOT_OURS | SKIPPED:
+    for pattern in NOT_OURS:
         assert any(re.fullmatch(pattern, name) for name in vars(theirs)), pattern
 
 

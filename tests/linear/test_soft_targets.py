@@ -15,7 +15,7 @@ from kullback import (
     SoftmaxClassifierCV,
     SoftmaxPath,
 )
-from kullback.errors import TargetError
+from kullback.errors import InputError, TargetError
 
 CS = [0.1, 1.0, 10.0]
 
@@ -106,8 +106,62 @@ def test_a_search_scores_soft_targets_by_their_log_loss(soft, rng):
     assert model.score(X, ClassIndices(y)) == pytest.approx(model.score(X, y))
     by_name = SoftmaxClassifierCV(CS, scoring="accuracy").fit(X, ClassIndices(y))
     assert by_name.score(X, ClassIndices(y)) == by_name.score(X, y)
-    with pytest.raises(TargetError, match="a scorer needs one label per row"):
-        by_name.score(X, P)
+    assert by_name.score(X, P) == pytest.approx(P[np.arange(200), by_name.predict(X)].mean())
+
+
+def drawn(P, n_draws=400):
+    """Labels drawn from the rows, evenly: each class as often as its share says, to 1/n_draws."""
+    places = (np.arange(n_draws) + 0.5) / n_draws
+    return np.array([np.searchsorted(np.cumsum(row), places).clip(max=len(row) - 1) for row in P])
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss", "neg_brier_score", "roc_auc_ovr", "f1_macro"])
+def test_scorers_expect_labels_drawn_from_the_rows(soft, rng, scoring):
+    X, P = soft
+    weight = rng.random(200)
+    model = SoftmaxClassifierCV(CS, scoring=scoring).fit(X, P, weight)
+    labels = drawn(P)
+    as_labels = model.score(
+        np.repeat(X, labels.shape[1], axis=0),
+        ClassIndices(labels.ravel()),
+        sample_weight=np.repeat(weight, labels.shape[1]),
+    )
+    assert model.score(X, P, sample_weight=weight) == pytest.approx(as_labels, abs=2e-3)
+
+
+def test_a_search_by_a_scorer_is_that_of_drawn_labels(soft):
+    X, P = soft
+    labels = drawn(P, 20)
+    P = np.array([np.bincount(row, minlength=3) for row in labels]) / 20
+    rows = np.arange(200)
+    folds = [(rows[rows % 4 != k], rows[rows % 4 == k]) for k in range(4)]
+    model = SoftmaxClassifierCV(CS, scoring="neg_brier_score", cv=folds, path_tol=1e-9).fit(X, P)
+    many = [tuple((side[:, None] * 20 + np.arange(20)).ravel() for side in fold) for fold in folds]
+    expected = SoftmaxClassifierCV(np.array(CS) / 20, scoring="neg_brier_score", cv=many, path_tol=1e-9)
+    expected.fit(np.repeat(X, 20, axis=0), labels.ravel())
+    np.testing.assert_allclose(model.scores_, expected.scores_, rtol=1e-4)
+
+
+def test_a_function_as_scorer_is_given_the_rows(soft):
+    X, P = soft
+    seen = []
+
+    def scorer(model, X, y):
+        seen.append(y.shape)
+        return (y * model.predict_log_proba(X)).sum(axis=1).mean()
+
+    own = SoftmaxClassifierCV(CS, cv=4, scoring=scorer).fit(X, P)
+    np.testing.assert_allclose(own.scores_, SoftmaxClassifierCV(CS, cv=4).fit(X, P).scores_, rtol=1e-4)
+    assert set(seen) == {(50, 3)}
+    assert own.score(X, P) == pytest.approx(SoftmaxClassifierCV(CS).fit(X, P).score(X, P), rel=1e-4)
+
+
+def test_scorers_without_weights_and_without_probabilities_are_refused(soft):
+    X, P = soft
+    with pytest.raises(InputError, match="scoring='adjusted_rand_score' cannot score these 3 classes"):
+        SoftmaxClassifierCV(CS, scoring="adjusted_rand_score").fit(X, P)
+    with pytest.raises(InputError, match="the scorer needs probabilities, and weston_watkins has none"):
+        SoftmaxClassifierCV(CS, scoring="neg_brier_score", loss="weston_watkins(squared=True)").fit(X, P)
 
 
 @pytest.mark.parametrize("kind", [SoftmaxClassifier(), SoftmaxClassifierCV(CS), SoftmaxPath(CS)])

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.model_selection import check_cv
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_is_fitted
 
 from kullback.errors import InputError, SeparableWarning, TargetError
 from kullback.kernels.threads import get_num_threads
@@ -25,8 +26,15 @@ from kullback.linear.checkpoint import fingerprint
 from kullback.linear.course import Course
 from kullback.linear.estimator import FitNotConvergedWarning
 from kullback.linear.folds import Examples, Fold, chosen_place, finished_part
-from kullback.linear.held_out import LOG_LOSS, HeldOut, checked_scorer, default_score, has_probabilities
-from kullback.linear.inputs import check_number, check_switch, checked_weight
+from kullback.linear.held_out import (
+    LOG_LOSS,
+    HeldOut,
+    checked_scorer,
+    default_score,
+    find_scorer,
+    has_probabilities,
+)
+from kullback.linear.inputs import LEAST_C, as_numpy, check_number, check_switch, checked_weight, shortened
 from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
@@ -35,6 +43,7 @@ from kullback.linear.rotation import is_wide, rotate
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
 from kullback.linear.soft_rows import wrapped_targets
+from kullback.linear.soft_scores import KnownLogits, expected_score, of_scikit_learn, scored
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
 from kullback.linear.task import Follow, Parameters, Run
@@ -62,7 +71,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         cv: number of stratified folds (None for 5), a splitter of scikit-learn, or an iterable of (train, test) rows.
         scoring: None for minus the mean log loss in nats (of a loss that has no probabilities, a hinge: minus the
             mean loss); else the name of a scorer of scikit-learn, or a function (model, X, y) → number, where greater
-            is better. `sample_weight` weighs held-out rows too.
+            is better. `sample_weight` weighs held-out rows too. Of soft targets a scorer of scikit-learn scores every
+            class of a row, weighted with its share; a function is given the rows (n, C) as y.
         selection: ``"best"`` for the best mean score; ``"one-standard-error"`` for the strongest penalty whose mean
             score is within one standard error of it.
         refit: fit all rows with the chosen C; otherwise coefficients are the folds' averages at that C.
@@ -314,11 +324,19 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
                 f"cv={self.cv!r} is not valid; it must be a number of folds, a splitter of scikit-learn, or an "
                 "iterable of (train, test) rows"
             ) from error
-        splits = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, labels, **params)]
-        for number, (train, test) in enumerate(splits):
-            if len(train) == 0 or len(test) == 0:
-                raise InputError(f"fold {number} of cv has {len(train)} training rows and {len(test)} held-out rows")
-        return splits
+        try:
+            splits = [(train, test) for train, test in splitter.split(X, labels, **params)]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"cv={shortened(self.cv)} cannot split these {X.shape[0]} rows: {error}; what cv gives must be pairs "
+                "(train, test) of row numbers, and groups go to fit(X, y, groups=...)"
+            ) from error
+        if not splits:
+            raise InputError(f"cv={shortened(self.cv)} gives no folds; it must give at least one pair (train, test)")
+        return [
+            (_rows_of(train, number, "training", X.shape[0]), _rows_of(test, number, "held-out", X.shape[0]))
+            for number, (train, test) in enumerate(splits)
+        ]
 
     def _warn_of_folds(self, folds: list[list[PathPoint]]) -> None:
         """Say once how many fits fell short, and by how much at most."""
@@ -340,23 +358,36 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any) -> float:
         """The score that C was chosen by: minus the mean log loss in nats, or what `scoring` says.
 
-        Soft targets have a log loss (a cross-entropy) as labels have; a scorer needs one label per row.
+        Soft targets have a log loss (a cross-entropy) as labels have. A scorer of scikit-learn scores every class of
+        a row, weighted with its share: the accuracy, say, to expect of labels drawn from the rows.
         """
+        check_is_fitted(self)
         _, score_params = self._routed("score", sample_weight, params)
-        targets = wrapped_targets(y)
+        X, y, targets = as_numpy(X, "X"), as_numpy(y, "y"), wrapped_targets(y)
         probable = has_probabilities(self.loss_, len(self.classes_), recover=self.recover)
         if targets is None and (probable or self.scoring is not None):
             return float(checked_scorer(self.scoring or LOG_LOSS)(self, X, y, **score_params))
-        if self.scoring not in (None, LOG_LOSS):
-            if not isinstance(targets, ClassIndices):
-                raise TargetError("a scorer needs one label per row; leave scoring=None for soft targets")
-            labels = self.classes_[targets.indices]
-            return float(checked_scorer(self.scoring)(self, X, labels, **score_params))
+        if targets is not None and self.scoring not in (None, LOG_LOSS):
+            return self._scored(X, targets, score_params)
         logits = self.logits(X)
         targets = self._known(y) if targets is None else targets
         self._mass(targets, len(logits))
         weight = checked_weight(score_params.get("sample_weight"), len(logits))
         return default_score(self.loss_, logits.astype(np.float64), targets, weight, self.recover, by_loss=not probable)
+
+    def _scored(self, X: Any, targets: ClassTargets, told: dict[str, Any]) -> float:
+        """What the scorer says of wrapped or soft targets."""
+        scorer = find_scorer(self.scoring, self.classes_)
+        if isinstance(targets, ClassIndices):
+            self._mass(targets, len(targets))
+            return scored(scorer, self.scoring, self, X, self.classes_[targets.indices], **told)
+        logits = self.logits(X)
+        mass = self._mass(targets, len(logits))
+        if not of_scikit_learn(scorer):
+            return scored(scorer, self.scoring, self, X, mass, **told)
+        weight = checked_weight(told.pop("sample_weight", None), len(logits))
+        answers = KnownLogits().know(logits, self.classes_, self.loss_, recover=self.recover)
+        return expected_score(scorer, self.scoring, answers, mass, weight, **told)
 
     def _known(self, y: Any) -> ClassIndices:
         """Labels by their places among the classes."""
@@ -512,6 +543,24 @@ class _Search:
         return Fold(self._examples, self._splits[number][0]).separation((point.weights, point.intercept))
 
 
+def _rows_of(given: Any, number: int, part: str, n_rows: int) -> Index:
+    """Row numbers of one side of a fold, from numbers or a mask."""
+    rows = np.asarray(given)
+    if rows.dtype == np.bool_ and rows.shape == (n_rows,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim == 1 and rows.size == 0:
+        raise InputError(f"fold {number} of cv has 0 {part} rows; every fold needs some")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise InputError(
+            f"fold {number} of cv has {part} rows {shortened(given)}; they must be whole numbers (n,), or a mask of "
+            f"{n_rows} True and False"
+        )
+    wrong = (rows < -n_rows) | (rows >= n_rows)
+    if wrong.any():
+        raise InputError(f"fold {number} of cv has {part} row {rows[wrong][0]}, but X has the rows 0 to {n_rows - 1}")
+    return rows.astype(np.int64, copy=False)
+
+
 def _jobs(n_jobs: int | None) -> int:
     """How many folds run side by side; negative numbers count down from all threads, as in scikit-learn."""
     threads = get_num_threads()
@@ -542,11 +591,13 @@ def strengths(Cs: int | ArrayLike) -> Vector:
     try:
         values = np.sort(np.asarray(Cs, dtype=np.float64).ravel())
     except (TypeError, ValueError) as error:
-        raise InputError(f"Cs={Cs!r} is neither a number of values nor the values") from error
-    if values.size == 0 or isinstance(Cs, float) or not (values > 0).all():
-        raise InputError(f"Cs={Cs!r} is not valid; it must be how many values to try, or values above 0")
+        raise InputError(f"Cs={shortened(Cs)} is neither a number of values nor the values") from error
+    if values.size == 0 or isinstance(Cs, float) or not (values >= LEAST_C).all():
+        raise InputError(
+            f"Cs={shortened(Cs)} is not valid; it must be how many values to try, or values above 0 (at least 1e-300)"
+        )
     if len(np.unique(values)) < len(values):
-        raise InputError(f"Cs={Cs!r} names a value twice")
+        raise InputError(f"Cs={shortened(Cs)} names a value twice")
     return values
 
 

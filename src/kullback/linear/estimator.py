@@ -19,15 +19,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kullback.errors import DataError, InputError, NotConvergedWarning, SeparableWarning, TargetError
 from kullback.kernels.recipe import Array
+from kullback.linear.array_library import answers_in_kind
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.checkpoint import Checkpoint, State, fingerprint, targets_fingerprint
 from kullback.linear.course import Course
 from kullback.linear.design import as_design
 from kullback.linear.inputs import (
+    LEAST_C,
+    VALID_C,
     as_numpy,
+    check_labels,
     check_number,
     check_switch,
+    check_table,
     dense,
     sound_sparse,
     start_from,
@@ -91,6 +96,7 @@ class LinearEstimator(BaseEstimator):
     solver_: str
     solver_reason_: str
 
+    @answers_in_kind
     def logits(self, X: Any) -> Array:
         """Raw scores (N, C), float32 for float32 input and float64 otherwise.
 
@@ -150,7 +156,7 @@ class LinearEstimator(BaseEstimator):
 
     def _check_settings(self) -> None:
         check_switch("warm_start", self.warm_start)
-        check_number("C", self.C, "a number above 0 (inf for no penalty)", lambda v: v > 0)
+        check_number("C", self.C, VALID_C, lambda v: v >= LEAST_C)
         self._check_effort()
 
     def _check_effort(self) -> None:
@@ -208,6 +214,7 @@ class LinearEstimator(BaseEstimator):
     def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
         """Scikit-learn's own validation, with the place of the first bad value added."""
         X, y = sound_sparse(as_numpy(X, "X")), as_numpy(y, "y")
+        check_table(X)
         try:
             return validate_data(
                 self, X, y, reset=reset, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], **options
@@ -220,6 +227,10 @@ class LinearEstimator(BaseEstimator):
                 about = "Complex data not supported; pass real numbers, such as X.real and X.imag side by side"
             elif "y should be a 1d array" in about:
                 about += self._rows_of_y
+            elif "inhomogeneous" in about:
+                raise TargetError(f"y holds lists of different lengths.{self._rows_of_y}") from error
+            elif about == "Input contains NaN":  # of labels that are strings
+                check_labels(np.asarray(y, dtype=object))
             elif about.startswith("Input y "):
                 row = int(np.argmax(~np.isfinite(np.asarray(y, dtype=np.float64))))
                 raise TargetError(f"{about}\nThe first is in row {row}; leave out rows without a label.") from error

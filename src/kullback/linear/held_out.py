@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, get_scorer, make_scorer
 
-from kullback.errors import InputError, NoProbabilitiesError, TargetError
+from kullback.errors import InputError, NoProbabilitiesError
 from kullback.linear.folds import Examples
+from kullback.linear.soft_scores import KnownLogits, expected_score, of_scikit_learn, scored
 from kullback.linear.softmax_classifier import SoftmaxClassifier
 from kullback.linear.task import Parameters
 from kullback.losses import Loss
@@ -33,12 +34,13 @@ class HeldOut:
         examples: what the rows are of.
         classes: (C,) their labels.
         scoring: None for the log loss in nats, or, where a loss has no probabilities, for the loss itself; otherwise
-            a scorer of scikit-learn or its name.
+            a scorer of scikit-learn or its name, or a function (model, X, y) → number, which is given soft targets as
+            rows (n, C).
         recover: whether probabilities are those of the data rather than of the trained loss.
         told: what a scorer is given besides, one value for each row or one for all.
 
     Raises:
-        InputError: for an unknown scorer, or one that needs what the loss or the targets do not have.
+        InputError: for an unknown scorer, or one that needs what the loss does not have.
     """
 
     def __init__(
@@ -55,15 +57,13 @@ class HeldOut:
             )
         if scoring in (None, LOG_LOSS):
             return
-        if not isinstance(examples.targets, ClassIndices):
-            raise TargetError("scoring by a scorer needs one label per row; leave scoring=None for soft targets")
-        self._scorer = find_scorer(scoring, classes)
+        self._scorer, self._scoring = find_scorer(scoring, classes), scoring
 
     def score(self, parameters: Parameters, test: Index) -> float:
         """The score of parameters (d, C) and (C,) on some rows.
 
         Raises:
-            InputError: if none of the rows counts, or the scorer needs probabilities that the loss does not have.
+            InputError: if none of the rows counts, or the scorer cannot be used here.
         """
         examples = self._examples
         told = {name: _of_rows(value, test, len(examples.targets)) for name, value in self._told.items()}
@@ -75,18 +75,22 @@ class HeldOut:
             return default_score(
                 examples.loss, examples.logits(parameters, test), targets, weight, self._recover, self._by_loss
             )
+        targets = examples.targets[test]
+        if not isinstance(targets, ClassIndices) and of_scikit_learn(self._scorer):
+            told.pop("sample_weight", None)
+            answers = KnownLogits().know(
+                examples.logits(parameters, test), self._classes, examples.loss, recover=self._recover
+            )
+            mass = targets.dense(len(self._classes))
+            return expected_score(self._scorer, self._scoring, answers, mass, weight, **told)
         model = SoftmaxClassifier(recover=self._recover)
         model._store_parameters(*parameters)
         model.classes_, model.loss_ = self._classes, examples.loss
         model.n_features_in_ = examples.X.shape[1]
-        assert isinstance(examples.targets, ClassIndices)
-        try:
-            return float(self._scorer(model, examples.X[test], self._classes[examples.targets.indices[test]], **told))
-        except NoProbabilitiesError as error:
-            raise InputError(
-                f"the scorer needs probabilities, and {examples.loss.name} has none; leave scoring=None for the loss "
-                "itself, or choose a score of decisions, such as 'accuracy'"
-            ) from error
+        labels: NDArray[Any] = (
+            self._classes[targets.indices] if isinstance(targets, ClassIndices) else targets.dense(len(self._classes))
+        )
+        return scored(self._scorer, self._scoring, model, examples.X[test], labels, **told)
 
 
 def default_score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any, TypeAlias
 
@@ -18,13 +19,27 @@ Vector: TypeAlias = NDArray[np.float64]
 PIECE = 1 << 18
 # What all sample weights must add up to at least, and one over it at most.
 LEAST_TOTAL = 1e-150
+# The strength of the penalty is 1/C, and it is multiplied by some more.
+LEAST_C = 1e-300
+VALID_C = "a number above 0, and at least 1e-300 (inf for no penalty)"
 
 
 def check_number(name: str, value: object, valid: str, test: Any, *, integer: bool = False) -> None:
     """Refuse a setting that is not a number for which `test` holds; `valid` says what would be."""
     kind = numbers.Integral if integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not test(value):
-        raise InputError(f"{name}={value!r} is not valid; it must be {valid}")
+    fits = not isinstance(value, bool) and isinstance(value, kind)
+    try:
+        fits = fits and (integer or not math.isnan(value))  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond float64
+        fits = False
+    if not fits or not test(value):
+        raise InputError(f"{name}={shortened(value)} is not valid; it must be {valid}")
+
+
+def shortened(value: object) -> str:
+    """How a message shows a value that may be long."""
+    told = repr(value)
+    return told if len(told) <= 60 else f"{told[:40]}… ({len(told)} characters)"
 
 
 def check_switch(name: str, value: object) -> None:
@@ -57,8 +72,58 @@ def as_numpy(values: Any, name: str) -> Any:
     except Exception as error:
         raise InputError(
             f"{name} is a {type(values).__module__}.{type(values).__qualname__} that NumPy cannot read ({error}); "
-            "move it to the CPU and detach it first"
+            "move it to the CPU, detach it, and make it dense float32 or float64 first"
         ) from error
+
+
+def check_table(X: Any) -> None:
+    """Refuse what is no table of numbers at all, and says nothing clear when it is made an array.
+
+    Raises:
+        DataError: for lists of different lengths, and for columns of dates.
+        TypeError: for an object that holds no rows.
+    """
+    is_sparse = bool(sparse.issparse(X))
+    if is_sparse or isinstance(X, np.ndarray):
+        shape: tuple[int, ...] = X.shape
+        times = [0] if getattr(X, "dtype", np.dtype(float)).kind in "mM" else []
+    elif hasattr(X, "dtypes") and hasattr(X, "columns"):
+        shape = X.shape
+        times = [place for place, dtype in enumerate(X.dtypes) if _is_time(dtype)]
+    elif isinstance(X, list | tuple):
+        lengths = [len(row) if hasattr(row, "__len__") and not isinstance(row, str) else -1 for row in X]
+        other = next((row for row, length in enumerate(lengths) if length != lengths[0]), None)
+        if other is not None:
+            raise DataError(
+                f"the rows of X have different lengths: row 0 has {_entries(lengths[0])} and row {other} has "
+                f"{_entries(lengths[other])}; every row must hold one number for each column"
+            )
+        return
+    elif hasattr(X, "__array__") or hasattr(X, "__array_interface__") or hasattr(X, "__dataframe__"):
+        return
+    else:
+        what = "None" if X is None else f"of type {type(X).__name__}"
+        raise TypeError(
+            f"X is {what}; it must be an array of numbers (rows × columns), a data frame or a sparse matrix, not "
+            "a scalar array, a string or an iterator"
+        )
+    if times and len(shape) == 2:
+        names = getattr(X, "columns", None)
+        told = "X holds" if names is None else f"column {names[times[0]]!r} of X holds"
+        raise DataError(
+            f"{told} dates or durations; turn them into numbers whose unit means something, such as the year, the "
+            "day of the week, or days since the first"
+        )
+
+
+def _is_time(dtype: Any) -> bool:
+    """Whether a column type of a data frame is a date, a time or a duration."""
+    temporal = getattr(dtype, "is_temporal", None)
+    return bool(temporal()) if callable(temporal) else getattr(dtype, "kind", "") in ("m", "M")
+
+
+def _entries(length: int) -> str:
+    return "no entries of its own" if length < 0 else f"{length}"
 
 
 def sound_sparse(X: Any) -> Any:

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
+from kullback.linear.array_library import answers_in_kind
 from kullback.linear.estimator import LinearEstimator, Vector
 from kullback.linear.inputs import as_numpy, checked_weight
 from kullback.linear.penalties import PenaltyName
@@ -170,19 +171,23 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
         )
         return self
 
+    @answers_in_kind
     def decision_function(self, X: Any) -> Array:
         """Log-odds (N, L) as the trained loss reports them."""
         return self.logits(X)
 
+    @answers_in_kind
     def predict(self, X: Any) -> NDArray[np.int64]:
         """0 or 1 for each label, (N, L)."""
         logits = self.logits(X)
         return self.loss_.decide(logits)
 
+    @answers_in_kind
     def predict_proba(self, X: Any) -> Vector:
         """The probability that each label holds, (N, L); see `recover`."""
         return self._probabilities(self.logits(X))
 
+    @answers_in_kind
     def predict_log_proba(self, X: Any) -> Vector:
         """Natural logarithms of `predict_proba`, (N, L), finite where a probability would round to zero."""
         return self._log_probabilities(self.logits(X))

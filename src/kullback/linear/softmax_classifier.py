@@ -15,8 +15,9 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from kullback.errors import InputError, TargetError
 from kullback.kernels.recipe import Array
+from kullback.linear.array_library import answers_in_kind
 from kullback.linear.estimator import LinearEstimator, Vector
-from kullback.linear.inputs import check_labels, checked_weight
+from kullback.linear.inputs import as_numpy, check_labels, checked_weight
 from kullback.linear.penalties import PenaltyName
 from kullback.linear.soft_rows import wrapped_targets
 from kullback.linear.solvers import IterationRecord
@@ -199,20 +200,24 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         _check_class_weights(weighted, classes, mass)
         return X, classes, targets, weight, weighted
 
+    @answers_in_kind
     def decision_function(self, X: Any) -> Array:
         """Logits (N, C); for two classes (N,), the second class's logit minus the first's."""
         logits = self.logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
+    @answers_in_kind
     def predict(self, X: Any) -> NDArray[Any]:
         """The label the trained loss decides for, (N,)."""
         logits = self.logits(X)
         return np.asarray(self.classes_[self.loss_.decide(logits)])
 
+    @answers_in_kind
     def predict_proba(self, X: Any) -> Vector:
         """Probabilities (N, C) in the order of `classes_`; see `recover`."""
         return self._probabilities(self.logits(X))
 
+    @answers_in_kind
     def predict_log_proba(self, X: Any) -> Vector:
         """Natural logarithms of `predict_proba`, (N, C), finite where a probability would round to zero."""
         return self._log_probabilities(self.logits(X))
@@ -235,8 +240,10 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         >>> round(model.score([[0.0], [1.0]], [[0.9, 0.1], [0.2, 0.8]]), 9)
         0.85
         """
-        targets = wrapped_targets(y)
+        X, y, targets = as_numpy(X, "X"), as_numpy(y, "y"), wrapped_targets(y)
         if targets is None:
+            if sample_weight is not None:
+                sample_weight = checked_weight(sample_weight, len(y))
             return float(super().score(X, y, sample_weight))
         logits = self.logits(X)
         mass = self._mass(targets, len(logits))
