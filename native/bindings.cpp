@@ -168,7 +168,7 @@ void run_half(RowKernel kernel, const Job& job, const HalfRows& half, int64_t be
     }
 }
 
-Summary combined(const std::vector<Report>& reports) {
+Report combined(const std::vector<Report>& reports) {
     Report all;
     for (const Report& r : reports) {
         all.total += r.total;
@@ -178,11 +178,16 @@ Summary combined(const std::vector<Report>& reports) {
             all.bad_row = r.bad_row;
             all.bad_column = r.bad_column;
         }
+        all.low += r.low;
+        all.high += r.high;
+        if (all.amiss_row < 0) all.amiss_row = r.amiss_row;
     }
-    return {all.total, all.counted, all.infinite_row, all.bad_row, all.bad_column};
+    return all;
 }
 
-Summary run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
+Summary summary_of(const Report& r) { return {r.total, r.counted, r.infinite_row, r.bad_row, r.bad_column}; }
+
+Report run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
     const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;  // while nobody can change it
     nb::gil_scoped_release unlocked;
     const int64_t step = rows_per_block(job.classes);
@@ -254,7 +259,7 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
                    const OptionalIn& row_weight, std::optional<int64_t> ignore_index, double scale,
                    const OptionalIn& direction, const OptionalOut& per_example, const OptionalOut& out,
                    const OptionalIn& shift, const OptionalIn& offset, double softcap, double z_loss, bool divergence,
-                   const OptionalOut& log_sum_exp, const OptionalOut& prediction) {
+                   const OptionalOut& log_sum_exp, const OptionalOut& prediction, const OptionalOut& tally) {
     const Family& family = find_family(sigmoid, name);
     Job job;
     job.logits = matrix_of(logits);
@@ -287,7 +292,14 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     if (prediction) job.prediction = static_cast<int64_t*>(prediction->data());
     set_out(job, out);
     const RowKernel kernel = pick(family, job.logits.type, operation);
-    return run_rows(kernel, job, int64_t(logits.shape(0)), is_half ? &half : nullptr);
+    const Report report = run_rows(kernel, job, int64_t(logits.shape(0)), is_half ? &half : nullptr);
+    if (tally) {
+        int64_t* to = static_cast<int64_t*>(tally->data());
+        to[0] = report.low;
+        to[1] = report.high;
+        to[2] = report.amiss_row;
+    }
+    return summary_of(report);
 }
 
 Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& class_weight, const OptionalIn& first,
@@ -299,7 +311,7 @@ Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& 
     job.targets = targets_of(size_t(n), first, second, share, rows, row_weight, ignore_index);
     if (class_weight) job.class_weight = class_weight->data();
     if (known) job.per_example = known->data();
-    return run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n);
+    return summary_of(run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n));
 }
 
 void run_probabilities(bool sigmoid, const In& logits, double inverse_temperature, bool logarithm, const Out& out) {
@@ -498,7 +510,7 @@ class LinearPass {
             const double* part = sums_.data() + chunk * numbers;
             for (int64_t k = 0; k < numbers; ++k) total[k] += part[k];
         }
-        return combined(reports);
+        return summary_of(combined(reports));
     }
 
     static constexpr int64_t least_rows = 512, most_chunks = 64, chunk_numbers = int64_t(1) << 21;
@@ -532,7 +544,7 @@ NB_MODULE(_native, m) {
           nb::arg("per_example").none(), nb::arg("out").none(), nb::arg("shift").none() = nb::none(),
           nb::arg("offset").none() = nb::none(), nb::arg("softcap") = 0.0, nb::arg("z_loss") = 0.0,
           nb::arg("divergence") = false, nb::arg("log_sum_exp").none() = nb::none(),
-          nb::arg("prediction").none() = nb::none());
+          nb::arg("prediction").none() = nb::none(), nb::arg("tally").none() = nb::none());
     m.def("targets", &run_targets, nb::arg("sigmoid"), nb::arg("n"), nb::arg("classes"),
           nb::arg("class_weight").none(), nb::arg("first").none(), nb::arg("second").none(), nb::arg("share").none(),
           nb::arg("rows").none(), nb::arg("row_weight").none(), nb::arg("ignore_index").none(),

@@ -54,7 +54,7 @@ struct Job {
     void* per_example = nullptr;
     bool per_example_float64 = false;
     void* log_sum_exp = nullptr;    // (N,) in the logits' type, of what the softmax is taken of; softmax losses only
-    int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1, of softmax losses; plain.hpp's verdict
+    int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1; softmax losses only
     void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
     int64_t out_stride = 0;
 };
@@ -65,6 +65,8 @@ struct Report {
     int64_t counted = 0;  // rows whose weight is not 0; not of independent labels' losses
     int64_t infinite_row = -1;  // first row with loss +inf
     int64_t bad_row = -1, bad_column = -1;  // first target that is not valid
+    // of probabilities that are given: rows with mass below the clip, above it, and the first that is none of them
+    int64_t low = 0, high = 0, amiss_row = -1;
 };
 
 // Runs rows [begin, end). `scratch` holds scratch_bytes(job, end - begin) bytes.

@@ -8,25 +8,23 @@ namespace KULLBACK_LEVEL {
 
 struct NegativeLogLikelihood {
     static constexpr const char* name = "negative_log_likelihood";
-    static constexpr bool weighs = true, labels = false;
+    static constexpr bool weighs = true, labels = false, judges = false;
     static constexpr double padding = 0;
 
-    template <PlainOutput Output>
-    static double row(const PlainRow& row) {
-        using V = VectorD;
+    template <PlainOutput Output, class Row>
+    static KULLBACK_INLINE typename Row::N row(Row& row) {
+        using V = typename Row::V;
+        using N = typename Row::N;
         constexpr bool gradient = Output == PlainOutput::gradient;
-        const bool one = row.only >= 0;
-        if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-            store<V>(row.out + k, gradient && !one ? -load<V>(row.s + k) : V{});
-        });
-        if (!gradient) return 0;
-        if (one) {
-            if (row.out) row.out[row.only] = -row.total;
-            return row.total == 0 ? 0 : -row.total * row.x[row.only];
+        if (!gradient || row.one) {
+            if (row.out) row.write([&](int64_t) KULLBACK_LAMBDA { return V{}; });
+            if (!gradient) return N{};
+            row.to_one = -row.total;
+            return keep<N>(row.total != 0.0, row.to_one * row.its_number);
         }
-        return -plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-            const V s = load<V>(row.s + k);  // no mass on a masked class: nothing
-            return keep<V>(s > 0.0, s * load<V>(row.x + k));
+        if (row.out) row.write([&](int64_t k) KULLBACK_LAMBDA { return -row.s(k); });
+        return -row.sum([&](int64_t k) KULLBACK_LAMBDA {
+            return keep<V>(row.s(k) > 0.0, row.s(k) * row.x(k));  // no mass on a masked class: nothing
         });
     }
 };

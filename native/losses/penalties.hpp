@@ -10,27 +10,28 @@ namespace KULLBACK_LEVEL {
 template <class Term>
 struct ScorePenalty {
     static constexpr const char* name = Term::name;
-    static constexpr bool weighs = false, labels = true;
+    static constexpr bool weighs = false, labels = true, judges = false;
     static constexpr double padding = 0;
 
-    template <PlainOutput Output>
-    static double row(const PlainRow& row) {
-        using V = VectorD;
-        const double mass = row.total;
-        const auto score = [&](int64_t k) KULLBACK_LAMBDA {
-            const V x = load<V>(row.x + k);
-            return keep<V>(x > -infinity<double>, x);
-        };
-        if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-            V to = Term::slope(score(k));
-            if (Output != PlainOutput::gradient) {
-                to = keep<V>(load<V>(row.x + k) > -infinity<double>, splat<V>(Term::bend));
-            }
-            if (Output == PlainOutput::product) to *= load<V>(row.v + k);
-            store<V>(row.out + k, to * mass);
+    template <PlainOutput Output, class Row>
+    static KULLBACK_INLINE typename Row::N row(Row& row) {
+        using V = typename Row::V;
+        using N = typename Row::N;
+        const N mass = row.total;
+        const auto score = [&](int64_t k) KULLBACK_LAMBDA { return keep<V>(row.x(k) > -infinity<double>, row.x(k)); };
+        if (Output != PlainOutput::gradient) {
+            row.write([&](int64_t k) KULLBACK_LAMBDA {
+                const V bend = keep<V>(row.x(k) > -infinity<double>, Term::bend * mass + V{});
+                return Output == PlainOutput::product ? bend * row.v(k) : bend;
+            });
+            return N{};
+        }
+        if (!row.out) return mass * row.sum([&](int64_t k) KULLBACK_LAMBDA { return Term::cost(score(k)); });
+        return mass * row.sum([&](int64_t k) KULLBACK_LAMBDA {
+            const V z = score(k);
+            row.put(k, Term::slope(z) * mass);
+            return Term::cost(z);
         });
-        if (Output != PlainOutput::gradient) return 0;
-        return mass * plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return Term::cost(score(k)); });
     }
 };
 
@@ -61,50 +62,47 @@ struct SquaredScore {
 
 struct NegativeEntropy {
     static constexpr const char* name = "negative_entropy";
-    static constexpr bool weighs = false, labels = false;
+    static constexpr bool weighs = false, labels = false, judges = false;
     static constexpr double padding = -infinity<double>;
 
-    template <PlainOutput Output>
-    static double row(const PlainRow& row) {
-        using V = VectorD;
-        V most = splat<V>(-infinity<double>);
-        plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { most = larger<V>(load<V>(row.x + k), most); });
-        const double largest = largest_lane(most);
-        if (largest == -infinity<double>) {  // masked throughout: nothing to be confident of
-            if (row.out) plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { store<V>(row.out + k, V{}); });
-            return 0;
-        }
-        const auto below = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.x + k) - largest; };
-        plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA { store<V>(row.work + k, exp_nonpositive<V>(below(k))); });
-        // One of the largest is left out of the sum and log1p puts it back, or near certainty log p would be rounding.
-        int64_t top = 0;
-        while (row.x[top] != largest) ++top;
-        row.work[top] = 0;
-        const double rest = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.work + k); });
-        row.work[top] = 1;
-        const double log_sum = log1p_nonnegative<double>(rest), inverse = 1 / (1 + rest);
-        const auto p = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.work + k) * inverse; };
-        const auto log_p = [&](int64_t k) KULLBACK_LAMBDA { return keep<V>(p(k) > 0.0, below(k) - log_sum); };
-        const double value = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return p(k) * log_p(k); });
+    template <PlainOutput Output, class Row>
+    static KULLBACK_INLINE typename Row::N row(Row& row) {
+        using V = typename Row::V;
+        using N = typename Row::N;
+        const N largest = row.largest();
+        const auto masked = largest == -infinity<double>;  // throughout: nothing to be confident of
+        const N center = select<N>(masked, N{}, largest);
+        // The largest are left out of the sum and log1p puts them back, or near certainty log p would be rounding.
+        V largest_ones = V{};
+        const N others = row.sum([&](int64_t k) KULLBACK_LAMBDA {
+            const V e = brief_exp<V>(row.x(k) - center);
+            row.keep_for_later(k, e);
+            largest_ones += keep<V>(e == 1.0, splat<V>(1.0));
+            return keep<V>(e != 1.0, e);
+        });
+        const N rest = select<N>(masked, N{}, others + (row.total_of(largest_ones) - 1.0));
+        const N log_sum = log1p_nonnegative<N>(rest), inverse = 1.0 / (1.0 + rest);
+        const auto p = [&](int64_t k) KULLBACK_LAMBDA { return row.kept(k) * inverse; };
+        const auto log_p = [&](int64_t k) KULLBACK_LAMBDA {
+            return keep<V>(p(k) > 0.0, (row.x(k) - center) - log_sum);
+        };
+        const N value = row.sum([&](int64_t k) KULLBACK_LAMBDA { return p(k) * log_p(k); });
         if (!row.out) return row.total * value;
         if (Output == PlainOutput::gradient) {
-            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-                store<V>(row.out + k, p(k) * (log_p(k) - value) * row.total);
-            });
+            row.write([&](int64_t k) KULLBACK_LAMBDA { return p(k) * (log_p(k) - value) * row.total; });
         } else if (Output == PlainOutput::diagonal) {
-            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
+            row.write([&](int64_t k) KULLBACK_LAMBDA {
                 const V q = p(k), bend = q * (1.0 - 2.0 * q) * (log_p(k) - value) + q * (1.0 - q);
-                store<V>(row.out + k, bend * row.total);
+                return bend * row.total;
             });
         } else {
-            const auto v = [&](int64_t k) KULLBACK_LAMBDA { return load<V>(row.v + k); };
-            const double mean = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA { return p(k) * v(k); });
-            const double turned = plain_sum(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-                return p(k) * (log_p(k) + 1.0) * (v(k) - mean);
+            const N mean = row.sum([&](int64_t k) KULLBACK_LAMBDA { return p(k) * row.v(k); });
+            const N turned = row.sum([&](int64_t k) KULLBACK_LAMBDA {
+                return p(k) * (log_p(k) + 1.0) * (row.v(k) - mean);
             });
-            plain_along(row.wide, [&](int64_t k) KULLBACK_LAMBDA {
-                const V delta = v(k) - mean;
-                store<V>(row.out + k, p(k) * (delta * (log_p(k) - value) + delta - turned) * row.total);
+            row.write([&](int64_t k) KULLBACK_LAMBDA {
+                const V delta = row.v(k) - mean;
+                return p(k) * (delta * (log_p(k) - value) + delta - turned) * row.total;
             });
         }
         return row.total * value;

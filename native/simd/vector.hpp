@@ -195,6 +195,9 @@ template <class V>
 KULLBACK_INLINE Scalar<V> get(const V& v, int i) {
     if constexpr (traits<V>::width == 1) {
         return v;
+    } else if constexpr (is_pair<V>::value) {
+        constexpr int half = traits<V>::width / 2;
+        return i < half ? get(v.a, i) : get(v.b, i - half);
     } else {
         return v[i];
     }
@@ -297,6 +300,10 @@ KULLBACK_INLINE Scalar<V> largest_lane(V v) {
 }
 template <class V>
 KULLBACK_INLINE bool any_lane(V zero_or_not) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return any_lane<H>(zero_or_not.a) || any_lane<H>(zero_or_not.b);
+    } else {
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
     // compilers look at one lane after the other
     if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
@@ -309,6 +316,7 @@ KULLBACK_INLINE bool any_lane(V zero_or_not) {
     bool any = false;
     for (int i = 0; i < traits<V>::width; ++i) any |= get(zero_or_not, i) != 0;
     return any;
+    }
 }
 
 template <class T>

@@ -29,6 +29,7 @@ def family(
     divergence: bool = False,
     log_sum_exp: Array | None = None,
     prediction: Array | None = None,
+    tally: Array | None = None,
 ) -> Summary: ...
 def targets(
     sigmoid: bool,

@@ -392,12 +392,12 @@ def plain_evaluate(
     scale: float = 1.0,
     per_example: Array | None = None,
     gradient: Array | None = None,
-    verdict: Array | None = None,
+    tally: Array | None = None,
 ) -> Evaluation:
     """Loss of every row of numbers that are no logits and, if asked for, its gradient.
 
-    `verdict` (N,) int64 gets what ``"cross_entropy_from_probabilities"`` has to say of a row: 1 where a class with
-    mass lies below the clip, 2 where one lies above, added; 4 where the row is none of probabilities. Else 0.
+    `tally` (3,) int64 gets what ``"cross_entropy_from_probabilities"`` has to say of rows that count: how many have a
+    class with mass below the clip, how many one above, and the first row that is none of probabilities, or −1.
     """
     return _run(
         _EVALUATE,
@@ -409,7 +409,7 @@ def plain_evaluate(
         scale=scale,
         per_example=per_example,
         out=gradient,
-        prediction=verdict,
+        tally=tally,
     )
 
 
@@ -629,6 +629,7 @@ def _run(
     out: Array | None = None,
     log_sum_exp: Array | None = None,
     prediction: Array | None = None,
+    tally: Array | None = None,
 ) -> Evaluation:
     n, n_classes = _shape_of(logits, half=operation == _EVALUATE)
     if len(targets) != n:
@@ -664,6 +665,7 @@ def _run(
         *settings.extras,
         log_sums,
         predicted,
+        tally,
     )
     named = settings.named
     total, counted, infinite_row, row, column = _native.family(settings.is_sigmoid, operation, *named, *arguments)

@@ -102,8 +102,8 @@ class CrossEntropyFromProbabilities(BlockLoss):
         x = base.as_logits(probabilities)
         batch = Batch(self, (len(x), x.shape[1]), targets, sample_weight, "sum")
         if (recipe := self._in_kernels(x.shape[1])) is not None:
-            passed, verdict = self._verdicts(recipe, x, batch.targets, row_weight=batch.row_weight)
-            low, high, rows = int((verdict & 1 > 0).sum()), int((verdict & 2 > 0).sum()), passed.counted
+            passed, low, high = self._tallied(recipe, x, batch.targets, row_weight=batch.row_weight)
+            rows = passed.counted
         else:
             low, high, rows = self._clipped_rows(x, batch.targets, batch.row_weight)
         return Clipping(low, high, rows, (low + high) / rows if rows else 0.0)
@@ -215,7 +215,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
     ) -> Evaluation:
         passed = None
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            passed, verdict = self._verdicts(
+            passed, low, _ = self._tallied(
                 recipe,
                 logits,
                 targets,
@@ -224,7 +224,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
                 per_example=per_example,
                 gradient=gradient,
             )
-            low, n = int((verdict & 1).sum()), passed.counted
+            n = passed.counted
         else:
             low, _, n = self._clipped_rows(logits, targets, row_weight)
         if low:
@@ -253,7 +253,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
     def _check_inputs(self, x: Array, targets: Any, row_weight: Float | None) -> None:
         """Raise for counted rows that are no probabilities."""
         if (recipe := self._in_kernels(x.shape[1])) is not None:
-            self._verdicts(recipe, x, targets, row_weight=row_weight, scale=1.0, per_example=None, gradient=None)
+            self._tallied(recipe, x, targets, row_weight=row_weight, scale=1.0, per_example=None, gradient=None)
             return
         counts = self._counted(x, targets, row_weight)
         for rows, part, _, _, spoilt in self._blocks(x, targets, row_weight, counts):
@@ -273,21 +273,19 @@ class CrossEntropyFromProbabilities(BlockLoss):
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         return PlainRecipe(self.name, (self.clip,), self.label_smoothing, weight)
 
-    def _verdicts(
-        self, recipe: PlainRecipe, x: Array, targets: Any, **how: Any
-    ) -> tuple[Evaluation, NDArray[np.int64]]:
-        """One pass of the C++ kernels with what they say of each row (N,); bad inputs raise."""
+    def _tallied(self, recipe: PlainRecipe, x: Array, targets: Any, **how: Any) -> tuple[Evaluation, int, int]:
+        """One pass of the C++ kernels, with how many rows lie below the clip and above; bad inputs raise."""
         from kullback.kernels import cpu
 
         gradient = how.get("gradient")
         if gradient is not None and np.may_share_memory(x, gradient):
             self._check_inputs(x, targets, how["row_weight"])  # once the gradient stands in their place, it is too late
-        verdict = np.empty(len(x), np.int64)
-        passed = cpu.plain_evaluate(recipe, x, targets, ignore_index=self.ignore_index, verdict=verdict, **how)
-        if (verdict == 4).any():
-            row = int(np.argmax(verdict == 4))
-            self._shares(x[row : row + 1].astype(np.float64), np.zeros(1, bool), [row])
-        return passed, verdict
+        tally = np.empty(3, np.int64)
+        passed = cpu.plain_evaluate(recipe, x, targets, ignore_index=self.ignore_index, tally=tally, **how)
+        low, high, amiss = tally.tolist()
+        if amiss >= 0:
+            self._shares(x[amiss : amiss + 1].astype(np.float64), np.zeros(1, bool), [amiss])
+        return passed, low, high
 
     def _effective(self, mass: Float) -> Float:
         return self._cross_entropy()._effective(mass)
