@@ -280,6 +280,18 @@ def _negative_entropy(loss, s, index=ALL, copies=None):
     return value
 
 
+def _label_entropy(loss, s, index=ALL, copies=None):
+    """Σ p·log p + (1 − p)·log(1 − p) over the labels, times the row's mass."""
+    copies = [1] * len(s) if copies is None else [int(n) for n in copies]
+    total = mp.mpf(math.fsum(s))
+
+    def value(z):
+        rows = [exact.sigmoid_odds(x) for x in z]
+        return total * mp.fsum(n * (row.p * row.log_p + row.m * row.log_m) for row, n in zip(rows, copies, strict=True))
+
+    return value
+
+
 DIVERGENCES = {
     "kullback_leibler": (lambda c: KullbackLeibler(), _divergence),
     "kullback_leibler, weighted": (lambda c: KullbackLeibler(class_weight=counts(c), temperature=0.7), _divergence),
@@ -291,6 +303,7 @@ OTHERS = {
     "logit_l1": (lambda c: LogitL1(), _many(abs)),
     "logit_l2": (lambda c: LogitL2(), _many(lambda x: x**2 / 2)),
     "negative_entropy": (lambda c: NegativeEntropy(), _negative_entropy),
+    "negative_entropy, labels": (lambda c: NegativeEntropy(target_form="labels"), _label_entropy),
 }
 
 

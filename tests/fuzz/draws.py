@@ -77,8 +77,6 @@ def _one(rng, name, n_classes):
         settings["adjustment"] = 1.0
     if name == "cross_entropy_from_probabilities":
         settings["clip"] = 1e-7
-    if name == "negative_entropy":
-        settings["target_form"] = "classes"
     if name == "ldam" and rng.integers(2):
         settings["temperature"] = 1 / 30
     settings = {k: float(v) if isinstance(v, np.floating) else v for k, v in settings.items()}

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import mpmath as mp
 import numpy as np
 import pytest
 
@@ -38,6 +39,7 @@ SUMS = [
     CrossEntropy() + 0.2 * NegativeEntropy(),
     CrossEntropy() + -0.2 * NegativeEntropy(),
     BinaryCrossEntropy() + 0.5 * SigmoidFocal() + 0.1 * LogitL1(),
+    BinaryCrossEntropy() - 0.1 * NegativeEntropy(),
     WestonWatkins(squared=True) + 0.1 * CrossEntropy(),
 ]
 
@@ -164,6 +166,39 @@ def test_penalties_by_hand_and_at_the_edges():
     plain = BinaryCrossEntropy(label_reduction="sum")(z[:, :2], [[1, 0]])
     assert value == pytest.approx(plain + 2 * 2.5)
     assert gradient[0, 2] == 0
+
+
+def test_entropy_of_labels_to_the_last_digits():
+    """Near certainty what is left of the entropy keeps its own digits, and so do its slopes."""
+    z = np.concatenate([-np.logspace(-300, 2.5, 40), [0.0], np.logspace(-300, 2.5, 40)])[:, None]
+    loss, targets = NegativeEntropy(target_form="labels"), np.ones((len(z), 1))
+    values, gradient = loss.value_and_gradient(z, targets, reduction="none")
+    diagonal = loss.hessian_diagonal(z, targets, reduction="none")
+    with mp.workdps(250):  # 1 − p is as small as 1e-137
+        for i, x in enumerate(mp.mpf(v) for v in z[:, 0].tolist()):
+            p, rest = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+            np.testing.assert_allclose(values[i], float(p * mp.log(p) + rest * mp.log(rest)), rtol=2e-15)
+            np.testing.assert_allclose(gradient[i], float(x * p * rest), rtol=2e-15)
+            np.testing.assert_allclose(diagonal[i], float(p * rest * (1 - x * (p - rest))), rtol=1e-13)
+    product = loss.hessian_product(z, targets, np.full(z.shape, 3.0), reduction="none")
+    np.testing.assert_allclose(product, 3 * diagonal, rtol=1e-15)
+
+
+def test_entropy_of_labels_ignores_what_is_ignored_and_is_undone(rng):
+    loss = NegativeEntropy(target_form="labels")
+    value, gradient = loss.value_and_gradient([[0.0, np.nan, -np.inf, 0.0]], [[1.0, -100, 0, 0]])
+    assert value == loss.floor([[1.0, -100, -100, 0]]) == pytest.approx(-2 * math.log(2))
+    assert gradient.tolist() == [[0, 0, 0, 0]]
+    assert loss.initial_value(3) == loss.floor([[1, 0, 1]]) == pytest.approx(-3 * math.log(2))
+    assert loss.backend == "numpy"
+    p = np.array([[0.9, 0.3, 0.5, 0.001]])
+    for factor in (0.3, -0.3):
+        both = BinaryCrossEntropy(label_reduction="sum") + factor * loss
+        reported = both.elicited(p)
+        far = np.abs(reported - 0.5) - np.abs(p - 0.5)  # confidence costs, or is rewarded
+        assert (far * factor <= 1e-12).all()
+        assert (far[0, [0, 1, 3]] != 0).all()
+        np.testing.assert_allclose(both.recover(reported), p, atol=1e-9)
 
 
 # ---------------------------------------------------------------- heads

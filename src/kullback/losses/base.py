@@ -664,12 +664,15 @@ def checked_rows(
     if targets.rows.shape[1] != n_classes:
         raise TargetError(f"multi-label targets have {targets.rows.shape[1]} columns, the logits {n_classes}")
     counts = counted_rows(targets, row_weight)
-    bad = counts[:, None] & ~((targets.rows >= 0) & (targets.rows <= 1))
-    if ignore_index is not None:
-        bad &= targets.rows != ignore_index
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise label_error(row, column, targets.rows[row, column])
+    step = max(1, BLOCK_ELEMENTS // n_classes)
+    for start in range(0, len(counts), step):
+        rows = targets.rows[start : start + step]
+        bad = counts[start : start + step, None] & ~((rows >= 0) & (rows <= 1))
+        if ignore_index is not None:
+            bad &= rows != ignore_index
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise label_error(start + row, column, rows[row, column])
     return counts
 
 

@@ -57,9 +57,9 @@ class Penalty(BlockLoss):
     @abstractmethod
     def _own_bend(self, x: Float) -> Float: ...
 
-    def _least(self, n_classes: int) -> float:
-        """The lowest cost of a row."""
-        return 0.0
+    def _least(self, x: Float) -> Float:
+        """The lowest costs (n,) of rows x (n, C) in which what is ignored is −inf."""
+        return np.zeros(len(x))
 
     # ------------------------------------------------------------ what the loss is
 
@@ -106,8 +106,9 @@ class Penalty(BlockLoss):
         losses = np.zeros(len(wrapped))
         for rows in np.array_split(counted, 1 + len(counted) * n_classes // base.BLOCK_ELEMENTS):
             part = wrapped[rows]
-            mass = part.rows if isinstance(part, LabelRows) else part.dense(n_classes)
-            losses[rows] = self._mass_of(np.asarray(mass, dtype=np.float64)) * self._least(n_classes)
+            mass = np.asarray(part.rows if isinstance(part, LabelRows) else part.dense(n_classes), dtype=np.float64)
+            ignored = isinstance(part, LabelRows) and self.ignore_index is not None and mass == self.ignore_index
+            losses[rows] = self._mass_of(mass) * self._least(np.where(ignored, -math.inf, np.zeros(mass.shape)))
         if batch.row_weight is not None:
             losses *= batch.row_weight
         return losses if reduction == "none" else batch.value(float(losses.sum()))
@@ -157,7 +158,7 @@ class Penalty(BlockLoss):
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
         return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
         return PlainRecipe(self.name, (float(self.target_form == "labels"),))
 
     def _mass_of(self, mass: Float) -> Float:
@@ -245,20 +246,21 @@ class NegativeEntropy(Penalty):
     From −log C for equal scores to 0 for certainty. Subtracted (a negative factor) it rewards confidence, as in
     entropy minimisation.
 
+    With labels p = σ(z) is a probability of its own for each, and the row's penalty is the sum over its labels of
+    p·log p + (1 − p)·log(1 − p), from −C·log 2. Ignored labels and scores of −inf add nothing. That form is computed in
+    NumPy; the one for classes in C++.
+
     Args:
-        target_form: ``"classes"``.
+        target_form: ``"classes"`` or ``"labels"``.
         ignore_index: class index of rows that do not count, or None.
 
     >>> round(NegativeEntropy()([[0.0, 0.0]], [0]), 4)
     -0.6931
+    >>> round(NegativeEntropy(target_form="labels")([[0.0, 0.0]], [[1, 0]]), 4)
+    -1.3863
     """
 
     name: ClassVar[str] = "negative_entropy"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target_form != "classes":
-            raise InputError(f"target_form={self.target_form!r}: the entropy of a softmax goes with classes only")
 
     @property
     def convex(self) -> bool:
@@ -270,31 +272,58 @@ class NegativeEntropy(Penalty):
         """0: a certain prediction."""
         return 0.0
 
-    def _least(self, n_classes: int) -> float:
-        return -math.log(n_classes)
+    def _least(self, x: Float) -> Float:
+        n_scores = np.asarray((~np.isneginf(x)).sum(axis=1))
+        return -math.log(2) * n_scores if self.target_form == "labels" else -np.log(np.maximum(n_scores, 1))
 
-    def _parts(self, x: Float) -> tuple[Float, Float, Float]:
-        """p, log p with 0 for masked classes, and the sum of p·log p."""
-        odds = softmax_odds(x).odds
-        log_p = np.where(odds.p > 0, odds.log_p, 0.0)
-        return odds.p, log_p, (odds.p * log_p).sum(axis=1, keepdims=True)
+    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
+        return super()._plain_recipe(n_classes) if self.target_form == "classes" else None
 
     def _cost(self, x: Float) -> Float:
-        return np.asarray(self._parts(x)[2][:, 0])
+        if self.target_form == "labels":
+            size, e = _sizes(x)
+            return np.asarray(-(np.log1p(e) + size * e / (1 + e)).sum(axis=1, where=~np.isneginf(x)))
+        return np.asarray(_parts(x)[2][:, 0])
 
     def _slope(self, x: Float) -> Float:
-        p, log_p, total = self._parts(x)
+        if self.target_form == "labels":
+            return _unmasked(x) * _spread(x)
+        p, log_p, total = _parts(x)
         return np.asarray(p * (log_p - total))
 
     def _bend(self, x: Float, v: Float) -> Float:
-        p, log_p, total = self._parts(x)
+        if self.target_form == "labels":
+            return self._own_bend(x) * v
+        p, log_p, total = _parts(x)
         delta = v - (p * v).sum(axis=1, keepdims=True)
         change = delta - (p * (log_p + 1) * delta).sum(axis=1, keepdims=True)
         return np.asarray(p * delta * (log_p - total) + p * change)
 
     def _own_bend(self, x: Float) -> Float:
-        p, log_p, total = self._parts(x)
+        if self.target_form == "labels":
+            size, e = _sizes(x)
+            return np.asarray(_spread(x) * (1 - size * (1 - e) / (1 + e)))
+        p, log_p, total = _parts(x)
         return np.asarray(p * (1 - 2 * p) * (log_p - total) + p * (1 - p))
+
+
+def _parts(x: Float) -> tuple[Float, Float, Float]:
+    """p, log p with 0 for masked classes, and the sum of p·log p."""
+    odds = softmax_odds(x).odds
+    log_p = np.where(odds.p > 0, odds.log_p, 0.0)
+    return odds.p, log_p, (odds.p * log_p).sum(axis=1, keepdims=True)
+
+
+def _sizes(x: Float) -> tuple[Float, Float]:
+    """|z| and e^−|z|, which is the smaller of p and 1 − p over the larger; 0 and 1 for masked scores."""
+    size = np.abs(_unmasked(x))
+    return size, np.exp(-size)
+
+
+def _spread(x: Float) -> Float:
+    """p·(1 − p), 0 for masked scores."""
+    e = _sizes(x)[1]
+    return np.where(np.isneginf(x), 0.0, e / (1 + e) ** 2)
 
 
 def _unmasked(x: Float) -> Float:
