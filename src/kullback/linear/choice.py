@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from kullback.linear.row_curvature import structure_of
 from kullback.linear.scaling import ColumnScaling
 from kullback.losses import Loss
 from kullback.targets import Targets
+
+Curvature: TypeAlias = SubsampledCurvature | ColumnCurvature
 
 # Data of up to this size is in cache anyway, and float32 gains nothing on it.
 SMALL_BYTES = 1 << 18
@@ -60,11 +62,13 @@ class Choice:
         problem: the problem.
         solver: the name of the solver.
         reason: why that one, in words.
+        curvature: the estimate of the Hessian that the problem uses, if it does.
     """
 
     problem: LinearProblem
     solver: str
     reason: str
+    curvature: Curvature | None = None
 
 
 def choose(
@@ -75,6 +79,8 @@ def choose(
     solver: str,
     tol: float,
     run: Callable[..., Iterator[Any]] = map,
+    n_fits: int = 1,
+    kept: Curvature | None = None,
 ) -> Choice:
     """Set up a problem and choose its solver.
 
@@ -85,6 +91,8 @@ def choose(
         solver: ``"auto"`` or a solver's name.
         tol: the relative gap that ends the fit.
         run: runs several calls at once and keeps their order.
+        n_fits: how many fits of this design share what is made.
+        kept: the estimate of the Hessian of the last of them, to be adapted to this one.
     """
     exact, fast = precisions(design, scaling, with_ones=terms.fit_intercept)
     if isinstance(design, DenseDesign) and 8 * design.shape[0] * design.shape[1] <= SMALL_BYTES:
@@ -93,7 +101,7 @@ def choose(
         fast = None
     exact_objective = terms.objective(exact, scaling, run)
     fast_objective = None if fast is None else terms.objective(fast, scaling, run)
-    curvature = None
+    curvature: Any = None
     if solver == "lbfgs":
         reason = "asked for"
     else:
@@ -104,16 +112,19 @@ def choose(
             how, what = plan_sparse(*size, design.n_entries, coupled=coupled), "columns"
         else:
             kind, what = SubsampledCurvature, "principal axes"
-            how = plan(*size, coupled=coupled)
+            how = plan(*size, coupled=coupled, n_fits=n_fits)
         if how is None:
             solver, reason = "lbfgs", f"factorising {size[1]} columns would cost more than it saves"
         else:
-            curvature = kind(fast_objective or exact_objective, design, how, (fast or exact).dtype, run)
+            active = fast_objective or exact_objective
+            curvature = kept or kind(active, design, how, (fast or exact).dtype, run, keep=n_fits > 1)
+            if kept is not None:
+                kept.under(active)
             what = f"{how.leading} of {size[1]} {what}" if how.rotated else f"all {size[1]} columns"
             solver = "preconditioned"
             reason = f"a Hessian of {what} × {terms.n_outputs} outputs from {how.sampled} rows pays for itself"
     problem = LinearProblem(exact_objective, fast_objective, tol=tol, curvature=curvature)
-    return Choice(problem, solver, reason)
+    return Choice(problem, solver, reason, curvature)
 
 
 def precisions(

@@ -17,16 +17,18 @@ from scipy import sparse
 from kullback import kernels
 from kullback.linear.curvature import (
     BLOCK_CLASSES,
-    RIDGE,
+    NO_SUMS,
     Plan,
+    Sums,
     draw_rows,
+    minor_inverse,
     pick_candidates,
-    whole_inverse,
 )
 from kullback.linear.design import KEPT_BYTES, Array, SparseDesign
 from kullback.linear.objective import Block, LinearObjective, Vector
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.solvers.base import Apply
+from kullback.linear.whole_hessian import WholeHessian
 
 # Rows whose curvature is added up at a time.
 PIECE_ROWS = 1 << 12
@@ -41,6 +43,7 @@ class ColumnCurvature:
         how: what `plan` chose.
         dtype: float32 or float64, of everything but the factorisation.
         run: runs several calls at once and keeps their order.
+        keep: whether sums over rows are kept for other penalties; see `under`.
     """
 
     def __init__(
@@ -50,30 +53,30 @@ class ColumnCurvature:
         how: Plan,
         dtype: Any,
         run: Callable[..., Iterator[Any]] = map,
+        *,
+        keep: bool = False,
     ) -> None:
         self._objective, self._how, self._run = objective, how, run
+        self._keep, self._sums = keep, NO_SUMS
+        self._inverse: Apply | None = None
         self._dtype = np.dtype(dtype)
         loss = objective.loss
         self._coupled = structure_of(loss) == "coupled" and objective.n_outputs > 1
         self._blocks = self._coupled and objective.n_outputs <= BLOCK_CLASSES
-        scaling = objective.scaling
+        self._footing = scaling = objective.scaling
         filled = source.stored()
         order = np.argsort(-filled, kind="stable")
         n_lead = min(how.leading - objective.fit_intercept, source.shape[1])
         self._lead, self._rare = np.sort(order[:n_lead]), np.sort(order[n_lead:])
-        penalty = objective.penalty / scaling.scale**2
-        self._bend = penalty[self._rare]
+        self._bend_columns()
         # ---- the fullest columns, dense, from a sample of rows
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
         self._sample = source.some_rows(rows)
         dense = self._sample[:, self._lead].toarray() - scaling.centre[self._lead]
         dense = (dense / scaling.scale[self._lead]).astype(dtype)
-        lead_penalty = penalty[self._lead]
         if objective.fit_intercept:
             dense = np.column_stack([dense, np.ones(len(dense), dtype)])
-            lead_penalty = np.append(lead_penalty, 0.0)
         self._rows = dense
-        self._lead_bend = np.diag(lead_penalty)
         self._reach = np.einsum("ij,ij->i", dense, dense)
         self._targets = objective.targets[rows]
         weight = objective.sample_weight
@@ -86,31 +89,57 @@ class ColumnCurvature:
         kept = int(filled[self._rare].sum()) * (self._dtype.itemsize + 4) <= KEPT_BYTES
         self._squares = self._squared(source.columns(self._rare).matrix) if kept else None
 
+    def under(self, objective: LinearObjective) -> None:
+        """Go on with the same data under another penalty; columns keep the footing they had first."""
+        self._objective, self._inverse = objective, None
+        self._bend_columns()
+
     def refine(self) -> bool:
         """False: columns that it knows by their squares alone leave it a rough estimate in any precision."""
         return False
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
-        leading = self._leading(parameters)
+        shape = self._shape(parameters)
+        if shape is None:
+            return None
+        diagonal = (shape * (1 - shape) if self._coupled else shape) * (self._factor * self._share)[:, None]
+        if not self._sums.hold(diagonal):
+            leading = self._leading(shape, diagonal)
+            minor = self._minor(parameters) if len(self._rare) else np.empty((0, 0))
+            self._sums, self._inverse = Sums(diagonal, leading, minor), None
+        if self._inverse is None:
+            self._inverse = self._inverse_of(self._sums)
+        found = self._inverse
+        if not self._keep:
+            self._sums, self._inverse = NO_SUMS, None
+        return found
+
+    def _inverse_of(self, sums: Sums) -> Apply | None:
+        """The inverse of the estimate with the penalty as it is."""
+        assert sums.leading is not None
+        leading = sums.leading.inverse(self._lead_bend, self._run)
         if leading is None:
             return None
-        minor = self._minor(parameters) if len(self._rare) else np.copy
+        rounding = float(np.finfo(self._dtype).eps)
+        minor = minor_inverse(sums.minor, self._bend, rounding) if len(self._rare) else np.copy
         n_outputs, n_columns = self._objective.n_outputs, self._objective.design.shape[1]
-        lead, rare = self._lead, self._rare
+        lead, rare, longer = self._lead, self._rare, self._longer[:, None]
         if self._objective.fit_intercept:
             lead = np.append(lead, n_columns)
 
         def apply(vector: Vector) -> Vector:
-            matrix = vector.reshape(-1, n_outputs)
+            matrix = vector.reshape(-1, n_outputs) * longer
             out = np.empty_like(matrix)
             out[lead] = leading(matrix[lead])
             out[rare] = minor(matrix[rare])
+            out *= longer
             return out.ravel()
 
         return apply
 
-    def _leading(self, parameters: Vector) -> Apply | None:
+    def _shape(self, parameters: Vector) -> Array | None:
+        """(n, C) probabilities of the sampled rows or, of a loss that is not coupled, its second derivatives."""
         objective, loss = self._objective, self._objective.loss
         weights, intercept = objective.scaling.to_raw(*objective.split(parameters))
         logits = np.empty((self._sample.shape[0], objective.n_outputs), self._dtype)
@@ -122,21 +151,31 @@ class ColumnCurvature:
         if not np.isfinite(logits).all():
             return None
         if self._coupled:
-            shape = coupled_probabilities(loss, logits)
-            diagonal = shape * (1 - shape) * (self._factor * self._share)[:, None]
-        else:
-            shape = loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
-            # A loss that is not convex may bend down; an estimate that is to be inverted must not.
-            shape = np.maximum(shape, 0)
-            diagonal = shape * self._share[:, None]
+            return coupled_probabilities(loss, logits)
+        # A loss that is not convex may bend down; an estimate that is to be inverted must not.
+        bend = loss.hessian_diagonal(logits, self._targets, sample_weight=self._weight, reduction="sum")
+        return np.maximum(bend, 0)
+
+    def _leading(self, shape: Array, diagonal: Array) -> WholeHessian:
+        """The whole Hessian of the fullest columns."""
         picked, share = draw_rows(diagonal, self._reach, self._how.sampled)
-        factor = (self._factor * self._share)[picked] * share / objective.total_weight
+        factor = (self._factor * self._share)[picked] * share / self._objective.total_weight
         shape = np.ascontiguousarray(shape[picked]).astype(self._dtype, copy=False)
-        return whole_inverse(self._rows[picked], shape, factor, self._lead_bend, coupled=self._coupled, run=self._run)
+        return WholeHessian.of_rows(self._rows[picked], shape, factor, coupled=self._coupled, run=self._run)
+
+    def _bend_columns(self) -> None:
+        """The penalty's curvature: among the fullest columns, and of each other one."""
+        ours = self._footing.scale
+        penalty, self._longer = self._objective.penalty / ours**2, self._objective.scaling.scale / ours
+        if self._objective.fit_intercept:
+            self._longer = np.append(self._longer, 1.0)
+        along = penalty[self._lead]
+        self._lead_bend = np.diag(np.append(along, 0.0) if self._objective.fit_intercept else along)
+        self._bend = penalty[self._rare]
 
     def _squared(self, rare: Any) -> Any:
         """The squares of some rows of the standardised rare columns; their means count for little."""
-        scale = self._objective.scaling.scale[self._rare]
+        scale = self._footing.scale[self._rare]
         data = np.square(rare.data / scale[rare.indices]).astype(self._dtype)
         return sparse.csr_array((data, rare.indices, rare.indptr), shape=rare.shape)
 
@@ -146,7 +185,7 @@ class ColumnCurvature:
             return self._squares[rows]
         return self._squared(self._source.some_rows(rows)[:, self._rare])
 
-    def _minor(self, parameters: Vector) -> Apply:
+    def _minor(self, parameters: Vector) -> Vector:
         """A block or a diagonal for each rare column."""
         objective, loss = self._objective, self._objective.loss
         n_outputs, n_rare = objective.n_outputs, len(self._rare)
@@ -177,15 +216,4 @@ class ColumnCurvature:
             return total
 
         summed = objective.over_logits(parameters, one) / objective.total_weight
-        rounding = float(np.finfo(self._dtype).eps)
-        if not self._blocks:
-            diagonal = summed + self._bend[:, None] + RIDGE * rounding * summed.mean() + np.finfo(np.float64).tiny
-            return lambda vector: vector / diagonal
-        blocks = summed.reshape(-1, n_outputs, n_outputs)
-        every = np.arange(n_outputs)
-        mean = blocks[:, every, every].mean(axis=1)
-        # Equal shifts of all classes change no probability: curvature is put there, so that rounding stays small.
-        blocks += mean[:, None, None] / n_outputs
-        blocks[:, every, every] += (self._bend + RIDGE * rounding * mean.mean() + np.finfo(np.float64).tiny)[:, None]
-        inverse = np.linalg.inv(blocks)
-        return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
+        return np.asarray(summed.reshape(-1, n_outputs, n_outputs) if self._blocks else summed)

@@ -21,18 +21,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg import lapack
 
-from kullback.linear.design import Array, DenseDesign, Map, StandardisedDesign
+from kullback.linear.design import Array, DenseDesign, StandardisedDesign
 from kullback.linear.objective import LinearObjective, Vector
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.solvers.base import Apply
+from kullback.linear.whole_hessian import RIDGE, WholeHessian, factorised, gram_of, solved
 from kullback.targets import ClassIndices, Targets
 
 # The most parameters that are factorised together: beyond, a factorisation costs more than it saves.
@@ -53,13 +52,8 @@ RARE = 200
 WHOLE_WORK = 0.55
 # A fit that has used so many passes for each that the whole Hessian costs is one that needs the whole Hessian.
 LATE_SHARE = 0.5
-# What is added to the diagonal before factorising, as a multiple of its mean and of the rounding of the sums.
-RIDGE = 10.0
-# Cuts of a product that runs on several threads; fixed, so that rounding does not depend on their number.
-CUTS = 4
-# Up to this many multiplications a product is not cut.
-FEW_PRODUCTS = 2 * 10**7
-FEW_ELEMENTS = 2 * 10**5
+# An estimate serves another penalty too until the curvature of the rows has changed by this share.
+DRIFT = 0.3
 
 
 @dataclass(frozen=True)
@@ -81,19 +75,19 @@ class Plan:
     one_pass: float = 0.0
 
 
-def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool) -> Plan | None:
+def plan(n_rows: int, n_columns: int, n_outputs: int, *, coupled: bool, n_fits: int = 1) -> Plan | None:
     """Weigh a factorisation against the passes over dense data that it saves; None where it cannot pay.
 
     The unit is a multiplication with an addition in a pass, whose products are narrow: 2·N·D·C of them, and some
     25·N·C for exponentials. To build and factorise m×m from 4·m rows takes about 2.2·m³, once for all outputs or once
-    for each, in products so large that they run four times as fast.
+    for each, in products so large that they run four times as fast. Axes that columns were turned to serve all fits.
     """
     one_pass = 2.0 * n_rows * n_columns * n_outputs + 25.0 * n_rows * n_outputs
     leading = _affordable(2.0 * one_pass, n_outputs, coupled)
     rotated = leading < 0.8 * n_columns
     if not rotated:
         leading = n_columns
-    turn = 10.0 * n_columns**3
+    turn = 10.0 * n_columns**3 / n_fits
     if rotated and (turn > max(60 * one_pass, 10.0 * LEAST_TOGETHER**3) or leading < 2):
         return None
     return _sampling(leading, rotated, n_rows, n_columns, n_outputs, one_pass, coupled)
@@ -142,6 +136,30 @@ def _sampling(
     return Plan(leading, rotated, min(sampled, candidates), candidates, one_pass)
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What an estimate takes from the rows, for any penalty.
+
+    Attributes:
+        diagonal: (n, C) the curvature of the candidate rows that it was made at.
+        leading: the whole Hessian along the leading axes or columns.
+        minor: for each other one a C × C block, or a diagonal of C.
+    """
+
+    diagonal: Array
+    leading: WholeHessian | None
+    minor: Vector = field(default_factory=lambda: np.empty((0, 0)))
+
+    def hold(self, diagonal: Array) -> bool:
+        """Whether they still do where the curvature of the candidate rows is this."""
+        if self.leading is None:
+            return False
+        return bool(np.abs(diagonal - self.diagonal).sum() <= DRIFT * self.diagonal.sum())
+
+
+NO_SUMS = Sums(np.empty((0, 0)), None)
+
+
 class SubsampledCurvature:
     """Inverse Hessians of a sample, at any parameters.
 
@@ -151,6 +169,7 @@ class SubsampledCurvature:
         how: what `plan` chose.
         dtype: float32 or float64, of everything but the factorisation.
         run: runs several calls at once and keeps their order.
+        keep: whether sums over rows are kept for other penalties; see `under`.
     """
 
     def __init__(
@@ -160,8 +179,13 @@ class SubsampledCurvature:
         how: Plan,
         dtype: Any,
         run: Callable[..., Iterator[Any]] = map,
+        *,
+        keep: bool = False,
     ) -> None:
         self._how = how
+        self._keep, self._sums = keep, NO_SUMS
+        self._inverse: Apply | None = None
+        self._passes_before = 0
         self._objective = objective
         self._dtype = np.dtype(dtype)
         self._rounding = float(np.finfo(self._dtype).eps)
@@ -173,13 +197,10 @@ class SubsampledCurvature:
         self._source = source
         rows, self._share = pick_candidates(objective.targets, source.shape[0], how.candidates)
         self._picked = rows
-        self._rows = _standardised(source, objective, rows, len(self._share), self._dtype, run)
+        self._footing, self._fit_intercept = objective.scaling, objective.fit_intercept
+        self._rows = self._standardised()
         # Rows far out in rare columns hold all the curvature there.
         self._reach = np.einsum("ij,ij->i", self._rows, self._rows) - float(objective.fit_intercept)
-        self._penalty = objective.penalty / objective.scaling.scale**2
-        if objective.fit_intercept:
-            self._penalty = np.concatenate([[0.0], self._penalty])
-        self._fit_intercept = objective.fit_intercept
         self._targets = objective.targets[rows]
         weight = objective.sample_weight
         self._weight = None if weight is None else weight[rows]
@@ -190,10 +211,13 @@ class SubsampledCurvature:
         self._spread = np.empty(0)
         if how.rotated:
             self._axes, self._spread = self._principal_axes()
-            # the penalty along the axes: whole among the leading ones, else its diagonal alone
-            lead = self._axes[:, : how.leading].astype(np.float64)
-            self._lead_bend = (lead * self._penalty[:, None]).T @ lead
-            self._bend = self._penalty @ np.square(self._axes, dtype=np.float64)
+        self._bend()
+
+    def under(self, objective: LinearObjective) -> None:
+        """Go on with the same data under another penalty; columns keep the footing they had first."""
+        self._passes_before += self._objective.passes
+        self._objective, self._inverse = objective, None
+        self._bend()
 
     def refine(self) -> bool:
         """Estimate in float64 from now on; False where that is so already, or where the estimate is a rough one."""
@@ -202,20 +226,18 @@ class SubsampledCurvature:
         self._dtype = np.dtype(np.float64)
         self._rounding = float(np.finfo(self._dtype).eps)
         self._scale = self._scale.astype(self._dtype)
-        self._rows = _standardised(
-            self._source, self._objective, self._picked, len(self._share), self._dtype, self._run
-        )
+        self._rows, self._sums = self._standardised(), NO_SUMS
         return True
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
         if self._axes is not None and self._whole_pays():
-            self._axes = None
+            self._axes, self._sums = None, NO_SUMS
             size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
             self._how = dataclasses.replace(self._how, sampled=max(self._how.sampled, 4 * size))
         if not parameters.any() and self._even():
             return self._at_zero()
-        logits = self._rows @ self._rolled(parameters).astype(self._dtype)
+        logits = self._rows @ (self._first(parameters) / self._longer[:, None]).astype(self._dtype)
         if not np.isfinite(logits).all():
             return None
         if self._coupled:
@@ -229,25 +251,39 @@ class SubsampledCurvature:
             factor = np.ones(len(shape), shape.dtype)
             diagonal = shape
         diagonal = diagonal * self._share.astype(diagonal.dtype)[:, None]
+        if not self._sums.hold(diagonal):
+            self._sums, self._inverse = self._summed(shape, factor, diagonal), None
+        if self._inverse is None:
+            self._inverse = self._inverse_of(self._sums)
+        found = self._inverse
+        if not self._keep:
+            self._sums, self._inverse = NO_SUMS, None
+        return found
+
+    def _summed(self, shape: Array, factor: Array, diagonal: Array) -> Sums:
+        """The loss's share of the estimate, from the curvature of the rows."""
         picked, share = draw_rows(diagonal, self._reach, self._how.sampled)
         factor = (factor * self._share)[picked] * share / self._total_weight
         shape, rows = np.ascontiguousarray(shape[picked]), self._rows[picked]
+        lead = rows.shape[1] if self._axes is None else self._how.leading
+        along = rows if self._axes is None else rows @ self._axes[:, :lead]
+        leading = WholeHessian.of_rows(along, shape, factor, coupled=self._coupled, run=self._run)
         if self._axes is None:
-            every = self._whole(rows, shape, factor, np.diag(self._penalty))
-            return None if every is None else lambda vector: self._unrolled(every(self._rolled(vector)))
-        lead = self._how.leading
-        tail_rows = slice(0, len(rows), max(1, len(rows) // 1000))
-        leading = self._whole(rows @ self._axes[:, :lead], shape, factor, self._lead_bend)
+            return Sums(diagonal, leading)
+        few = slice(0, len(rows), max(1, len(rows) // 1000))
+        minor = self._minor(rows[few] @ self._axes[:, lead:], shape[few], factor[few] * few.step)
+        return Sums(diagonal, leading, minor)
+
+    def _inverse_of(self, sums: Sums) -> Apply | None:
+        """The inverse of the estimate with the penalty as it is."""
+        assert sums.leading is not None
+        leading = sums.leading.inverse(np.diag(self._penalty) if self._axes is None else self._lead_bend, self._run)
         if leading is None:
             return None
-        step = tail_rows.step
-        minor = self._minor(
-            rows[tail_rows] @ self._axes[:, lead:],
-            shape[tail_rows],
-            factor[tail_rows] * step,
-            self._bend[lead:],
-        )
-        axes = self._axes
+        if self._axes is None:
+            return lambda vector: self._unrolled(leading(self._rolled(vector)))
+        lead, axes = self._how.leading, self._axes
+        minor = minor_inverse(sums.minor, self._axes_bend[lead:], self._rounding)
 
         def apply(vector: Vector) -> Vector:
             # A gradient near the optimum may be too small for float32: only its shape is rounded.
@@ -267,24 +303,28 @@ class SubsampledCurvature:
         """Whether so many passes went by that the whole Hessian would have been cheaper."""
         size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
         work = WHOLE_WORK * float(size) ** 3 * (1 if self._coupled else self._n_outputs)
-        return size <= MOST_TOGETHER and LATE_SHARE * work <= self._objective.passes * self._how.one_pass
+        passes = self._passes_before + self._objective.passes
+        return size <= MOST_TOGETHER and LATE_SHARE * work <= passes * self._how.one_pass
 
     def _even(self) -> bool:
-        """Whether equal logits mean equal probabilities, and every row counts the same."""
-        if not self._coupled or np.ptp(self._scale) > 1e-6 * float(self._scale.max(initial=0.0)):
+        """Whether equal logits mean equal probabilities; and every row counts the same, where axes do not know."""
+        if not self._coupled:
+            return False
+        if self._axes is not None and np.ptp(self._scale) > 1e-6 * float(self._scale.max(initial=0.0)):
             return False
         p = coupled_probabilities(self._loss, np.zeros((1, self._n_outputs)))
         return float(np.ptp(p)) < 1e-12
 
     def _at_zero(self) -> Apply | None:
-        """The inverse at equal probabilities: (I − 11ᵀ/C)/C ⊗ XᵀX + λI, one factorisation for all classes.
+        """The inverse at equal probabilities: (I − 11ᵀ/C)/C ⊗ XᵀDX + λI, one factorisation for all classes.
 
         Gradients have no part along equal shifts of all classes there, where this is not the inverse.
         """
-        each = float(self._scale[0] * self._share.sum()) / (self._total_weight * self._n_outputs)
+        weight = self._scale.astype(np.float64) * self._share
+        each = float(weight.sum()) / (self._total_weight * self._n_outputs)
         axes = self._axes
         if axes is not None:
-            diagonal = (each * self._spread + self._bend)[:, None]
+            diagonal = (each * self._spread + self._axes_bend)[:, None]
             diagonal += RIDGE * self._rounding * diagonal.mean() + float(np.finfo(np.float64).tiny)
 
             def turned(vector: Vector) -> Vector:
@@ -294,41 +334,54 @@ class SubsampledCurvature:
             return turned
         # Rows far out matter, so as many are taken as a pass over the data costs.
         work = float(len(self._rows)) * len(self._penalty) ** 2 / 4
-        rows = self._rows[:: max(1, int(work / max(self._how.one_pass, 1.0)))]
-        hessian = _product(lambda cut: rows[cut], len(rows), rows.shape[1], self._run) * (each / len(rows))
-        factorised = _factorise(hessian + np.diag(self._penalty), self._rounding)
-        if factorised is None:
+        some = slice(None, None, max(1, int(work / max(self._how.one_pass, 1.0))))
+        rows, weight = self._rows[some], weight[some]
+        if np.ptp(weight) > 0:
+            rows = rows * np.sqrt(weight).astype(self._dtype)[:, None]
+            each /= float(weight.sum())
+        else:
+            each /= len(rows)
+        hessian = gram_of(lambda cut: rows[cut], len(rows), rows.shape[1], self._run) * each
+        factor = factorised(lambda: hessian + np.diag(self._penalty), self._rounding)
+        if factor is None:
             return None
-        return lambda vector: self._unrolled(_solved(factorised, self._rolled(vector)))
+        return lambda vector: self._unrolled(solved(factor, self._rolled(vector)))
 
-    def _whole(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply | None:
-        return whole_inverse(rows, shape, factor, bend, coupled=self._coupled, run=self._run)
-
-    def _minor(self, rows: Array, shape: Array, factor: Vector, bend: Vector) -> Apply:
-        """One block or diagonal for each minor axis."""
+    def _minor(self, rows: Array, shape: Array, factor: Vector) -> Vector:
+        """A C × C block or a diagonal of C for each minor axis."""
         squares = np.square(rows) * factor.astype(self._dtype)[:, None]
         if not self._coupled or self._n_outputs > BLOCK_CLASSES:
             spread = shape * (1 - shape) if self._coupled else shape
-            diagonal = (squares.T @ spread).astype(np.float64)
-            diagonal += bend[:, None] + RIDGE * self._rounding * diagonal.mean() + np.finfo(np.float64).tiny
-            return lambda vector: vector / diagonal
+            return np.asarray((squares.T @ spread).astype(np.float64))
         n_outputs = self._n_outputs
         pairs = (shape[:, :, None] * shape[:, None, :]).reshape(len(shape), -1)
         blocks = -(squares.T @ pairs).astype(np.float64).reshape(-1, n_outputs, n_outputs)
         every = np.arange(n_outputs)
         blocks[:, every, every] += squares.T @ shape
-        ridge = RIDGE * self._rounding * np.abs(blocks[:, every, every]).mean()
-        blocks += blocks[:, every, every].mean(axis=1)[:, None, None] / n_outputs
-        blocks[:, every, every] += bend[:, None] + ridge + np.finfo(np.float64).tiny
-        inverse = np.linalg.inv(blocks)
-        return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
+        return np.asarray(blocks)
+
+    def _bend(self) -> None:
+        """The penalty's curvature: along the columns, none along the intercept, and along the axes.
+
+        Among the leading axes it is whole, among the others its diagonal alone.
+        """
+        objective, ours = self._objective, self._footing.scale
+        self._penalty, self._longer = objective.penalty / ours**2, objective.scaling.scale / ours
+        if self._fit_intercept:
+            self._penalty, self._longer = (
+                np.concatenate([[own], of_columns]) for own, of_columns in ((0.0, self._penalty), (1.0, self._longer))
+            )
+        if self._axes is not None:
+            lead = self._axes[:, : self._how.leading].astype(np.float64)
+            self._lead_bend = (lead * self._penalty[:, None]).T @ lead
+            self._axes_bend = self._penalty @ np.square(self._axes, dtype=np.float64)
 
     def _principal_axes(self) -> tuple[Array, Vector]:
         """(D, D) orthonormal axes, most spread first, and their mean squares; the intercept, if any, is the first."""
         first = 1 if self._fit_intercept else 0
         columns = self._rows[:, first:]
         few = columns[:: max(1, len(columns) // max(2000, 3 * columns.shape[1]))]
-        squares = _product(lambda cut: few[cut], len(few), few.shape[1], self._run).astype(self._dtype)
+        squares = gram_of(lambda cut: few[cut], len(few), few.shape[1], self._run).astype(self._dtype)
         lengths, axes = linalg.eigh(squares, check_finite=False, driver="evd", overwrite_a=True)
         whole = np.zeros((columns.shape[1] + first,) * 2, dtype=self._dtype)
         whole[:first, :first] = 1.0
@@ -337,132 +390,60 @@ class SubsampledCurvature:
         return whole, spread
 
     def _rolled(self, vector: Vector) -> Vector:
-        """(P,) parameters as (D, C), the intercept first."""
+        """A (P,) gradient as (D, C) on the footing of the sample, the intercept first."""
+        return self._first(vector) * self._longer[:, None]
+
+    def _first(self, vector: Vector) -> Vector:
         matrix = vector.reshape(-1, self._n_outputs)
         return np.concatenate([matrix[-1:], matrix[:-1]]) if self._fit_intercept else matrix
 
     def _unrolled(self, matrix: Vector) -> Vector:
+        """(D, C) parameters on the footing of the sample as (P,)."""
+        matrix = matrix * self._longer[:, None]
         ordered = np.concatenate([matrix[1:], matrix[:1]]) if self._fit_intercept else matrix
         return np.ascontiguousarray(ordered).ravel()
 
+    def _standardised(self) -> Array:
+        """The candidate rows standardised, with a column of ones before the others if there is an intercept.
 
-def _standardised(
-    source: DenseDesign, objective: LinearObjective, which: Any, n_rows: int, dtype: Any, run: Map
-) -> Array:
-    """Standardised rows, with a column of ones before the others if there is an intercept.
+        That is first so that it is always one of the leading axes.
+        """
+        source, own, dtype = self._source, self._objective.design, self._dtype
+        standardised = StandardisedDesign(source, self._footing, dtype)
+        if isinstance(own, StandardisedDesign) and own.dtype == dtype and self._objective.scaling is self._footing:
+            standardised = own
+        first, n_rows = int(self._fit_intercept), len(self._share)
+        rows = np.ones((n_rows, source.shape[1] + first), dtype)
+        step = max(1, PIECE_ELEMENTS // source.shape[1])
 
-    That is first so that it is always one of the leading axes.
-    """
-    own = objective.design
-    standardised = StandardisedDesign(source, objective.scaling, dtype)
-    if isinstance(own, StandardisedDesign) and own.dtype == dtype:
-        standardised = own
-    first = int(objective.fit_intercept)
-    rows = np.ones((n_rows, source.shape[1] + first), dtype)
-    step = max(1, PIECE_ELEMENTS // source.shape[1])
+        def fill(start: int) -> None:
+            piece = slice(start, min(start + step, n_rows))
+            rows[piece, first:] = standardised.take(piece if isinstance(self._picked, slice) else self._picked[piece])
 
-    def fill(start: int) -> None:
-        piece = slice(start, min(start + step, n_rows))
-        rows[piece, first:] = standardised.take(piece if isinstance(which, slice) else which[piece])
-
-    for _ in run(fill, range(0, n_rows, step)):
-        pass
-    return rows
+        for _ in self._run(fill, range(0, n_rows, step)):
+            pass
+        return rows
 
 
-def whole_inverse(rows: Array, shape: Array, factor: Vector, bend: Vector, *, coupled: bool, run: Map) -> Apply | None:
-    """Factorise the whole Hessian along some axes.
+def minor_inverse(sums: Vector, bend: Vector, rounding: float) -> Apply:
+    """The inverse of one block or diagonal for each axis, applied to (axes, C).
 
     Args:
-        rows: (n, axes).
-        shape: (n, C) probabilities of a coupled loss, or the diagonal of each row's Hessian.
-        factor: (n,) what each row counts.
-        bend: (axes, axes) the penalty's share for each output.
-        coupled: whether the outputs of a row act on one another.
-        run: runs several calls at once and keeps their order.
-
-    Returns:
-        What applies the inverse to (axes, C), or None where it cannot be factorised.
+        sums: (axes, C, C) or (axes, C).
+        bend: (axes,) the penalty's share.
+        rounding: of the sums.
     """
-    dtype = rows.dtype
-    rounding = float(np.finfo(dtype).eps)
-    n_axes, n_outputs = rows.shape[1], shape.shape[1]
-    if not coupled:
-        factors = []
-        for block in run(
-            lambda k: _gram(rows * np.sqrt(shape[:, k] * factor).astype(dtype)[:, None]), range(n_outputs)
-        ):
-            factorised = _factorise(block + bend, rounding)
-            if factorised is None:
-                return None
-            factors.append(factorised)
-
-        def per_output(vector: Vector) -> Vector:
-            solved = [_solved(f, vector[:, k]) for k, f in enumerate(factors)]
-            return np.stack(solved, axis=1)
-
-        return per_output
-    root = np.sqrt(factor).astype(dtype)[:, None]
-    weighted = rows * root
-    joint = _product(lambda cut: _rows_times(weighted[cut], shape[cut]), len(rows), n_axes * n_outputs, run)
-    hessian = (-joint).reshape(n_axes, n_outputs, n_axes, n_outputs)
-    if len(rows) * n_axes * n_outputs <= FEW_ELEMENTS:
-        # All classes in one product: many small ones would cost their calls.
-        alone = (weighted.T @ _rows_times(weighted, shape)).reshape(n_axes, n_axes, n_outputs)
-        every = np.arange(n_outputs)
-        hessian[:, every, :, every] += np.moveaxis(alone, 2, 0) + bend
-    else:
-        blocks = run(lambda k: _gram(weighted * np.sqrt(shape[:, k : k + 1])), range(n_outputs))
-        for k, block in enumerate(blocks):
-            hessian[:, k, :, k] += block + bend
+    if sums.ndim == 2:
+        diagonal = sums + (bend[:, None] + RIDGE * rounding * sums.mean() + np.finfo(np.float64).tiny)
+        return lambda vector: vector / diagonal
+    n_outputs = sums.shape[1]
+    every = np.arange(n_outputs)
+    own = sums[:, every, every]
     # Equal shifts of all classes change no probability: curvature is put there, so that rounding stays small.
-    axis = np.arange(n_axes)
-    hessian[axis, :, axis, :] += np.einsum("akak->", hessian) / (n_axes * n_outputs) / n_outputs
-    factorised = _factorise(hessian.reshape(n_axes * n_outputs, -1), rounding)
-    if factorised is None:
-        return None
-    return lambda vector: _solved(factorised, vector.ravel()).reshape(vector.shape)
-
-
-def _product(take: Callable[[slice], Array], n_rows: int, width: int, run: Map) -> Vector:
-    """AᵀA of the (n_rows, width) matrix A that `take` makes piece by piece."""
-    if n_rows * width**2 <= FEW_PRODUCTS:
-        return _gram(take(slice(None))).astype(np.float64)
-    ends = np.linspace(0, n_rows, CUTS + 1).astype(int)
-    cuts = [slice(start, stop) for start, stop in pairwise(ends)]
-    parts = run(lambda cut: _gram(take(cut)), cuts)
-    return np.asarray(sum(part.astype(np.float64) for part in parts))
-
-
-def _rows_times(rows: Array, shape: Array) -> Array:
-    """Each row of (n, r) times each entry of the same row of (n, C): (n, r·C)."""
-    return (rows[:, :, None] * shape[:, None, :]).reshape(len(rows), -1)
-
-
-def _gram(rows: Array) -> Array:
-    product: Array = rows.T @ rows
-    return product
-
-
-def _factorise(hessian: Vector, rounding: float) -> Vector | None:
-    """The lower Cholesky factor, with a ridge that grows until there is one."""
-    # LAPACK itself: what SciPy puts around it takes longer than a small factorisation.
-    diagonal = np.diag(hessian).copy()
-    ridge = RIDGE * rounding * float(np.abs(diagonal).mean()) + float(np.finfo(np.float64).tiny)
-    for _ in range(8):
-        hessian[np.diag_indices(len(hessian))] = diagonal + ridge
-        # The transpose is the same matrix in LAPACK's own order: what is not, SciPy turns number by number.
-        factor, failed = lapack.dpotrf(hessian.T, lower=True, clean=False)
-        if failed == 0:
-            return np.asarray(factor)
-        ridge *= 10
-    return None
-
-
-def _solved(factor: Vector, vector: Vector) -> Vector:
-    """The solution for one or several right sides, from the lower Cholesky factor."""
-    solution, _ = lapack.dpotrs(factor, vector, lower=True)
-    return np.asarray(solution)
+    blocks = sums + own.mean(axis=1)[:, None, None] / n_outputs
+    blocks[:, every, every] += bend[:, None] + RIDGE * rounding * np.abs(own).mean() + np.finfo(np.float64).tiny
+    inverse = np.linalg.inv(blocks)
+    return lambda vector: np.asarray((inverse @ vector[:, :, None])[:, :, 0])
 
 
 def pick_candidates(targets: Targets, n_rows: int, count: int) -> tuple[Any, Vector]:

@@ -89,7 +89,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             StopIteration, the search ends there, as after Ctrl-C.
         verbose: 1 for a bar on a terminal, elsewhere a line per fold; 2 for a line per fit and per iteration too.
         checkpoint: a file that holds the fits that are done, written anew every few seconds. If it is there when a
-            search over the same data, folds and settings begins, that goes on from it; it is deleted at the end.
+            search over the same data, folds and settings begins, that goes on from it; it is deleted at the end. The
+            fits that were left need not take the same steps then: they agree to `path_tol`, not to the last digit.
 
     The first Ctrl-C ends the search at its next step. C is then chosen among those Cs and folds whose fits are done
     (`finished_part` says which); the coefficients are the average of those folds' at that C, without a fit to all
@@ -491,7 +492,9 @@ class _Search:
             self.ended = self.ended or CTRL_C
             return points
         (train, test), model = self._splits[number], self._model
-        fold = Fold(self._examples, train)  # holds a copy of its rows, and is gone when they are fitted
+        fold = Fold(
+            self._examples, train, n_fits=len(self._Cs)
+        )  # holds a copy of its rows, and is gone when they are fitted
         done = [] if self._checkpoint is None else self._checkpoint.of_fold(number)
         name = f"fold {number + 1} of {len(self._splits)}"
 

@@ -71,7 +71,7 @@ class Examples:
         if rows is None:
             return self._task(self.X, self.targets, self.sample_weight, self.loss, self.n_classes, n_fits)
         weight = None if self.sample_weight is None else self.sample_weight[rows]
-        return self._task(self.X[rows], self.targets[rows], weight, self.loss, self.n_classes)
+        return self._task(self.X[rows], self.targets[rows], weight, self.loss, self.n_classes, n_fits)
 
     def _task(
         self, X: Any, targets: ClassTargets, weight: Vector | None, loss: Loss, n_classes: int, n_fits: int = 1
@@ -101,9 +101,10 @@ class Fold:
     Args:
         examples: what is cut.
         train: rows to fit on.
+        n_fits: for how many values of C.
     """
 
-    def __init__(self, examples: Examples, train: Index) -> None:
+    def __init__(self, examples: Examples, train: Index, *, n_fits: int = 1) -> None:
         self._examples = examples
         self._train = train
         weight = np.ones(len(train)) if examples.sample_weight is None else examples.sample_weight[train]
@@ -114,13 +115,13 @@ class Fold:
         self._task: FitTask | None = None
         narrowed = None if len(present) == examples.n_classes else _narrowed(targets, examples.loss, present)
         if narrowed is None:
-            self._task = examples.task(train)
+            self._task = examples.task(train, n_fits=n_fits)
             return
         self._present = present
         if len(present) > 1:
             fewer, loss = narrowed
             sample_weight = None if examples.sample_weight is None else weight
-            self._task = examples._task(examples.X[train], fewer, sample_weight, loss, len(present))
+            self._task = examples._task(examples.X[train], fewer, sample_weight, loss, len(present), n_fits)
 
     def path(
         self,

@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from kullback.linear.certificate import Certificate, duality_gap, weight_gap, why_no_gap
+from kullback.linear.column_curvature import ColumnCurvature
 from kullback.linear.curvature import SubsampledCurvature
 from kullback.linear.objective import LinearObjective, Vector
 from kullback.linear.solvers.base import Apply, Point
@@ -33,7 +34,7 @@ class LinearProblem:
         fast: LinearObjective | None,
         *,
         tol: float,
-        curvature: SubsampledCurvature | None = None,
+        curvature: SubsampledCurvature | ColumnCurvature | None = None,
     ) -> None:
         self.exact = exact
         self._fast = fast

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kullback.errors import DataError
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
-from kullback.linear.choice import Choice, Terms, choose
+from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.design import SparseDesign, as_design, without_empty_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
@@ -81,7 +81,7 @@ class FitTask:
         penalty: with λ = 1; the L2 penalty by default.
         shift_free: whether adding one number to every logit of a row changes nothing, so that weights and intercepts
             are reported with mean zero over the classes.
-        n_fits: for how many values of C it will be solved; what serves all of them may cost more.
+        n_fits: for how many values of C it will be solved; what serves all of them may cost more, and is kept.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class FitTask:
         self._moments: _Moments | None = None
         self._n_fits = n_fits
         self._rotated: tuple[Rotation, FitTask] | None = None
+        self._estimate: Curvature | None = None
 
     @property
     def n_blocks(self) -> int:
@@ -179,7 +180,11 @@ class FitTask:
             why = f"{rows} rows are fewer than {columns} columns of similar scale"
             fit = partial(fit_rows, self.design, terms, scaling, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("row_space", why, fit, start, follow, announce)
-        choice = choose(self.design, terms, scaling, solver=solver, tol=tol, run=run)
+        choice = choose(
+            self.design, terms, scaling, solver=solver, tol=tol, run=run, n_fits=self._n_fits, kept=self._estimate
+        )
+        if self._n_fits > 1:
+            self._estimate = choice.curvature
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
         return self._solve_columns(choice, self._scaled(choice, start), tol, max_iter, follow)
@@ -331,6 +336,7 @@ class FitTask:
             penalty_factor=self._penalty_factor,
             shift_free=self._shift_free,
             penalty=self._penalty,
+            n_fits=self._n_fits,
         )
 
     def separation(self, parameters: Parameters) -> Finding:

@@ -68,8 +68,11 @@ class Curvature:
         self._precondition, self._scaled = precondition, False
 
     def renew(self, precondition: Apply | None) -> None:
-        """Replace the first estimate, and drop the pairs: they are of a Hessian that is no longer there."""
-        if precondition is None:
+        """Replace the first estimate, and drop the pairs: they are of a Hessian that is no longer there.
+
+        Nothing is done for no estimate, or for the one that is there.
+        """
+        if precondition is None or precondition is self._precondition:
             return
         self._precondition, self._scaled = precondition, False
         if self._order:
