@@ -99,6 +99,19 @@ def refusal(loss: Loss) -> str | None:
     return None
 
 
+def best_scores(loss: Loss, truth: NDArray[Any]) -> NDArray[Any]:
+    """The scores (N, C) that minimise the expected loss under each true distribution (N, C)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KullbackWarning)  # at a kink no gradient gets small
+        return np.array([loss.best_constant(row[None, :]) for row in truth])
+
+
+def decisions(scores: NDArray[Any]) -> NDArray[Any]:
+    """The class (N,) with the largest score, or −1 where several share it."""
+    ordered = np.sort(scores, axis=1)
+    return np.where(ordered[:, -1] - ordered[:, -2] > 1e-4, np.argmax(scores, axis=1), -1)
+
+
 # ---------------------------------------------------------------- one loss' text
 
 
@@ -119,6 +132,9 @@ class Entry:
         self.loss = parse_loss(self.text.get("loss", name))
         self.curves = [(label, parse_loss(spelling), not absent) for label, spelling, *absent in self.text["curves"]]
         self.meanings = [(label, parse_loss(spelling)) for label, spelling in self.text.get("meanings", [])]
+        # for losses without probabilities: what they decide on three classes, or how they score two
+        self.decided = [(label, parse_loss(spelling)) for label, spelling in self.text.get("decisions", [])]
+        self.scored = [(label, parse_loss(spelling)) for label, spelling in self.text.get("scores", [])]
         self.target: list[float] | None = self.text.get("target")
         self.n_classes: int = self.text.get("classes", 2)
         low, high = self.text.get("margin", [-6, 6])
@@ -347,11 +363,55 @@ def meaning(entry: Entry) -> list[str]:
         parts.append(table(header, [[f"{p:g}", *map(number, row)] for p, row in zip(TRUTHS, values, strict=True)]))
         if any(not loss.proper for _, loss in losses):
             parts.append("`recover` leads from each reported probability back to the true one in its row.")
+    if entry.decided:
+        parts += [
+            f"![{entry['title']}: what its minimiser decides, for every distribution of three classes]"
+            f"({entry.name}-decisions.svg)",
+            paragraphs(
+                "A point is a true distribution of three classes, a corner certainty; its colour is the class that the "
+                "scores of lowest expected loss put first. White: several share the first place. Dashed: where the "
+                "most likely class changes."
+            ),
+            decision_table(entry),
+        ]
+    if entry.scored:
+        header = ["true probability", *(f"{label}: the score's lead" for label, _ in entry.scored)]
+        leads = np.stack([lead_of(loss, np.array(TRUTHS)) for _, loss in entry.scored], axis=1)
+        parts += [
+            f"![{entry['title']}: scores of two classes against the true probability]({entry.name}-scores.svg)",
+            paragraphs("How far the first of two classes leads the other in the scores of lowest expected loss:"),
+            table(header, [[f"{p:g}", *map(number, row)] for p, row in zip(TRUTHS, leads, strict=True)]),
+        ]
     for loss in dict.fromkeys([entry.loss, *(loss for _, loss in entry.meanings)]):
         why = refusal(loss)
         if why:
             parts.append(f"Asked for `elicited(p)`, `{loss}` says:\n\n> {why}")
     return parts
+
+
+TORN = np.array([[0.4, 0.35, 0.25], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.45, 0.4, 0.15]])
+
+
+def decision_table(entry: Entry) -> str:
+    """Best scores and what they decide, for a few distributions."""
+    columns = []
+    for _, loss in entry.decided:
+        scores = best_scores(loss, TORN)
+        columns.append(
+            [
+                f"({', '.join(f'{z:.2f}' if math.isfinite(z) else number(z) for z in row)}): "
+                + ("a tie" if k < 0 else f"class {k + 1}")
+                for row, k in zip(scores, decisions(scores), strict=True)
+            ]
+        )
+    rows = [[f"({', '.join(f'{x:g}' for x in p)})", *cells] for p, *cells in zip(TORN, *columns, strict=True)]
+    return table(["truth", *(f"best scores, {label}" for label, _ in entry.decided)], rows)
+
+
+def lead_of(loss: Loss, truth: NDArray[Any]) -> NDArray[Any]:
+    """How far the first of two classes leads the other at the minimum, for each true probability of it."""
+    scores = best_scores(loss, np.stack([truth, 1 - truth], axis=1))
+    return scores[:, 0] - scores[:, 1]
 
 
 def telling(entry: Entry) -> list[tuple[str, Loss]]:
@@ -475,6 +535,71 @@ def reports_figure(entry: Entry, losses: list[tuple[str, Loss]]) -> Any:
     return figure
 
 
+CORNERS = np.array([[0.5, math.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
+CELLS = 72  # along an edge of the triangle
+
+
+def triangle_runs(loss: Loss) -> list[tuple[int, NDArray[Any]]]:
+    """The triangle of distributions as quadrilaterals of one decision each: (class or −1, corners (4, 2))."""
+    runs = []
+    for i in range(CELLS):
+        # cells between heights i and i + 1, pointing up and down in turn, by the truth at their centres
+        width = 2 * (CELLS - i) - 1
+        up = np.arange(width) % 2 == 0
+        first = (i + np.where(up, 1 / 3, 2 / 3)) / CELLS
+        third = (np.arange(width) // 2 + np.where(up, 1 / 3, 2 / 3)) / CELLS
+        decided = decisions(best_scores(loss, np.stack([first, 1 - first - third, third], axis=1)))
+        starts = np.flatnonzero(np.diff(decided, prepend=-2))
+        for start, end in zip(starts, [*starts[1:], width], strict=True):
+            # cell j lies between (j + 1) // 2 and j // 2 + 1 on the lower line, j // 2 and (j + 1) // 2 on the upper
+            low, high = (start + 1) // 2, start // 2
+            low_end, high_end = (end - 1) // 2 + 1, end // 2
+            corners = [(i, low), (i, low_end), (i + 1, high_end), (i + 1, high)]
+            runs.append((int(decided[start]), np.array([place(a / CELLS, b / CELLS) for a, b in corners])))
+    return runs
+
+
+def place(first: float, third: float) -> NDArray[Any]:
+    """Where a distribution of three classes lies in the triangle."""
+    return np.array([first, 1 - first - third, third]) @ CORNERS
+
+
+def decisions_figure(entry: Entry) -> Any:
+    """What the minimiser decides over the triangle of distributions of three classes."""
+    figure = new_figure(3.1 * len(entry.decided), 3.2)
+    panels = np.atleast_1d(figure.subplots(1, len(entry.decided)))
+    colours = {-1: "white", 0: "#0072b2", 1: "#d55e00", 2: "#009e73"}
+    for panel, (label, loss) in zip(panels, entry.decided, strict=True):
+        for decided, corners in triangle_runs(loss):
+            panel.fill(*corners.T, color=colours[decided], linewidth=0.4)
+        panel.fill(*CORNERS.T, fill=False, edgecolor=INK, linewidth=1)
+        centre = CORNERS.mean(axis=0)
+        for k in range(3):
+            half = (CORNERS[k] + CORNERS[k - 1]) / 2
+            panel.plot(*np.stack([centre, half]).T, color=INK, linewidth=0.9, linestyle="--")
+        for k, (x, y) in enumerate(CORNERS):
+            panel.text(
+                x, y + (0.03 if k == 0 else -0.03), f"class {k + 1}", ha="center", va="bottom" if k == 0 else "top"
+            )
+        panel.set_title(label, loc="left")
+        panel.set(xlim=(-0.12, 1.12), ylim=(-0.14, 1.0), aspect="equal")
+        panel.axis("off")
+    return figure
+
+
+def scores_figure(entry: Entry) -> Any:
+    """The lead of the first of two classes in the best scores, against its true probability."""
+    figure = new_figure(6.6, 3.2)
+    panel = figure.subplots()
+    truth = np.linspace(0.01, 0.99, 99)
+    panel.plot(truth, np.log(truth / (1 - truth)), color=FAINT, linewidth=0.9, label="cross-entropy: the log odds")
+    for (label, loss), (colour, dash) in zip(entry.scored, LINES, strict=False):
+        panel.plot(truth, lead_of(loss, truth), color=colour, linestyle=dash, label=label)
+    panel.set(xlim=(0, 1), ylim=(-4, 4), xlabel="true probability p", ylabel="lead in score")
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
 def overview_figure(entries: list[Entry]) -> Any:
     """Several losses of exclusive classes in one picture."""
     figure = new_figure(9, 3.6)
@@ -520,6 +645,10 @@ def main() -> None:
         losses = telling(entry)
         if losses:
             save(reports_figure(entry, losses), GALLERY / f"{name}-reports.svg")
+        if entry.decided:
+            save(decisions_figure(entry), GALLERY / f"{name}-decisions.svg")
+        if entry.scored:
+            save(scores_figure(entry), GALLERY / f"{name}-scores.svg")
         print(f"{name}: written")
     entries = [Entry(name) for name in known]
     save(overview_figure(entries), GALLERY / "overview.svg")

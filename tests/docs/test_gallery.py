@@ -52,6 +52,53 @@ def test_pictures_are_there_and_show_the_curves(name):
         assert all(f">{label}<" in drawn for label, _ in gallery.telling(entry))
 
 
+def test_every_loss_shows_what_its_minimiser_does():
+    """Reported probabilities, decisions or scores: there is a picture of one of them."""
+    for name in NAMES:
+        entry = gallery.Entry(name)
+        shown = {"reports": gallery.telling(entry), "decisions": entry.decided, "scores": entry.scored}
+        assert any(shown.values()), name
+        for what in ("decisions", "scores"):
+            picture = gallery.GALLERY / f"{name}-{what}.svg"
+            assert picture.exists() == bool(shown[what]), "run python docs/make_gallery.py"
+            drawn = picture.read_text(encoding="utf-8") if shown[what] else ""
+            assert all(f">{label}<" in drawn for label, _ in shown[what])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if gallery.Entry(name).decided])
+def test_no_other_scores_are_better_than_those_the_decisions_come_from(name):
+    random = np.random.default_rng(2)
+    tried = np.concatenate([random.normal(size=(3000, 3)) * 2, random.integers(0, 4, (500, 3))])
+    for _, loss in gallery.Entry(name).decided:
+        for p, best in zip(gallery.TORN, gallery.best_scores(loss, gallery.TORN), strict=True):
+            lowest = loss(best[None, :], p[None, :])
+            expected = loss(tried, np.tile(p, (len(tried), 1)), reduction="none")
+            assert lowest <= expected.min() + 1e-9
+            # near the minimum too, and where it is said to decide nothing, a decision is no better
+            near = loss(best + random.normal(size=tried.shape) * 0.01, np.tile(p, (len(tried), 1)), reduction="none")
+            assert lowest <= near.min() + 1e-9
+
+
+def test_what_is_drawn_of_decisions_and_scores():
+    hinge, strongest = parse_loss("weston_watkins"), parse_loss("crammer_singer")
+    p = np.array([[0.4, 0.35, 0.25], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]])
+    assert gallery.decisions(gallery.best_scores(hinge, p)).tolist() == [-1, 1, 2]
+    assert gallery.decisions(gallery.best_scores(strongest, p)).tolist() == [-1, 1, -1]
+    # the runs tile the triangle, and a corner belongs to its class
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(gallery, "CELLS", 12)
+    runs = gallery.triangle_runs(strongest)
+    monkey.undo()
+    x, y = np.array([corners for _, corners in runs]).transpose(2, 0, 1)
+    areas = np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2
+    assert areas.sum() == pytest.approx(np.sqrt(3) / 4)
+    decided = np.array([k for k, _ in runs])
+    assert [areas[decided == k].sum() / areas.sum() for k in (0, 1, 2)] == pytest.approx([1 / 4] * 3)  # majorities
+    # l1: shrunk log odds, 0 in a band about 1/2
+    lead = gallery.lead_of(parse_loss("cross_entropy + 0.2 * logit_l1"), np.array([0.6, 0.8]))
+    np.testing.assert_allclose(lead, [0, np.log(0.6 / 0.4)], atol=1e-6)
+
+
 def _anchor(heading):
     """The name that a Markdown heading gets on a page."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
