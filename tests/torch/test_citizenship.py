@@ -385,6 +385,40 @@ def test_gradient_penalty():
     torch.testing.assert_close(*results)
 
 
+SEVERAL = {
+    "mean": (kt.cross_entropy, F.cross_entropy),
+    "per example": (
+        lambda z, y: kt.cross_entropy(z, y, reduction="none"),
+        lambda z, y: F.cross_entropy(z, y, reduction="none"),
+    ),
+    "layer": (lambda z, y: kt.linear_cross_entropy(z, IDENTITY, y), F.cross_entropy),
+    "layer, per example": (
+        lambda z, y: kt.linear_cross_entropy(z, IDENTITY, y, reduction="none"),
+        lambda z, y: F.cross_entropy(z, y, reduction="none"),
+    ),
+    "loss object": (
+        lambda z, y: kt.functional("poly(epsilon=0)")(z, y, reduction="none"),
+        lambda z, y: F.cross_entropy(z, y, reduction="none"),
+    ),
+    "labels": (
+        lambda z, y: kt.binary_cross_entropy_with_logits(z, z.detach().sigmoid()),
+        lambda z, y: F.binary_cross_entropy_with_logits(z, z.detach().sigmoid()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_incoming_gradients_at_once(name):
+    y, found = batch()[1], []
+    for function in SEVERAL[name]:
+        z = torch.linspace(-2, 3, N * C).sin().reshape(N, C).requires_grad_()
+        value = function(z, y)
+        incoming = torch.linspace(-1, 1, 3 * value.numel()).reshape(3, *value.shape)
+        found.append(torch.autograd.grad(value, z, incoming, is_grads_batched=True)[0])
+    assert found[0].shape == (3, N, C)
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
     model, (x, y) = Model(None), batch()

@@ -22,11 +22,17 @@ def run(*arguments):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_to_do(tmp_path):
-    result = run("--out", str(tmp_path / "out.json"))
-    assert result.returncode == 2
-    assert "needs a CUDA GPU" in result.stderr
-    assert "Traceback" not in result.stderr
+    for arguments in ((), ("--out", str(tmp_path / "out.json"))):
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert "needs a CUDA GPU" in result.stderr
+        assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+    assert not (PROGRAM.parents[1] / "results/gpu.json").exists()
+
+
+def test_the_help_says_that_it_has_not_run_on_a_gpu():
+    assert "not run on a GPU yet" in run("--help").stdout.replace("\n", " ")
 
 
 def test_every_case_runs(tmp_path):

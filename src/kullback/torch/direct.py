@@ -17,6 +17,8 @@ from kullback.torch.errors import NotSupportedError
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _inside_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+# Whether a tensor stands for several, as incoming gradients do with ``is_grads_batched=True``.
+is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def is_plain(tensors: Sequence[Tensor | None]) -> bool:
@@ -31,7 +33,7 @@ def is_plain(tensors: Sequence[Tensor | None]) -> bool:
         raise NotSupportedError("torch.jit.trace cannot record Kullback's losses; use torch.export or torch.compile")
     if _inside_modes is None or _inside_modes() or torch._C._are_functorch_transforms_active():
         return False
-    return all(t is None or (type(t) in _PLAIN_TYPES and not t.is_meta) for t in tensors)
+    return all(t is None or (type(t) in _PLAIN_TYPES and not t.is_meta and not is_batched(t)) for t in tensors)
 
 
 def direct(

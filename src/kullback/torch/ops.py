@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 from kullback.errors import InputError
 from kullback.torch import devices, native, plain, triton
 from kullback.torch.buffers import result_like
-from kullback.torch.direct import direct, is_plain
+from kullback.torch.direct import direct, is_batched, is_plain
 from kullback.torch.errors import NotSupportedError
 from kullback.torch.rows import TargetRows, accumulation_dtype, widest_dtype
 from kullback.torch.settings import RowSettings
@@ -279,7 +279,7 @@ def times(gradient: Tensor, by: Tensor) -> Tensor:
 
     Where the graph is not kept for another backward pass the stored gradient is scaled in place.
     """
-    if type(by) is not Tensor or torch.compiler.is_compiling():
+    if type(by) is not Tensor or torch.compiler.is_compiling() or is_batched(by):
         return gradient * by
     if by.device.type == "cpu" and by.item() == 1.0:
         return gradient
