@@ -199,7 +199,7 @@ def test_registered_as_torch_wants_it():
     y, w = batch()[1], torch.rand(C)
     settings = (0.1, 1.0, 0.0, 0.0, -100, False)
     x, layer = torch.randn(N, D, requires_grad=True), torch.randn(C, D, requires_grad=True)
-    layer_choices = ([True, True, False], True, None, torch.float32, [N])
+    layer_choices = ([True, True, False], True, None, False, torch.float32, [N])
     cases = [
         (
             "softmax_loss",

@@ -125,6 +125,48 @@ def test_everything_public_takes_that_path_where_the_kernels_do_not_reach(name, 
     torch.testing.assert_close(found, wanted, **close)
 
 
+HEAD = kt.LinearCrossEntropy(C, C, bias=True, drop_ignored=True, chunk_rows=2)
+HELD_HEAD = kt.LinearCrossEntropy(C, C, bias=True, chunk_rows=2)
+HELD_HEAD.load_state_dict(HEAD.state_dict())
+NOBODY = torch.full((N,), -100)
+DROPPING = {
+    "mean": lambda z, drop: kt.linear_cross_entropy(z, LAYER, TARGET, drop_ignored=drop),
+    "per example": lambda z, drop: kt.linear_cross_entropy(z, LAYER, TARGET, reduction="none", drop_ignored=drop),
+    "sample weights": lambda z, drop: kt.linear_cross_entropy(
+        z, LAYER, torch.arange(N) % C, sample_weight=(TARGET != -100).float(), drop_ignored=drop
+    ),
+    "statistics": lambda z, drop: kt.linear_cross_entropy_with_statistics(z, LAYER, TARGET, drop_ignored=drop)[0],
+    "focal": lambda z, drop: kt.linear_loss(z, LAYER, TARGET, "focal(gamma=2)", drop_ignored=drop),
+    "module": lambda z, drop: (HEAD if drop else HELD_HEAD)(z, TARGET),
+    "nothing counts": lambda z, drop: kt.linear_cross_entropy(z, LAYER, NOBODY, empty="zero", drop_ignored=drop),
+}
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_ignored_rows_are_left_out_of_the_products_on_devices_if_asked_to(name, monkeypatch):
+    rows = []
+    row_function = devices.row_function
+
+    def watched(logits):
+        run = row_function(logits)
+        return lambda loss, logits, *args, **keywords: rows.append(len(logits)) or run(loss, logits, *args, **keywords)
+
+    monkeypatch.setattr(devices, "row_function", watched)
+    monkeypatch.setattr(native, "runs", lambda tensor: False)
+    found = []
+    for drop in (True, False):
+        rows.clear()
+        z = torch.linspace(-2, 3, N * C).sin().reshape(N, C)
+        z[5] = torch.nan  # of the ignored row
+        z.requires_grad_()
+        value = DROPPING[name](z, drop)
+        found.append((value.detach(), *torch.autograd.grad(value, z, torch.ones_like(value))))
+        passes = 2 if name == "per example" else 1
+        assert sum(rows) == passes * (N if not drop else 0 if name == "nothing counts" else N - 1)
+    torch.testing.assert_close(*found)
+    assert not found[0][1][5].any()
+
+
 def test_losses_without_a_kernel_are_left_to_the_cpu():
     for loss in ("weston_watkins", "binary_cross_entropy"):
         assert devices.loss_object(kullback.parse_loss(loss), C, torch.device("cpu")) is None
@@ -141,7 +183,7 @@ def test_a_layer():
         found = LinearPass(found.losses, *found[2:])
         wanted = torch.ops.kullback.linear_loss(
             input, weight, bias, *target, row_weight, class_weight, *settings, "", "none", "weights", "nan",
-            [True, True, True], True, None, torch.float32, [N],
+            [True, True, True], True, None, False, torch.float32, [N],
         )  # fmt: skip
         torch.testing.assert_close(found.losses, wanted[0], rtol=1e-5, atol=1e-5)
         for mine, expected in zip(found[1:4], wanted[1:4], strict=True):

@@ -186,7 +186,7 @@ def test_only_what_is_needed_is_computed():
         x, w = input.detach().requires_grad_(needed[0]), weight.detach().requires_grad_(needed[1])
         value, *stored = torch.ops.kullback.linear_loss(
             x, w, None, target, None, None, None, None, 0.0, 1.0, 0.0, 0.0, -100, False, "", "mean", "weights", "nan",
-            [*needed, False], False, None, torch.float64, [N],
+            [*needed, False], False, None, False, torch.float64, [N],
         )[:4]  # fmt: skip
         assert [t.numel() > 0 for t in stored] == [*needed, False]
         value.backward()

@@ -1,7 +1,8 @@
 """Rows on devices other than the CPU: the Triton kernels where they run, else the same in ordinary torch operations.
 
-Nothing here waits for the device. A target out of range cannot raise without such a wait: its row's loss and gradient
-are NaN instead, and so is a mean over the batch. ``kullback.torch.check_targets`` names it, for debugging.
+Nothing here waits for the device, unless a fused layer is asked to leave out what is ignored. A target out of range
+cannot raise without such a wait: its row's loss and gradient are NaN instead, and so is a mean over the batch.
+``kullback.torch.check_targets`` names it, for debugging.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class DeviceLoss(NamedTuple):
         *,
         with_statistics: bool,
         chunk_rows: int | None,
+        drop_ignored: bool = False,
     ) -> LinearResult:
         """The same for the rows of a linear layer (input, weight, bias), with the layer's gradients."""
         input, weight, bias = layer
@@ -88,6 +90,7 @@ class DeviceLoss(NamedTuple):
             log_sum_exp=with_statistics,
             argmax=with_statistics,
             chunk_rows=chunk_rows,
+            drop_ignored=drop_ignored,
         )
 
     def denominator(self, target: TargetRows, row_weight: Tensor | None, kind: str) -> Tensor:

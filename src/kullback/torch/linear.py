@@ -37,12 +37,13 @@ def linear_cross_entropy(
     denominator: str | None = None,
     empty: str = "nan",
     chunk_rows: int | None = None,
+    drop_ignored: bool = False,
 ) -> Tensor:
     """``cross_entropy(linear(input, linear_weight, linear_bias), target)`` in a fraction of its memory.
 
     The logits are made, turned into their gradient and used up a chunk at a time. The result is exact: nothing small is
     dropped, and the chunk size only changes the order of the weight gradient's sums, which are kept in float32 (float64
-    for float64). Examples that do not count are left out of the matrix products.
+    for float64). On the CPU examples that do not count are left out of the matrix products.
 
     Args:
         input: (D,), (N, D) or (N, T, …, D): one row of features per example.
@@ -64,6 +65,10 @@ def linear_cross_entropy(
         empty: the mean where nothing counts, as for `cross_entropy`.
         chunk_rows: how many examples to take at a time; by default what makes at most 96 MiB of logits. Half precision
             on the CPU takes blocks of classes instead, and does not look at it.
+        drop_ignored: leave examples that do not count out of the products on every device. The CPU always does; on
+            others they go through as zeros by default, because their number is only known once the device has been
+            waited for. That wait pays where many are ignored, and cannot be captured in a CUDA graph. The result is
+            the same.
 
     Raises:
         ClassIndexError: (an ``IndexError``) for a class out of range on the CPU.
@@ -85,7 +90,7 @@ def linear_cross_entropy(
         weight,
         _settings(target, label_smoothing, temperature, softcap, z_loss, ignore_index),
         sample_weight,
-        _Choices(reduction, denominator, empty, _rows_of(options, chunk_rows), False),
+        _Choices(reduction, denominator, empty, _rows_of(options, chunk_rows), drop_ignored, False),
     )
     return value
 
@@ -107,6 +112,7 @@ def linear_cross_entropy_with_statistics(
     denominator: str | None = None,
     empty: str = "nan",
     chunk_rows: int | None = None,
+    drop_ignored: bool = False,
 ) -> tuple[Tensor, Statistics]:
     """`linear_cross_entropy` that also returns log-sum-exps, predictions and accuracy; the arguments are the same.
 
@@ -120,7 +126,7 @@ def linear_cross_entropy_with_statistics(
         weight,
         _settings(target, label_smoothing, temperature, softcap, z_loss, ignore_index),
         sample_weight,
-        _Choices(reduction, denominator, empty, chunk_rows, True),
+        _Choices(reduction, denominator, empty, chunk_rows, drop_ignored, True),
     )
     assert found is not None
     return value, found
@@ -138,6 +144,7 @@ def linear_loss(
     denominator: str = "weights",
     empty: str = "nan",
     chunk_rows: int | None = None,
+    drop_ignored: bool = False,
 ) -> Tensor:
     """``functional(loss)(linear(input, linear_weight, linear_bias), target)`` without ever holding all the logits.
 
@@ -153,6 +160,7 @@ def linear_loss(
         denominator: ``"weights"`` or ``"examples"``.
         empty: the mean where nothing counts.
         chunk_rows: how many examples to take at a time.
+        drop_ignored: wait for the device to leave out what does not count, as for `linear_cross_entropy`.
 
     Raises:
         NotSupportedError: for a loss on independent labels.
@@ -172,7 +180,7 @@ def linear_loss(
     layer = Layer.checked(input, linear_weight, linear_bias)
     if linear_weight.dim() > 2:
         raise NotSupportedError("linear_loss takes a (C, D) weight; apply functional(loss) to the logits of the layer")
-    choices = _Choices(reduction, denominator, empty, chunk_rows, False)
+    choices = _Choices(reduction, denominator, empty, chunk_rows, drop_ignored, False)
     if simple is not None:
         if simple.offset is not None:
             layer = layer.shifted(simple.offset)
@@ -210,6 +218,7 @@ class LinearCrossEntropy(nn.Module):
         denominator: what the mean divides by.
         empty: the mean where nothing counts.
         chunk_rows: how many examples to take at a time.
+        drop_ignored: wait for the device to leave out what does not count.
 
     >>> import torch
     >>> from kullback.torch import LinearCrossEntropy
@@ -242,6 +251,7 @@ class LinearCrossEntropy(nn.Module):
         denominator: str | None = None,
         empty: str = "nan",
         chunk_rows: int | None = None,
+        drop_ignored: bool = False,
     ) -> None:
         super().__init__()
         if weight is not None and weight.shape != (num_classes,):
@@ -258,6 +268,7 @@ class LinearCrossEntropy(nn.Module):
         self.denominator = denominator
         self.empty = empty
         self.chunk_rows = _rows_of(options, chunk_rows)
+        self.drop_ignored = drop_ignored
 
     def forward(self, input: Tensor, target: Tensor | Mixture, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of a batch of features, in nats."""
@@ -282,6 +293,7 @@ class LinearCrossEntropy(nn.Module):
             denominator=self.denominator,
             empty=self.empty,
             chunk_rows=self.chunk_rows,
+            drop_ignored=self.drop_ignored,
         )
 
 
@@ -318,6 +330,7 @@ class _Choices(NamedTuple):
     denominator: str | None
     empty: str
     chunk_rows: int | None
+    drop_ignored: bool
     with_statistics: bool
 
 
@@ -385,6 +398,7 @@ def _fused(
         [now and requires_grad(t) for t in (layer.input, layer.weight, layer.bias)],
         choices.with_statistics,
         choices.chunk_rows,
+        choices.drop_ignored,
         accumulation_dtype(layer.input.dtype) if learnt_weight else dtype,
         list(layer.shape),
     )

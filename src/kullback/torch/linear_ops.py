@@ -42,6 +42,7 @@ def _linear_loss(
     wanted: list[bool],
     with_statistics: bool,
     chunk_rows: int | None,
+    drop_ignored: bool,
     value_dtype: torch.dtype,
     shape: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -68,6 +69,7 @@ def _linear_loss(
         Wanted(*wanted),
         with_statistics,
         chunk_rows,
+        drop_ignored,
     )
     if reduction == "none":
         value = found.losses
@@ -133,6 +135,7 @@ def _run(
     wanted: Wanted,
     with_statistics: bool,
     chunk_rows: int | None,
+    drop_ignored: bool,
 ) -> LinearPass:
     row_loss: RowLoss = ObjectRows(objects.loss_by_key(loss)) if loss else CrossEntropyRows(settings, class_weight)
     counts = plain.counted_rows(target, row_weight, settings.ignore_index)
@@ -148,6 +151,7 @@ def _run(
             wanted,
             with_statistics=with_statistics,
             chunk_rows=chunk_rows,
+            drop_ignored=drop_ignored,
         )
 
 
@@ -165,15 +169,15 @@ _linear_loss_op = torch.library.custom_op(
     mutates_args=(),
     schema=(
         f"({_ROWS}, Tensor? row_weight, Tensor? class_weight, {_SETTINGS}, str reduction, str denominator, str empty, "
-        "bool[] wanted, bool with_statistics, int? chunk_rows, ScalarType value_dtype, SymInt[] shape)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+        "bool[] wanted, bool with_statistics, int? chunk_rows, bool drop_ignored, ScalarType value_dtype, "
+        "SymInt[] shape) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
 )
 
 
 @_linear_loss_op.register_fake
 def _linear_loss_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> tuple[Tensor, ...]:
-    reduction, _, _, wanted, with_statistics, _, value_dtype, _ = args[-8:]
+    reduction, _, _, wanted, with_statistics, _, _, value_dtype, _ = args[-9:]
     n_rows = input.shape[0]
     per_row = n_rows if with_statistics else 0
     return (
@@ -189,8 +193,8 @@ def _linear_loss_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *args:
     "kullback::linear_gradient",
     mutates_args=(),
     schema=(
-        f"(Tensor row_scale, {_ROWS}, Tensor? class_weight, {_SETTINGS}, bool[] wanted, int? chunk_rows)"
-        " -> (Tensor, Tensor, Tensor)"
+        f"(Tensor row_scale, {_ROWS}, Tensor? class_weight, {_SETTINGS}, bool[] wanted, int? chunk_rows, "
+        "bool drop_ignored) -> (Tensor, Tensor, Tensor)"
     ),
 )
 def linear_gradient(
@@ -211,6 +215,7 @@ def linear_gradient(
     loss: str,
     wanted: list[bool],
     chunk_rows: int | None,
+    drop_ignored: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of input, weight and bias of Σ row_scale × loss; those not asked for are empty."""
     settings = RowSettings(smoothing, temperature, softcap, z_loss, ignore_index, by_mass)
@@ -224,6 +229,7 @@ def linear_gradient(
         Wanted(*wanted),
         False,
         chunk_rows,
+        drop_ignored,
     )
     gradients = [input.new_empty(0) if g is None else g for g in found[1:4]]
     return gradients[0], gradients[1], gradients[2]
@@ -233,7 +239,7 @@ def linear_gradient(
 def _linear_gradient_fake(
     row_scale: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any
 ) -> tuple[Tensor, ...]:
-    return _fake_gradients(input, weight, bias, args[-2])
+    return _fake_gradients(input, weight, bias, args[-3])
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -242,11 +248,11 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ctx.save_for_backward(*inputs[:8], *output[1:5])
     ctx.settings, ctx.loss = RowSettings(*inputs[8 : 8 + _N]), inputs[8 + _N]
     ctx.held = objects.held(ctx.loss)
-    ctx.reduction, _, _, ctx.wanted, _, ctx.chunk_rows, _, ctx.shape = inputs[9 + _N :]
+    ctx.reduction, _, _, ctx.wanted, _, ctx.chunk_rows, ctx.drop_ignored, _, ctx.shape = inputs[9 + _N :]
 
 
 def _backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tensor | None, ...]:
-    rest = (None,) * (14 + _N)
+    rest = (None,) * (15 + _N)
     if g is None:
         return (None, None, None, *rest)
     input, weight, bias, first, second, share, row_weight, class_weight, *stored, scale = ctx.saved_tensors
@@ -270,6 +276,7 @@ def _backward(ctx: Any, g: Tensor | None, *_others: Tensor | None) -> tuple[Tens
             ctx.loss,
             needed,
             ctx.chunk_rows,
+            ctx.drop_ignored,
         )
         return (*(t if n else None for t, n in zip(gradients, needed, strict=True)), *rest)
     # a second derivative is wanted: the same steps on whole logits, each of which PyTorch can differentiate; a gradient

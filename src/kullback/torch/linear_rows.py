@@ -150,8 +150,9 @@ def run(
     *,
     with_statistics: bool,
     chunk_rows: int | None,
+    drop_ignored: bool = False,
 ) -> LinearPass:
-    """Losses of ``input @ weight.T + bias`` and the gradients asked for; rows that do not count are left out of it all.
+    """Losses of ``input @ weight.T + bias`` and the gradients asked for; rows that do not count have none.
 
     Args:
         row_loss: the loss of a row.
@@ -164,6 +165,7 @@ def run(
         wanted: which gradients.
         with_statistics: whether log-sum-exps and predictions are wanted.
         chunk_rows: rows at a time, or None for what fits `CHUNK_ELEMENTS`.
+        drop_ignored: whether devices that have to be waited for leave rows that do not count out of the products.
     """
     if not native.runs(input):
         on_device = row_loss.on_device(weight.shape[0], input.device)
@@ -175,6 +177,7 @@ def run(
                 wanted,
                 with_statistics=with_statistics,
                 chunk_rows=chunk_rows,
+                drop_ignored=drop_ignored,
             )
             return LinearPass(on_its_device.losses, *on_its_device[2:])
     kept = None if bool(counts.all()) else counts.nonzero()[:, 0]

@@ -32,7 +32,7 @@ def mean_loss(logits: Tensor, target: TargetRows, settings: RowSettings, dtype: 
     """
     indices = target.first
     ordinary = (
-        logits.device.type == "cpu"
+        native.runs(logits)
         and indices.dim() == 1
         and target.second is None
         and logits.is_contiguous()
