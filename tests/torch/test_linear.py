@@ -334,6 +334,18 @@ def test_many_chunks_keep_the_digits_of_the_weight_gradient():
 
 
 @pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="PyTorch 2.13 introduces them")
+def test_half_precision_keeps_the_digits_of_large_logits():
+    """Logits in the hundreds that differ by little: p may not be rounded as its log-sum-exp would be."""
+    weight = torch.tensor([[200.0], [191.0], [150.0]]).bfloat16().requires_grad_()
+    input = torch.tensor([[1.0], [1.25], [1.5], [1.75], [2.0]]).bfloat16()
+    target = torch.zeros(5, dtype=torch.int64)
+    found = torch.autograd.grad(kt.linear_cross_entropy(input, weight, target, reduction="none"), weight, torch.eye(5),
+                                is_grads_batched=True)[0]  # fmt: skip
+    logits = input.double() @ weight.detach().double().t()
+    exact = ((logits.softmax(1) - torch.eye(3)[0]) * input.double())[..., None]
+    assert ((found.double() - exact).abs() <= 2**-8 * exact.abs() + 2**-22).all()
+
+
 def test_options_of_torch():
     """The rows at a time are taken from them; an error there shows that they are."""
     input, weight, _ = layer()

@@ -142,11 +142,12 @@ class ClassBlock:
             sums: the rows' sums over all classes.
             row_scale: (N,).
         """
-        lse = sums.lse()
-        pull = sums.mass * (1 + 2 * self.settings.z_loss * lse)
+        pull = sums.mass * (1 + 2 * self.settings.z_loss * sums.lse())
         factor = row_scale.double() / self.settings.temperature
-        g = (self.x - lse.to(self.x.dtype)[:, None]).exp_()
-        g *= (pull * factor).to(g.dtype)[:, None]
+        # exp(x − top)/total, not exp(x − lse): of logits in the hundreds a rounded lse would leave p four digits
+        masked = sums.top == -torch.inf
+        g = (self.x - torch.where(masked, 0.0, sums.top).to(self.x.dtype)[:, None]).exp_()
+        g *= (pull * factor / torch.where(masked, 1.0, sums.total)).to(g.dtype)[:, None]
         rate = factor.to(g.dtype)
         if self.soft is not None:
             g -= self.soft * rate[:, None]
