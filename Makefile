@@ -38,8 +38,9 @@ fuzz: $(VENV)/.group-test
 # (Wheels for Linux bring CUDA's libraries: some gigabytes.)
 test-torch: $(VENV)/.group-optional
 	$(if $(TORCH),,$(error name the version: make test-torch TORCH=2.4.1))
-	$(BIN)/python -m pip install --quiet --upgrade --target build/torch-$(TORCH) torch==$(TORCH)
-	PYTHONPATH=build/torch-$(TORCH) $(BIN)/python -m pytest -n auto -m "not slow" tests/torch
+	test -d build/torch-$(TORCH)/torch || \
+		$(BIN)/python -m pip install --quiet --target build/torch-$(TORCH) torch==$(TORCH)
+	PYTHONPATH=$(CURDIR)/build/torch-$(TORCH) $(BIN)/python -m pytest -n auto -m "not slow" tests/torch
 
 bench: $(VENV)/.group-bench
 	$(BIN)/python benchmarks/run.py
