@@ -421,3 +421,16 @@ def test_what_is_screened_is_not_looked_at_again(monkeypatch):
     SoftmaxClassifier(penalty="l1", C=1.0, tol=1e-10).fit(X, y)
     assert (~alive[-1][0]).sum() > 2000
     assert all(left[found].all() for left, found in alive)
+
+
+@pytest.mark.parametrize(("kind", "ratio"), [("l1", None), ("elasticnet", 0.9)])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [3.0, 300.0])
+def test_columns_far_from_zero_without_an_intercept_take_few_steps(kind, ratio, n_classes, C):
+    """Uncentred columns nearly cancel: to set some to zero and not the others is what a step must not do."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 25)) + 10.0 ** rng.uniform(0, 2, 25)
+    y = np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, 150 - n_classes)])
+    model = SoftmaxClassifier(C=C, penalty=kind, l1_ratio=ratio, fit_intercept=False, tol=1e-7, max_iter=20).fit(X, y)
+    assert model.converged_
+    assert (model.coef_ == 0).any()

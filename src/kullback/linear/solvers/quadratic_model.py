@@ -30,6 +30,9 @@ TOLERANCE = 1e-6
 # Steps of conjugate gradients for one Newton step, and the residual at which they end.
 PRODUCTS = 30
 RESIDUAL = 1e-3
+# Newton steps up to the next zero: at most so many, and so many multiplications of their factorisations.
+ZEROS = 50
+ZEROS_WORK = 1e10
 
 
 class QuadraticModel:
@@ -70,9 +73,22 @@ class QuadraticModel:
     def minimise(self, rounds: int) -> Vector:
         """The (m,) minimiser, or what so many rounds of sweeps and a Newton step make of it."""
         for _ in range(rounds):
-            if self._descend() < SWEEPS or not self._newton():
+            if self._descend() < SWEEPS:
+                break
+            if not self._newton() and not self._follow_zeros():
                 break
         return self.x
+
+    def _follow_zeros(self) -> bool:
+        """Newton steps, each up to the next variable that becomes zero; whether they lowered the model."""
+        # A model that is not the truth is not worth so much work.
+        if not self._singles or not self._blocks.exact:
+            return False
+        most = min(ZEROS, int(ZEROS_WORK / len(self.x) ** 3))
+        for taken in range(most):
+            if not self._newton(bounded=True):
+                return taken > 0
+        return most > 0
 
     def value(self, x: Vector) -> float:
         """The model at (m,) x, less its value at x0 without the norms."""
@@ -110,8 +126,12 @@ class QuadraticModel:
             raise AssertionError("the blocks or groups of a working set do not fit together")
         return int(used)
 
-    def _newton(self) -> bool:
-        """One step on the support; whether it lowered the model."""
+    def _newton(self, bounded: bool = False) -> bool:
+        """One step on the support; whether it lowered the model.
+
+        Args:
+            bounded: end it where the first variable becomes zero.
+        """
         norms = self._norms(self.x)
         # Variables without a threshold are free at zero as well.
         free = (norms > 0) | (self._threshold == 0)
@@ -148,6 +168,8 @@ class QuadraticModel:
         )
         before = self.value(x)
         rounding = 1e-14 * float(self._threshold @ norms)
+        if bounded:
+            return self._to_first_zero(step, before - rounding)
         for length in (1.0, 0.5, 0.25, 0.0625):
             moved = x + length * step
             if self._singles:
@@ -161,6 +183,25 @@ class QuadraticModel:
                 self.x = moved
                 return True
         return False
+
+    def _to_first_zero(self, step: Vector, below: float) -> bool:
+        """Go along a step up to where the first variable would change its sign; whether the model is below a value.
+
+        Up to there the model is smooth, so a Newton step lowers it. Where columns nearly cancel, that is all that can
+        be gained: to set the variables that would cross to zero, and leave the others where the whole step takes
+        them, undoes what they had balanced.
+        """
+        x = self.x
+        moved = x + step
+        crossing = (moved * x < 0) & (self._threshold[self._group_of] > 0)
+        share = np.divide(x, -step, out=np.ones_like(x), where=crossing)
+        length = float(share.min(initial=1.0))
+        moved = x + length * step
+        moved[crossing & (share == length)] = 0.0
+        if not self.value(moved) < below:
+            return False
+        self.x = moved
+        return True
 
     def _slope_size(self, x: Vector, chosen: Index) -> float:
         """The length of the model's slope among the chosen variables, those at zero without their threshold."""
