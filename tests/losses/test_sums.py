@@ -439,3 +439,29 @@ def test_sums_refuse_what_is_no_loss():
         WeightedSum(())
     with pytest.raises(InputError, match="is not a loss"):
         WeightedSum(((1.0, "cross_entropy"),))
+
+
+def test_check_loss_says_what_it_was_given_and_what_the_loss_raised():
+    class Broken(UserLoss):
+        name = "broken"
+
+        def value(self, logits, mass):
+            return {}["table"]
+
+    with pytest.raises(InputError, match=r"takes a loss object, not <class .*Broken'>; make one: check_loss\(Broken"):
+        check_loss(Broken)
+    with pytest.raises(InputError, match="takes a loss object, not 'focal'; its spelling goes to parse_loss"):
+        check_loss("focal")
+    with pytest.raises(ConformanceError, match="gradient is the slope of the value: C = 1: KeyError: 'table'"):
+        check_loss(Broken())
+
+
+def test_recover_of_a_report_that_no_gradient_can_be_taken_at_is_nan(capfd):
+    class Endless(UserLoss):
+        name = "endless"
+
+        def value(self, logits, mass):
+            return np.where(np.abs(logits).max(axis=1) > 3, np.nan, (mass * logits).sum(axis=1))
+
+    assert np.isnan(Endless().recover([0.999, 0.0005, 0.0005])).all()
+    assert "DLASCL" not in "".join(capfd.readouterr())

@@ -119,6 +119,9 @@ def true_classes(loss: Loss, logits: Float) -> Float:
         held = np.flatnonzero(~np.isneginf(row)) if not np.isneginf(row).all() else np.arange(n_classes)
         rows = np.broadcast_to(row, (len(held), n_classes))
         _, pulls = loss.value_and_gradient(rows, ClassIndices(held), reduction="none")
+        if not np.isfinite(pulls).all():  # LAPACK would print, and go on
+            truth[i] = np.nan
+            continue
         solution, *_ = np.linalg.lstsq(pulls[:, held].T + 1.0, np.ones(len(held)), rcond=None)
         truth[i, held] = np.maximum(solution, 0.0)
     return np.asarray(truth / truth.sum(axis=1, keepdims=True))
