@@ -483,3 +483,13 @@ def test_whole_numbers_are_classes_in_order(rng, dtype):
         assert classes.dtype == dtype
         np.testing.assert_array_equal(classes, expected)
         np.testing.assert_array_equal(places, inverse)
+
+
+def test_a_fit_stopped_early_says_its_gap_though_its_bound_lies_below_zero(iris):
+    X, y = iris
+    with pytest.warns(
+        NotConvergedWarning, match=r"the duality gap is [0-9.]+ nats per example, more than the objective"
+    ):
+        model = SoftmaxClassifier(C=100, max_iter=1).fit(X, y)
+    assert model.certificate_.dual <= 0
+    assert model.certificate_.gap >= model.certificate_.primal

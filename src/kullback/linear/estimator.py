@@ -475,8 +475,11 @@ class LinearEstimator(BaseEstimator):
             f"the relative duality gap is {certificate.relative_gap:.3g} (tol {self.tol:.3g}"
             + (f"; {certificate.reason})" if certificate.reason else ")")
             if math.isfinite(certificate.relative_gap)
+            else f"the duality gap is {certificate.gap:.3g} nats per example, more than the objective "
+            f"(tol {self.tol:.3g} of it)"
+            if math.isfinite(certificate.gap) and not certificate.reason
             else f"the scaled gradient norm is {last.gradient_norm:.3g} (tol {self.tol:.3g}; "
-            f"no duality gap: {certificate.reason or 'the optimum is not known to lie above 0'})"
+            f"no duality gap: {certificate.reason or 'none is known'})"
         )
         warnings.warn(
             f"{type(self).__name__} did not converge{of}: {result.reason}; {where} and the objective "
