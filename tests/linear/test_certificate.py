@@ -179,3 +179,14 @@ def test_where_no_gap_exists_the_certificate_says_why(rng):
         assert found.relative_gap == math.inf
         assert why in found.reason
         assert found.gradient_norm <= 1e-6
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "poly", "ldam", "weston_watkins(squared=True)", "focal"])
+def test_the_primal_is_the_objective_of_what_is_stored(loss):
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(50, 8)), rng.integers(0, 3, 50)
+    # A fit that ends early has moved along equal shifts of all classes, which only the penalty sees.
+    model = SoftmaxClassifier(loss=loss, tol=1e-2).fit(X, y)
+    data = float(model.loss_(model.logits(X), ClassIndices(y)))
+    penalty = 0.5 * float(np.square(model.coef_).sum()) / len(y)
+    assert model.certificate_.primal == pytest.approx(data + penalty, rel=1e-13)

@@ -42,6 +42,9 @@ Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
 RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit]
 
+# A mean over the classes below this share of the largest parameter is rounding.
+UNCENTRED = 1e-12
+
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
 
@@ -260,6 +263,12 @@ class FitTask:
     def _proved(self, choice: Choice, result: SolverResult, tol: float, *, stopped: bool) -> Solution:
         """The solution at the parameters that a solver ended with."""
         objective = choice.problem.exact
+        if self._shift_free:
+            # Of all points with the same logits the one with mean zero over the classes has the least penalty.
+            by_class = result.parameters.reshape(-1, self.shape[1])
+            mean = by_class.mean(axis=1, keepdims=True)
+            if np.abs(mean).max(initial=0.0) > UNCENTRED * np.abs(by_class).max(initial=0.0):
+                result = replace(result, parameters=(by_class - mean).ravel())
         certificate = choice.problem.certificate(result.parameters)
         if certificate.relative_gap <= tol and not result.converged and not stopped:
             # The solver could not tell, but the proof does.
