@@ -4,8 +4,8 @@ Each row is a data set with a penalty, at C = 1 and a free intercept. Every solv
 in a process of its own; each answer's objective is recomputed in float64 and compared with a lower bound of the
 optimum that Kullback proves (the tightest duality gap of its own ladder, stored beside the times). What counts is the
 fastest run within the stated true gap. Rivals have a time cap on the clock on the wall, ``max(60 s, 5 × Kullback's
-ladder)`` or ``--cap``, and a cell ``> t`` says that none of a rival's runs came within the gap by then. Where one run
-takes minutes, ``--ladder`` makes Kullback's shorter.
+ladder)`` or ``--cap`` for all of its runs, and a cell ``> t`` says how long the run under way had taken by then, none
+before it having come within the gap. Where one run takes minutes, ``--ladder`` makes Kullback's ladder shorter.
 
 liblinear is not here: it fits one class against the rest, which is another objective. Results go to
 ``results/linear_sparse.json``, row by row, so that rows can be measured one at a time.
@@ -193,6 +193,7 @@ def child(data: str, penalty: str, solver: str, own: list[float] | None) -> None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     best: float | None = None
     for tol in tolerances:
+        print(json.dumps({"began": time.time()}), flush=True)
         seconds, processor = np.inf, np.inf
         for _ in range(3):
             start, used = time.perf_counter(), time.process_time()
@@ -221,8 +222,8 @@ def child(data: str, penalty: str, solver: str, own: list[float] | None) -> None
 
 def ladder(
     data: str, penalty: str, solver: str, cap: float | None, own: list[float] | None
-) -> tuple[list[dict[str, Any]], bool]:
-    """The runs of one solver, in a process of its own, and whether the cap cut them short."""
+) -> tuple[list[dict[str, Any]], float | None]:
+    """The runs of one solver, in a process of its own, and after how many seconds the cap cut the last one short."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", data, penalty, solver]
     command += ["--ladder", *map(str, own)] if own else []
     number = str(threads())
@@ -230,16 +231,21 @@ def ladder(
     environment["KULLBACK_NUM_THREADS"] = number
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=cap, env=environment, check=False)
-        printed, cut = done.stdout, False
+        printed, cut = done.stdout, None
         if done.returncode:
             print(f"    {data} {penalty} {solver} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
     except subprocess.TimeoutExpired as stopped:
-        printed, cut = (stopped.stdout or b"").decode() if isinstance(stopped.stdout, bytes) else "", True
-    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")], cut
+        printed, cut = (stopped.stdout or b"").decode() if isinstance(stopped.stdout, bytes) else "", time.time()
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    if cut is not None:
+        cut -= max((line["began"] for line in lines if "began" in line), default=cut)
+    return [line for line in lines if "began" not in line], cut
 
 
-def measure(data: str, penalty: str, tolerances: list[float] | None, cap: float | None) -> dict[str, Any]:
-    """All solvers of one row."""
+def measure(
+    data: str, penalty: str, rivals: list[str], tolerances: list[float] | None, cap: float | None
+) -> dict[str, Any]:
+    """Kullback and some rivals on one row."""
     began = time.perf_counter()
     own, _ = ladder(data, penalty, "kullback", None, tolerances)
     if cap is None:
@@ -254,22 +260,22 @@ def measure(data: str, penalty: str, tolerances: list[float] | None, cap: float 
         "more_mb": max(run["more_mb"] for run in own),
         "zeros": own[-1]["zeros"],
         "cap": round(cap, 1),
-        "runs": {},
+        "solvers": {},
     }
     for solver, (_, penalties, _) in SOLVERS.items():
-        if penalty not in penalties:
+        if penalty not in penalties or solver not in ("kullback", *rivals):
             continue
-        runs, cut = (own, False) if solver == "kullback" else ladder(data, penalty, solver, cap, None)
-        held["runs"][solver] = {
-            "cut": cut,
-            "ladder": [
+        runs, cut = (own, None) if solver == "kullback" else ladder(data, penalty, solver, cap, None)
+        held["solvers"][solver] = {
+            **({} if cut is None else {"stopped_after": round(cut, 1)}),
+            "runs": [
                 {name: run[name] for name in ("tol", "seconds", "processor_seconds")}
                 | {"gap": run["objective"] / dual - 1}
                 for run in runs
             ],
         }
-        times = [to_gap(held["runs"][solver]["ladder"], gap) for gap in GAPS]
-        print(f"{data:>12} {penalty:<10} {solver:<18} {times}{' (cut)' if cut else ''}", flush=True)
+        times = [to_gap(held["solvers"][solver]["runs"], gap) for gap in GAPS]
+        print(f"{data:>12} {penalty:<10} {solver:<18} {times}{f' (cut after {cut:.1f})' if cut else ''}", flush=True)
     return held
 
 
@@ -285,6 +291,8 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=threads(), help="of every solver")
     parser.add_argument("--child", nargs=3, metavar=("DATA", "PENALTY", "SOLVER"), help="one ladder, in this process")
+    rivals = [name for name in SOLVERS if name != "kullback"]
+    parser.add_argument("--rivals", nargs="*", default=rivals, choices=rivals)
     parser.add_argument("--ladder", nargs="*", type=float, help="Kullback's tolerances")
     parser.add_argument("--cap", type=float, help="seconds that each other solver has for all of its runs")
     options = parser.parse_args()
@@ -297,9 +305,10 @@ def main() -> None:
 
     for name in options.rows:
         data, _, penalty = name.partition(":")
-        found = measure(data, penalty, options.ladder, options.cap)
+        found = measure(data, penalty, options.rivals, options.ladder, options.cap)
         stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-        stored["rows"][name] = found | {"machine": machine("scikit-learn", "scipy", "cyanure"), "threads": threads()}
+        stored["rows"][name] = found | {"threads": threads()}
+        stored["machine"] = machine("scikit-learn", "scipy", "cyanure")
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
