@@ -46,6 +46,8 @@ KEPT_BYTES = 1 << 25
 # Newton steps of an intercept, and the derivative that is as good as none.
 MOST_STEPS = 20
 NEGLIGIBLE = 1e-14
+# The rounding of a mean loss over the rows, in units of its last digit.
+BLURRED = 1000.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Po
             break
         tried = sums(shift + step)
         steepest = np.abs(pull).max()
-        if tried[0] <= value + 4 * np.finfo(np.float64).eps * abs(value) and np.isfinite(tried[1]).all():
+        # Between values that differ by no more than the rounding of their sums the slope decides.
+        rounding = (BLURRED if np.abs(tried[1]).max() < steepest else 4.0) * np.finfo(np.float64).eps * abs(value)
+        if tried[0] <= value + rounding and np.isfinite(tried[1]).all():
             if np.abs(tried[1]).max() >= steepest and steepest <= allowed:
                 break
             shift, (value, pull, curvature) = shift + step, tried

@@ -362,8 +362,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         Soft targets have a log loss (a cross-entropy) as labels have. A scorer of scikit-learn scores every class of
         a row, weighted with its share: the accuracy, say, to expect of labels drawn from the rows.
         """
-        check_is_fitted(self)
         _, score_params = self._routed("score", sample_weight, params)
+        check_is_fitted(self)
         X, y, targets = as_numpy(X, "X"), as_numpy(y, "y"), wrapped_targets(y)
         probable = has_probabilities(self.loss_, len(self.classes_), recover=self.recover)
         if targets is None and (probable or self.scoring is not None):
