@@ -9,6 +9,7 @@ from scipy import sparse
 
 from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
+from kullback.linear import row_fit, row_space
 from kullback.linear.solvers.inner_products import InnerProductPairs, two_loops
 
 N, D = 150, 700
@@ -186,3 +187,23 @@ def test_the_direction_is_that_of_the_two_loops(pairs):
     assert two_loops(np.ones((1, 1)), 0).tolist() == [-1.0]
     store.forget()
     assert len(store) == 0
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_small_data_are_in_float64_once_for_all_proofs(text, monkeypatch, small):
+    X, y = text
+    made, init = [], row_space.RowGram.__init__
+
+    def counted(self, design, centre, dtype):
+        made.append(np.dtype(dtype))
+        init(self, design, centre, dtype)
+
+    monkeypatch.setattr(row_fit, "SMALL_WORK", 0)  # as larger data: in float32, but for the proofs
+    expected = fit(X, y, tol=1e-5)
+    monkeypatch.setattr(row_space.RowGram, "__init__", counted)
+    if not small:
+        monkeypatch.setattr(row_space, "KEPT_BYTES", 0)
+    found = fit(X, y, tol=1e-5)
+    in_float64 = made.count(np.dtype(np.float64))
+    assert in_float64 == 1 if small else in_float64 > 1
+    np.testing.assert_array_equal(found.coef_, expected.coef_)
