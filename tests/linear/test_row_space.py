@@ -9,7 +9,8 @@ from scipy import sparse
 
 from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
-from kullback.linear import row_fit, row_space
+from kullback.linear.design import SparseDesign
+from kullback.linear.row_space import RowGram
 from kullback.linear.solvers.inner_products import InnerProductPairs, two_loops
 
 N, D = 150, 700
@@ -189,21 +190,23 @@ def test_the_direction_is_that_of_the_two_loops(pairs):
     assert len(store) == 0
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_small_data_are_in_float64_once_for_all_proofs(text, monkeypatch, small):
-    X, y = text
-    made, init = [], row_space.RowGram.__init__
-
-    def counted(self, design, centre, dtype):
-        made.append(np.dtype(dtype))
-        init(self, design, centre, dtype)
-
-    monkeypatch.setattr(row_fit, "SMALL_WORK", 0)  # as larger data: in float32, but for the proofs
-    expected = fit(X, y, tol=1e-5)
-    monkeypatch.setattr(row_space.RowGram, "__init__", counted)
-    if not small:
-        monkeypatch.setattr(row_space, "KEPT_BYTES", 0)
-    found = fit(X, y, tol=1e-5)
-    in_float64 = made.count(np.dtype(np.float64))
-    assert in_float64 == 1 if small else in_float64 > 1
-    np.testing.assert_array_equal(found.coef_, expected.coef_)
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+@pytest.mark.parametrize("wanted", [np.float32, np.float64])
+def test_products_convert_numbers_as_they_read_them(text, given, wanted):
+    matrix = text[0].astype(given)
+    rng = np.random.default_rng(0)
+    centre, vectors = rng.random(D), rng.normal(size=(N, 3)).astype(wanted)
+    gram = RowGram(SparseDesign(matrix), centre, wanted)
+    of_rows, of_columns = gram._rows[2], gram._columns[2]
+    assert of_rows.dtype == of_columns.dtype == min(np.dtype(given), np.dtype(wanted), key=lambda t: t.itemsize)
+    assert np.shares_memory(of_rows, matrix.data) == (of_rows.dtype == given)  # nothing longer is copied
+    centred = matrix.astype(np.float64).toarray() - centre
+    pulled = gram.down(vectors)
+    assert pulled.dtype == wanted
+    rounding = 1e3 * np.finfo(wanted).eps
+    expected = centred.T @ vectors.astype(np.float64)
+    np.testing.assert_allclose(pulled, expected, rtol=0, atol=rounding * np.abs(expected).max())
+    out = np.empty((N, 3), wanted)
+    gram.up(pulled, out)
+    expected = centred @ expected
+    np.testing.assert_allclose(out, expected, rtol=0, atol=rounding * np.abs(expected).max())

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kullback import kernels
 from kullback.linear.certificate import balance
 from kullback.linear.choice import Terms
-from kullback.linear.design import KEPT_BYTES, SparseDesign
+from kullback.linear.design import SparseDesign
 from kullback.linear.objective import Block
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import Point
@@ -58,8 +58,11 @@ class RowGram:
 
     def __init__(self, design: SparseDesign, centre: Vector, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
+        # Numbers are converted as they are read; only where that makes them shorter is a copy worth its memory.
+        shorter = self.dtype.itemsize < design.matrix.data.itemsize
         self._rows, self._columns = (
-            (m.indptr, m.indices, m.data.astype(self.dtype, copy=False)) for m in (design.matrix, design.transposed())
+            (m.indptr, m.indices, m.data.astype(self.dtype) if shorter else m.data)
+            for m in (design.matrix, design.transposed())
         )
         self._centre = centre.astype(self.dtype)
         self.shape = design.shape
@@ -154,7 +157,6 @@ class RowSpace:
         self.dtype = np.dtype(dtype)
         self.terms, self.scaling, self._run, self._start = terms, scaling, run, start
         self._design = design
-        self._exact: RowSpace | None = None
         self.gram = RowGram(design, scaling.centre, dtype)
         self.square = float(np.mean(np.square(scaling.scale)))
         n_rows, n_outputs = design.shape[0], terms.n_outputs
@@ -275,7 +277,7 @@ class RowSpace:
 
     def weights(self, at: Array) -> tuple[Vector, Vector]:
         """Raw weights (d, C) and intercepts (C,) of a point, in float64."""
-        gram = self.gram.in_float64() if self._exact is None else self._exact.gram
+        gram = self.gram.in_float64()
         out = np.empty((self.gram.shape[1], self.shape[1]))
         for classes in gram.classes(self.shape[1]):
             out[:, classes] = gram.down(self.logits_part(at)[:, classes])
@@ -285,22 +287,13 @@ class RowSpace:
 
     def prove(self, at: Array) -> Proof:
         """The objective and the duality gap at a point, in float64."""
-        exact = self._without_start()
+        exact = self
+        if self._start is not None or self.dtype != np.float64:
+            exact = RowSpace(self._design, self.terms, self.scaling, np.float64, self._run)
         plus = None if self._start is None else self._start * float(at[-1])
         proof = exact._prove(at[: exact.length].astype(np.float64, copy=False), plus)
         self.passes += 2
         return proof
-
-    def _without_start(self) -> RowSpace:
-        """The same in float64 and from W₀ = 0; kept for the next proof where it is small."""
-        if self._start is None and self.dtype == np.float64:
-            return self
-        if self._exact is not None:
-            return self._exact
-        exact = RowSpace(self._design, self.terms, self.scaling, np.float64, self._run)
-        if 16 * self._design.n_entries <= KEPT_BYTES:
-            self._exact = exact
-        return exact
 
     def _prove(self, at: Vector, plus: Vector | None) -> Proof:
         penalty = self.terms.penalty
