@@ -103,12 +103,12 @@ def test_ctrl_c_chooses_from_what_is_done(kind, refit, jobs, request):
 
 def test_ctrl_c_before_any_fit(data):
     """With two jobs the other one may have done a fit by then."""
-    model = SoftmaxClassifierCV(CS, cv=3, callback=at_fit(1, press))
+    model = SoftmaxClassifierCV(CS, cv=3, n_jobs=1, callback=at_fit(1, press))
     with pytest.raises(KeyboardInterrupt):
         model.fit(*data)
     assert not hasattr(model, "coef_")
     with pytest.raises(InputError, match="callback ended the search before any fit was done"):
-        SoftmaxClassifierCV(CS, cv=3, callback=at_fit(1, stop)).fit(*data)
+        SoftmaxClassifierCV(CS, cv=3, n_jobs=1, callback=at_fit(1, stop)).fit(*data)
 
 
 def test_a_second_ctrl_c(data, jobs):
@@ -215,7 +215,7 @@ def test_a_killed_search_goes_on_where_it_was(kind, jobs, request, tmp_path, mon
     assert sum(begun) < 12
     whole = SoftmaxClassifierCV(**{**settings, "checkpoint": None}).fit(X, y)
     # The fits that were done are there as they were; the others need not take the same steps.
-    assert np.isclose(resumed.scores_, whole.scores_, rtol=1e-9).sum() >= 7
+    assert np.isclose(resumed.scores_, whole.scores_, rtol=1e-9).sum() >= 8 - jobs
     np.testing.assert_allclose(resumed.scores_, whole.scores_, rtol=1e-3)
     assert (resumed.gaps_ <= 2 * resumed.path_tol).all()
     assert resumed.C_ == whole.C_
