@@ -17,7 +17,7 @@ from scipy import sparse
 from kullback import kernels
 from kullback.linear.curvature import (
     BLOCK_CLASSES,
-    NO_SUMS,
+    KeptEstimate,
     Plan,
     Sums,
     draw_rows,
@@ -57,8 +57,7 @@ class ColumnCurvature:
         keep: bool = False,
     ) -> None:
         self._objective, self._how, self._run = objective, how, run
-        self._keep, self._sums = keep, NO_SUMS
-        self._inverse: Apply | None = None
+        self._kept = KeptEstimate(keep)
         self._dtype = np.dtype(dtype)
         loss = objective.loss
         self._coupled = structure_of(loss) == "coupled" and objective.n_outputs > 1
@@ -91,7 +90,8 @@ class ColumnCurvature:
 
     def under(self, objective: LinearObjective) -> None:
         """Go on with the same data under another penalty; columns keep the footing they had first."""
-        self._objective, self._inverse = objective, None
+        self._objective = objective
+        self._kept.change_penalty()
         self._bend_columns()
 
     def refine(self) -> bool:
@@ -104,20 +104,15 @@ class ColumnCurvature:
         if shape is None:
             return None
         diagonal = (shape * (1 - shape) if self._coupled else shape) * (self._factor * self._share)[:, None]
-        if not self._sums.hold(diagonal):
-            leading = self._leading(shape, diagonal)
+
+        def summed() -> Sums:
             minor = self._minor(parameters) if len(self._rare) else np.empty((0, 0))
-            self._sums, self._inverse = Sums(diagonal, leading, minor), None
-        if self._inverse is None:
-            self._inverse = self._inverse_of(self._sums)
-        found = self._inverse
-        if not self._keep:
-            self._sums, self._inverse = NO_SUMS, None
-        return found
+            return Sums(diagonal, self._leading(shape, diagonal), minor)
+
+        return self._kept.inverse(diagonal, summed, self._inverse_of)
 
     def _inverse_of(self, sums: Sums) -> Apply | None:
         """The inverse of the estimate with the penalty as it is."""
-        assert sums.leading is not None
         leading = sums.leading.inverse(self._lead_bend, self._run)
         if leading is None:
             return None

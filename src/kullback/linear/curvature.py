@@ -147,17 +147,46 @@ class Sums:
     """
 
     diagonal: Array
-    leading: WholeHessian | None
+    leading: WholeHessian
     minor: Vector = field(default_factory=lambda: np.empty((0, 0)))
 
     def hold(self, diagonal: Array) -> bool:
         """Whether they still do where the curvature of the candidate rows is this."""
-        if self.leading is None:
-            return False
         return bool(np.abs(diagonal - self.diagonal).sum() <= DRIFT * self.diagonal.sum())
 
 
-NO_SUMS = Sums(np.empty((0, 0)), None)
+class KeptEstimate:
+    """The last sums and the inverse made of them, as long as they serve.
+
+    Args:
+        keep: whether anything is kept.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self._keep = keep
+        self._sums: Sums | None = None
+        self._inverse: Apply | None = None
+
+    def inverse(
+        self, diagonal: Array, summed: Callable[[], Sums], inverse_of: Callable[[Sums], Apply | None]
+    ) -> Apply | None:
+        """The inverse where the curvature of the candidate rows is `diagonal`; what is missing for it is made."""
+        if self._sums is None or not self._sums.hold(diagonal):
+            self._sums, self._inverse = summed(), None
+        if self._inverse is None:
+            self._inverse = inverse_of(self._sums)
+        found = self._inverse
+        if not self._keep:
+            self.forget()
+        return found
+
+    def change_penalty(self) -> None:
+        """Forget the inverse, which is of one penalty, and keep the sums."""
+        self._inverse = None
+
+    def forget(self) -> None:
+        """Forget the sums too."""
+        self._sums = self._inverse = None
 
 
 class SubsampledCurvature:
@@ -183,8 +212,7 @@ class SubsampledCurvature:
         keep: bool = False,
     ) -> None:
         self._how = how
-        self._keep, self._sums = keep, NO_SUMS
-        self._inverse: Apply | None = None
+        self._kept = KeptEstimate(keep)
         self._passes_before = 0
         self._objective = objective
         self._dtype = np.dtype(dtype)
@@ -216,7 +244,8 @@ class SubsampledCurvature:
     def under(self, objective: LinearObjective) -> None:
         """Go on with the same data under another penalty; columns keep the footing they had first."""
         self._passes_before += self._objective.passes
-        self._objective, self._inverse = objective, None
+        self._objective = objective
+        self._kept.change_penalty()
         self._bend()
 
     def refine(self) -> bool:
@@ -226,13 +255,15 @@ class SubsampledCurvature:
         self._dtype = np.dtype(np.float64)
         self._rounding = float(np.finfo(self._dtype).eps)
         self._scale = self._scale.astype(self._dtype)
-        self._rows, self._sums = self._standardised(), NO_SUMS
+        self._rows = self._standardised()
+        self._kept.forget()
         return True
 
     def inverse_at(self, parameters: Vector) -> Apply | None:
         """An estimate of the inverse Hessian at (P,) parameters, or None where it cannot be factorised."""
         if self._axes is not None and self._whole_pays():
-            self._axes, self._sums = None, NO_SUMS
+            self._axes = None
+            self._kept.forget()
             size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
             self._how = dataclasses.replace(self._how, sampled=max(self._how.sampled, 4 * size))
         if not parameters.any() and self._even():
@@ -251,14 +282,7 @@ class SubsampledCurvature:
             factor = np.ones(len(shape), shape.dtype)
             diagonal = shape
         diagonal = diagonal * self._share.astype(diagonal.dtype)[:, None]
-        if not self._sums.hold(diagonal):
-            self._sums, self._inverse = self._summed(shape, factor, diagonal), None
-        if self._inverse is None:
-            self._inverse = self._inverse_of(self._sums)
-        found = self._inverse
-        if not self._keep:
-            self._sums, self._inverse = NO_SUMS, None
-        return found
+        return self._kept.inverse(diagonal, lambda: self._summed(shape, factor, diagonal), self._inverse_of)
 
     def _summed(self, shape: Array, factor: Array, diagonal: Array) -> Sums:
         """The loss's share of the estimate, from the curvature of the rows."""
@@ -276,7 +300,6 @@ class SubsampledCurvature:
 
     def _inverse_of(self, sums: Sums) -> Apply | None:
         """The inverse of the estimate with the penalty as it is."""
-        assert sums.leading is not None
         leading = sums.leading.inverse(np.diag(self._penalty) if self._axes is None else self._lead_bend, self._run)
         if leading is None:
             return None
