@@ -1,9 +1,11 @@
 // Products of a CSR matrix (n, d) with a dense one, for a narrow dense matrix: one non-zero touches C numbers that lie
 // side by side. SciPy's run on one thread, and write their results once per non-zero instead of once per row.
 //
-// A row of C numbers is taken in vectors. The last one ends where the row ends and may overlap the one before, so
-// that no vector is incomplete and none reaches past the row; rows shorter than a vector are taken number by number.
+// A row of C numbers is taken in vectors, the widest that are no longer than the row. The last one ends where the row
+// ends and may overlap the one before, so that no vector is incomplete and none reaches past the row.
 #pragma once
+
+#include <utility>
 
 #include "common/api.hpp"
 #include "simd/vector.hpp"
@@ -13,6 +15,27 @@ namespace KULLBACK_LEVEL {
 
 // Vectors kept in registers at a time.
 constexpr int csr_tile = 4;
+
+// W numbers: a whole vector, or the part of one that fits into a short row.
+template <class T, int W>
+struct csr_vector {
+#if KULLBACK_HAS_VECTORS
+    typedef T type __attribute__((vector_size(W * sizeof(T))));
+#endif
+};
+template <class T>
+struct csr_vector<T, 1> {
+    using type = T;
+};
+template <class T, int W>
+using CsrVector = typename csr_vector<T, W>::type;
+
+template <class T, int W>
+KULLBACK_INLINE CsrVector<T, W> csr_load(const T* p) {
+    CsrVector<T, W> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
 
 // The values may have another precision than the dense matrix: each is converted as it is read.
 template <class T, class Index, class Value>
@@ -44,54 +67,68 @@ struct CsrRows {
     }
 };
 
-// out[0 … columns) = Σ_j value_j · dense[column_j], for `V` vectors of the row from `first` on.
-template <int V, class T, class Index, class Value>
-KULLBACK_INLINE void csr_sum(const CsrRows<T, Index, Value>& rows, int64_t from, int64_t to, const T* dense, int64_t columns,
-                             int64_t first, T* out) {
-    int64_t place[V];
-    Vector<T> sum[V];
-    for (int v = 0; v < V; ++v) {
-        const int64_t start = first + v * lanes<T>;
-        place[v] = start + lanes<T> <= columns ? start : columns - lanes<T>;
-        sum[v] = Vector<T>{};
-    }
-    for (int64_t j = from; j < to; ++j) {
-        const T* row = dense + rows.place(j) * columns;
-        for (int v = 0; v < V; ++v) sum[v] += rows.value(j) * load<Vector<T>>(row + place[v]);
-    }
-    for (int v = 0; v < V; ++v) store<Vector<T>>(out + place[v], sum[v]);
+// Calls body(0), …, body(V - 1). Left to itself the compiler keeps the loops, and the vectors in memory with them.
+template <class Body, int... v>
+KULLBACK_INLINE void csr_unrolled(Body body, std::integer_sequence<int, v...>) {
+    (body(v), ...);
+}
+template <int V, class Body>
+KULLBACK_INLINE void csr_unrolled(Body body) {
+    csr_unrolled(body, std::make_integer_sequence<int, V>{});
 }
 
-// out[column_j] += value_j · dense for every entry of a row, for `V` vectors from `first` on.
-template <int V, class T, class Index, class Value>
+// out = Σ_j value_j · dense[column_j] for the first V·W numbers of each row, or those there are.
+//
+// Rows are `stride` apart; `length` of their numbers are left.
+template <int W, int V, class T, class Index, class Value>
+KULLBACK_INLINE void csr_sum(const CsrRows<T, Index, Value>& rows, int64_t from, int64_t to, const T* dense, int64_t stride,
+                             int64_t length, T* out) {
+    const int64_t last = length < V * W ? length - W : (V - 1) * W;
+    const auto place = [last](int v) KULLBACK_LAMBDA { return v < V - 1 ? v * W : last; };
+    CsrVector<T, W> sum[V] = {};
+    for (int64_t j = from; j < to; ++j) {
+        const T* row = dense + rows.place(j) * stride;
+        csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { sum[v] += rows.value(j) * csr_load<T, W>(row + place(v)); });
+    }
+    csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { std::memcpy(out + place(v), &sum[v], sizeof sum[v]); });
+}
+
+// out[column_j] += value_j · dense for every entry of a row, likewise.
+//
+// Where two of the vectors overlap, both are read before either is written, and both write the same.
+template <int W, int V, class T, class Index, class Value>
 KULLBACK_INLINE void csr_spread(const CsrRows<T, Index, Value>& rows, int64_t from, int64_t to, const T* dense,
-                                int64_t columns, int64_t first, T* out) {
-    int64_t place[V];
-    Vector<T> part[V];
-    for (int v = 0; v < V; ++v) {
-        const int64_t start = first + v * lanes<T>;
-        place[v] = start + lanes<T> <= columns ? start : columns - lanes<T>;
-        part[v] = load<Vector<T>>(dense + place[v]);
-        // What the vector before holds already is not added again.
-        for (int64_t k = place[v]; k < start; ++k) lane(part[v], int(k - place[v])) = T(0);
-    }
+                                int64_t stride, int64_t length, T* out) {
+    const int64_t last = length < V * W ? length - W : (V - 1) * W;
+    const auto place = [last](int v) KULLBACK_LAMBDA { return v < V - 1 ? v * W : last; };
+    CsrVector<T, W> part[V];
+    csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { part[v] = csr_load<T, W>(dense + place(v)); });
+    // A lone vector at the end of a row may reach back to what has been added already.
+    for (int64_t k = last; k < 0; ++k) reinterpret_cast<T*>(&part[V - 1])[k - last] = T(0);
     for (int64_t j = from; j < to; ++j) {
-        T* row = out + rows.place(j) * columns;
-        for (int v = 0; v < V; ++v) {
-            store<Vector<T>>(row + place[v], load<Vector<T>>(row + place[v]) + rows.value(j) * part[v]);
-        }
+        T* row = out + rows.place(j) * stride;
+        CsrVector<T, W> total[V];
+        csr_unrolled<V>([&](int v) KULLBACK_LAMBDA {
+            total[v] = csr_load<T, W>(row + place(v)) + rows.value(j) * part[v];
+        });
+        csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { std::memcpy(row + place(v), &total[v], sizeof total[v]); });
     }
 }
 
-// Calls body(first, number of vectors as a type) until a row of `columns` numbers is covered.
-template <class T, class Body>
+// Calls body(W, first, V) with the width W and the number V of vectors as types until a row of `columns` numbers is
+// covered.
+template <int W, class Body>
 KULLBACK_INLINE void csr_tiles(int64_t columns, Body body) {
-    for (int64_t first = 0; first < columns; first += csr_tile * lanes<T>) {
-        switch ((columns - first + lanes<T> - 1) / lanes<T>) {
-            case 1: body(first, std::integral_constant<int, 1>{}); break;
-            case 2: body(first, std::integral_constant<int, 2>{}); break;
-            case 3: body(first, std::integral_constant<int, 3>{}); break;
-            default: body(first, std::integral_constant<int, csr_tile>{});
+    using Width = std::integral_constant<int, W>;
+    if constexpr (W > 1) {
+        if (columns < W) return csr_tiles<W / 2>(columns, body);
+    }
+    for (int64_t first = 0; first < columns; first += csr_tile * W) {
+        switch ((columns - first + W - 1) / W) {
+            case 1: body(Width{}, first, std::integral_constant<int, 1>{}); break;
+            case 2: body(Width{}, first, std::integral_constant<int, 2>{}); break;
+            case 3: body(Width{}, first, std::integral_constant<int, 3>{}); break;
+            default: body(Width{}, first, std::integral_constant<int, csr_tile>{});
         }
     }
 }
@@ -106,17 +143,10 @@ int64_t csr_product_rows(const CsrJob& job, int64_t begin, int64_t end) {
         if (!rows.valid(job, i)) return i;
         const int64_t from = int64_t(rows.indptr[i]), to = int64_t(rows.ends[i]);
         T* __restrict out = static_cast<T*>(job.out) + i * columns;
-        if (columns >= lanes<T>) {
-            csr_tiles<T>(columns, [&](int64_t first, auto count) KULLBACK_LAMBDA {
-                csr_sum<decltype(count)::value>(rows, from, to, dense, columns, first, out);
-            });
-            continue;
-        }
-        for (int64_t k = 0; k < columns; ++k) out[k] = 0;
-        for (int64_t j = from; j < to; ++j) {
-            const T* row = dense + rows.place(j) * columns;
-            for (int64_t k = 0; k < columns; ++k) out[k] += rows.value(j) * row[k];
-        }
+        csr_tiles<lanes<T>>(columns, [&](auto width, int64_t first, auto count) KULLBACK_LAMBDA {
+            csr_sum<decltype(width)::value, decltype(count)::value>(rows, from, to, dense + first, columns, columns - first,
+                                                                 out + first);
+        });
     }
     return -1;
 }
@@ -131,16 +161,10 @@ int64_t csr_transposed_rows(const CsrJob& job, int64_t begin, int64_t end) {
         if (!rows.valid(job, i)) return i;
         const int64_t from = int64_t(rows.indptr[i]), to = int64_t(rows.ends[i]);
         const T* __restrict dense = static_cast<const T*>(job.dense) + i * columns;
-        if (columns >= lanes<T>) {
-            csr_tiles<T>(columns, [&](int64_t first, auto count) KULLBACK_LAMBDA {
-                csr_spread<decltype(count)::value>(rows, from, to, dense, columns, first, out);
-            });
-            continue;
-        }
-        for (int64_t j = from; j < to; ++j) {
-            T* row = out + rows.place(j) * columns;
-            for (int64_t k = 0; k < columns; ++k) row[k] += rows.value(j) * dense[k];
-        }
+        csr_tiles<lanes<T>>(columns, [&](auto width, int64_t first, auto count) KULLBACK_LAMBDA {
+            csr_spread<decltype(width)::value, decltype(count)::value>(rows, from, to, dense + first, columns, columns - first,
+                                                                    out + first);
+        });
     }
     return -1;
 }

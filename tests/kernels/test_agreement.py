@@ -260,6 +260,26 @@ def test_transposed_sparse_product_adds(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_sparse_products_of_every_width_stay_inside_their_rows(rng, dtype):
+    """Vectors that end where a row ends must neither add twice nor touch what stands around the matrix."""
+    import scipy.sparse
+
+    matrix = scipy.sparse.random(30, 20, 0.3, "csr", dtype=dtype, random_state=1)
+    full = matrix.toarray().astype(float)
+    places = (matrix.indptr, matrix.indices, matrix.data)
+    for columns in range(1, 71):
+        for product, n, d, truth in [("csr_product", 30, 20, full), ("csr_transposed", 20, 30, full.T)]:
+            dense = rng.normal(size=(d, columns)).astype(dtype)
+            around = np.full((n + 2) * columns, 9, dtype)
+            out = around[columns:-columns].reshape(n, columns)
+            getattr(cpu, product)(*places, dense, out)
+            added = 9.0 * (product == "csr_transposed")
+            np.testing.assert_allclose(out, added + truth @ dense, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+            assert (around[:columns] == 9).all()
+            assert (around[-columns:] == 9).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("data_dtype", DTYPES)
 @pytest.mark.parametrize("index_type", [np.int32, np.int64])
 def test_products_with_a_part_of_each_row(rng, dtype, data_dtype, index_type):
