@@ -21,7 +21,7 @@ def counted_rows(target: TargetRows, row_weight: Tensor | None, ignore_index: in
     first = target.first
     counts = torch.ones(first.shape[0], dtype=torch.bool, device=first.device)
     if ignore_index is not None and not target.is_soft() and target.second is None:
-        counts = counts & (first != ignore_index)
+        counts = counts & (first.long() != ignore_index)  # as uint8, −100 would be 156
     if row_weight is not None:
         counts = counts & (row_weight != 0)
     return counts
@@ -77,9 +77,11 @@ def out_of_range(target: TargetRows, n_classes: int, counts: Tensor) -> Tensor:
     """Counted rows with a class outside [0, C), bool (N,); none for soft rows."""
     if target.is_soft():
         return torch.zeros_like(counts)
-    bad = (target.first < 0) | (target.first >= n_classes)
-    if target.second is not None:
-        bad = bad | (target.second < 0) | (target.second >= n_classes)
+    # in int64, as narrow integers would wrap the number of classes
+    bad = torch.zeros_like(counts)
+    for classes in (target.first, target.second):
+        if classes is not None:
+            bad = bad | (classes.long() < 0) | (classes.long() >= n_classes)
     return bad & counts
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import TensorShapeError, TensorTypeError
+from kullback.torch.plain import counted_rows
 from kullback.torch.rows import TargetRows
 from kullback.torch.triton.row_loss import RowLoss, RowResult, Status
 
@@ -290,12 +291,7 @@ def _without_ignored(
     row_weight: Tensor | None,
     options: dict[str, Any],
 ) -> LinearResult:
-    counted = torch.ones(len(input), dtype=torch.bool, device=input.device)
-    if row_weight is not None:
-        counted &= row_weight != 0
-    if options["ignore_index"] is not None and targets.second is None and not targets.is_soft():
-        counted &= targets.first != options["ignore_index"]
-    keep = counted.nonzero()[:, 0]
+    keep = counted_rows(targets, row_weight, options["ignore_index"]).nonzero()[:, 0]
     kept = evaluate(
         rows,
         loss,

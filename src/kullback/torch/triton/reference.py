@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import TensorShapeError
+from kullback.torch.plain import counted_rows
 from kullback.torch.rows import TargetRows, accumulation_dtype
 from kullback.torch.triton.chunks import evaluate
 from kullback.torch.triton.row_loss import RowLoss, RowResult, Status, check_call
@@ -132,13 +133,8 @@ def _evaluate_block(
 ) -> None:
     n_rows, n_classes = logits.shape
     dtype = accumulation_dtype(logits.dtype)
-    counted = torch.ones(n_rows, dtype=torch.bool, device=logits.device)
-    weight = torch.ones(n_rows, dtype=dtype, device=logits.device)
-    if row_weight is not None:
-        weight = row_weight.to(dtype)
-        counted = counted & (weight != 0)
-    if ignore_index is not None and targets.second is None and not targets.is_soft():
-        counted = counted & (targets.first != ignore_index)
+    weight = torch.ones(n_rows, dtype=dtype, device=logits.device) if row_weight is None else row_weight.to(dtype)
+    counted = counted_rows(targets, None if row_weight is None else weight, ignore_index)
     mass, good = _mass(targets, counted, n_classes, dtype, loss.by_mass)
     valid = counted & good
 
