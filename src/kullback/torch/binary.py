@@ -140,8 +140,9 @@ def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
         raise TensorKindError(f"{name} must be a Tensor, not {type(weight).__name__}")
     if weight.device != input.device:
         raise TensorTypeError(f"{name} is on {weight.device}, the input on {input.device}")
+    # not `in`: PyTorch's compiler does not find a symbolic size in a tuple
     fits = weight.dim() <= input.dim() and all(
-        w in (1, n) for w, n in zip(reversed(weight.shape), reversed(input.shape), strict=False)
+        w == 1 or w == n for w, n in zip(reversed(weight.shape), reversed(input.shape), strict=False)
     )
     if not fits:
         raise TensorShapeError(
@@ -227,7 +228,7 @@ def _sigmoid_loss(
         if with_gradient and into is z:
             gradient[rows] = z
         total += found.total
-    return torch.scalar_tensor(total * scale, dtype=torch.float64).to(value_dtype), result
+    return torch.scalar_tensor(total * scale, dtype=torch.float64, device="cpu").to(value_dtype), result
 
 
 sigmoid_loss = torch.library.custom_op(

@@ -158,10 +158,10 @@ def simple_cross_entropy(loss: kullback.losses.Loss) -> SimpleCrossEntropy | Non
         return None
     if {field.name for field in dataclasses.fields(loss) if getattr(loss, field.name) != field.default} - _SIMPLE:
         return None
-    weight = None if loss.class_weight is None else torch.tensor(loss.class_weight, dtype=torch.float64)
+    weight = None if loss.class_weight is None else torch.tensor(loss.class_weight, dtype=torch.float64, device="cpu")
     offset = None
     if loss.priors is not None:
-        prior = torch.tensor(loss.priors, dtype=torch.float64)
+        prior = torch.tensor(loss.priors, dtype=torch.float64, device="cpu")
         offset = loss.temperature * loss.adjustment * (prior / prior.sum()).log()
     settings = RowSettings(
         loss.label_smoothing, loss.temperature, loss.softcap or 0.0, loss.z_loss, loss.ignore_index, True

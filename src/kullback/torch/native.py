@@ -201,9 +201,9 @@ def evaluate(
     n_rows, n_classes = logits.shape
     wide = accumulation_dtype(logits.dtype)
     per_row = PerRow(
-        torch.zeros(n_rows, dtype=wide) if with_losses else None,
-        torch.zeros(n_rows, dtype=wide) if with_statistics else None,
-        torch.full((n_rows,), -1) if with_statistics else None,
+        torch.zeros(n_rows, dtype=wide, device="cpu") if with_losses else None,
+        torch.zeros(n_rows, dtype=wide, device="cpu") if with_statistics else None,
+        torch.full((n_rows,), -1, device="cpu") if with_statistics else None,
     )
     if not n_classes:
         check_targets(target, n_classes, row_weight, settings, shape)
@@ -277,7 +277,7 @@ def _evaluate_signed(
         parts = []
         here = per_row.part(rows)
         for part in (mass.clamp_min(0), (-mass).clamp_min(0)):
-            losses = torch.empty(len(z), dtype=z.dtype)
+            losses = z.new_empty(len(z))
             into = None if gradient is None else torch.empty_like(z)
             arguments = (class_weight, weight, scale, here._replace(losses=losses), into, shape)
             parts.append((_evaluate_native(settings, z, TargetRows(part), *arguments), losses, into))

@@ -166,7 +166,7 @@ def _object_loss(
     gradient = result_like(logits.cpu(), accumulation_dtype(logits.dtype)) if with_gradient else None
     value = _run(loss_by_key(loss), logits, target, row_weight, (reduction, denominator, empty), gradient, shape)
     return (
-        torch.as_tensor(value, dtype=torch.float64).to(value_dtype).to(logits.device),
+        torch.as_tensor(value, dtype=torch.float64, device="cpu").to(value_dtype).to(logits.device),
         logits.new_empty(0) if gradient is None else gradient.to(logits.device, logits.dtype),
     )
 

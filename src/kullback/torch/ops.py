@@ -170,8 +170,9 @@ def _cpu_loss(
         value = result.losses
     else:
         number = result.total / divisor if not nothing else math.nan if empty == "nan" else 0.0
-        value = torch.scalar_tensor(number, dtype=torch.float64)
-    return value, torch.scalar_tensor(scale, dtype=torch.float64), result.lse, result.prediction
+        value = torch.scalar_tensor(number, dtype=torch.float64, device="cpu")
+    factor = torch.scalar_tensor(scale, dtype=torch.float64, device="cpu")
+    return value, factor, result.lse, result.prediction
 
 
 def _device_loss(

@@ -74,7 +74,7 @@ def mean_loss(logits: Tensor, target: TargetRows, settings: RowSettings, dtype: 
         total, _ = evaluate(counted)
     mean = total / counted
     if gradient is None:
-        return torch.scalar_tensor(mean, dtype=dtype)
+        return torch.scalar_tensor(mean, dtype=dtype, device="cpu")
     return _Mean.apply(logits, indices, gradient, mean, dtype, 1.0 / counted, settings)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -94,7 +94,7 @@ class _Mean(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, indices, gradient)
         ctx.scale, ctx.settings = scale, settings
-        return torch.scalar_tensor(mean, dtype=dtype)
+        return torch.scalar_tensor(mean, dtype=dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
