@@ -238,7 +238,7 @@ def _by_rows(
     weight_p = weight.to(product)
     bias_p = None if bias is None else bias.to(product)
     losses = torch.empty(n_rows, dtype=wide, device=input.device)
-    input_gradient = torch.empty_like(input) if wanted.input else None
+    input_gradient = torch.empty_like(input, memory_format=torch.contiguous_format) if wanted.input else None
     weight_gradient = result_like(weight, wide) if wanted.weight else None
     bias_gradient = torch.zeros(n_classes, dtype=wide, device=weight.device) if wanted.bias else None
     lse = torch.empty_like(losses) if with_statistics else None
@@ -305,8 +305,8 @@ def _by_classes(
     blocks = [(start, min(start + width, n_classes)) for start in range(0, n_classes, width)]
     total = target.first.sum(dim=1, dtype=torch.float32) if target.is_soft() and settings.by_mass else None
     sums: RowSums | None = None
-    best = torch.full((n_rows,), -math.inf)
-    prediction = torch.zeros(n_rows, dtype=torch.int64)
+    best = x.new_full((n_rows,), -math.inf)
+    prediction = torch.zeros(n_rows, dtype=torch.int64, device=x.device)
 
     def block_of(start: int, stop: int) -> tuple[ClassBlock, Tensor, Tensor]:
         w = weight[start:stop].float()
@@ -328,11 +328,11 @@ def _by_classes(
     losses, lse = sums.losses(settings.z_loss), sums.lse().float()
     if row_weight is not None:
         losses = losses * row_weight
-    input_gradient = torch.zeros(input.shape) if wanted.input else None
+    input_gradient = torch.zeros_like(x, memory_format=torch.contiguous_format) if wanted.input else None
     weight_gradient = result_like(weight) if wanted.weight else None
     bias_gradient = torch.empty_like(bias) if wanted.bias and bias is not None else None
     if wanted.any:
-        scale = torch.ones(n_rows) if row_weight is None else row_weight
+        scale = x.new_ones(n_rows) if row_weight is None else row_weight
         for start, stop in blocks:
             block, w, _ = block_of(start, stop)
             g = block.gradient(sums, scale)
