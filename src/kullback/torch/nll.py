@@ -107,6 +107,8 @@ def nll_loss(
 
 def _of_torch(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Tensor:
     """PyTorch's own function; where it finds a class out of range, the error says where and what would be right."""
+    if input.dim() == 4:
+        input = input.contiguous()  # PyTorch's gradient of images needs it, and stops at channels_last
     if torch.compiler.is_compiling():
         return torch_nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
     try:
