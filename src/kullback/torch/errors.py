@@ -30,11 +30,11 @@ class TensorTypeError(InputError, RuntimeError):
 
 
 class TensorKindError(InputError, TypeError):
-    """Something that is not a tensor was given where one is needed."""
+    """Something that is not a tensor, or not a number, was given where one is needed."""
 
 
 class LogitsTypeError(InputError, NotImplementedError):
-    """The logits are not floating point (PyTorch raises ``NotImplementedError`` for them)."""
+    """Logits that are not floating point, or a tensor that is not dense (PyTorch: ``NotImplementedError``)."""
 
 
 class SettingError(InputError, RuntimeError):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
-from kullback.torch.errors import ChoiceError, SettingError
+from torch import Tensor
+
+from kullback.torch.errors import ChoiceError, SettingError, TensorKindError
 
 REDUCTIONS = ("mean", "sum", "none")
 DENOMINATORS = ("weights", "examples")
@@ -42,7 +45,16 @@ def row_settings(
 
     Raises:
         SettingError: for one outside its range.
+        TensorKindError: for one that is no number.
     """
+    scalars = {"label_smoothing": label_smoothing, "temperature": temperature, "softcap": softcap, "z_loss": z_loss}
+    for name, value in scalars.items():
+        if not isinstance(value, (numbers.Real, Tensor)) and not (name == "softcap" and value is None):
+            raise TensorKindError(f"{name} must be a number, not {type(value).__name__}")
+    if ignore_index is not None and not isinstance(ignore_index, numbers.Integral):
+        raise TensorKindError(f"ignore_index must be an integer, not {type(ignore_index).__name__}")
+    if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
+        raise ChoiceError(f"ignore_index must fit in 64 bits. Got: {ignore_index}")
     if not 0.0 <= label_smoothing <= 1.0:
         raise SettingError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if not 0.0 < temperature < math.inf:
