@@ -122,6 +122,15 @@ def test_nll_loss(shape, reduction):
             torch.testing.assert_close(ours, theirs, equal_nan=True)
 
 
+def test_nll_loss_of_images_with_channels_last():
+    """PyTorch's own gradient stops at these."""
+    input, target = torch.randn(2, C, 3, 4, dtype=torch.float64), torch.randint(0, C, (2, 3, 4))
+    ours, theirs = input.to(memory_format=torch.channels_last).requires_grad_(), input.requires_grad_()
+    found, wanted = kt.nll_loss(ours, target), F.nll_loss(theirs, target)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(torch.autograd.grad(found, ours), torch.autograd.grad(wanted, theirs))
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 4, 3), (4, 2048)])
 @pytest.mark.parametrize("form", ["plain", "weight", "pos_weight", "both"])

@@ -125,6 +125,31 @@ PAIRED = {
 }
 
 
+WEIGHTS = torch.linspace(0.5, 2, C)
+# logits and features that lie column by column, as a transposed product gives them
+COLUMNS = {
+    "cross-entropy": lambda z, y: kt.cross_entropy(z, y, WEIGHTS),
+    "labels": lambda z, y: kt.binary_cross_entropy_with_logits(z, F.one_hot(y, C), WEIGHTS, pos_weight=WEIGHTS),
+    "loss object": lambda z, y: FOCAL(z, y),
+    "layer": lambda z, y: kt.linear_cross_entropy(z, torch.eye(C), y),
+    "layer in half precision": lambda z, y: kt.linear_cross_entropy(z.bfloat16(), torch.eye(C).bfloat16(), y),
+    "layer, loss object": lambda z, y: kt.linear_loss(z, torch.eye(C), y, FOCAL),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_compiled_by_inductor(name, dynamic):
+    def function(z, y):
+        return COLUMNS[name]((2 * z).t().contiguous().t(), y)
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic)
+    z, y = torch.randn(N, C, requires_grad=True), torch.tensor([0, 1, 2, 3, 4, 0])
+    value, expected = compiled(z, y), function(z, y)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, z), torch.autograd.grad(expected, z))
+
+
 def weighed(value, found):
     """A loss that depends on everything the pass knows."""
     return value + found.log_sum_exp.sum() + (found.prediction * 0.1).sum() + found.accuracy

@@ -151,6 +151,65 @@ def test_narrow_class_indices(dtype):
     assert kt.nll_loss(logits, target.to(dtype)) == kt.nll_loss(logits, target)
 
 
+def identity(z):
+    return torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+
+
+EVERY_WAY = {
+    "short way": lambda z, y: kt.cross_entropy(z, y),
+    "kernel": lambda z, y: kt.cross_entropy(z, y, z.new_ones(z.shape[1])),
+    "per example": lambda z, y: kt.cross_entropy(z, y, reduction="none").mean(),
+    "examples": lambda z, y: kt.cross_entropy(z, y, z.new_ones(z.shape[1]), denominator="examples"),
+    "learnt class weights": lambda z, y: kt.cross_entropy(z, y, z.new_ones(z.shape[1]).requires_grad_()),
+    "learnt sample weights": lambda z, y: kt.cross_entropy(z, y, sample_weight=z.new_ones(2).requires_grad_()),
+    "statistics": lambda z, y: kt.cross_entropy_with_statistics(z, y)[0],
+    "loss object": lambda z, y: kt.functional("poly(epsilon=0)")(z, y),
+    "class weights of a loss": lambda z, y: kt.functional(kullback.CrossEntropy(class_weight=[1.0] * z.shape[1]))(z, y),
+    "priors": lambda z, y: kt.functional(kullback.CrossEntropy(priors=[1.0] * z.shape[1]))(z, y),
+    "nll": lambda z, y: kt.nll_loss(z.log_softmax(1), y, sample_weight=z.new_ones(2)),
+    "layer": lambda z, y: kt.linear_cross_entropy(z, identity(z), y),
+    "layer, per example": lambda z, y: kt.linear_cross_entropy(z, identity(z), y, reduction="none").mean(),
+    "layer, statistics": lambda z, y: kt.linear_cross_entropy_with_statistics(z, identity(z), y)[0],
+    "layer in half precision": lambda z, y: kt.linear_cross_entropy_with_statistics(
+        z.bfloat16(), identity(z).bfloat16(), y
+    )[0].to(z.dtype),
+    "layer, loss object": lambda z, y: kt.linear_loss(z, identity(z), y, "poly(epsilon=0)"),
+    "transformed": lambda z, y: torch.func.vmap(lambda z: kt.cross_entropy(z, y))(z[None])[0],
+    "overwritten": lambda z, y: kt.cross_entropy(z * 1, y, overwrite_input=True),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+@pytest.mark.parametrize("on_device", [False, True])
+def test_narrow_class_indices_are_compared_as_the_numbers_they_are(name, on_device, monkeypatch):
+    """In uint8 −100 would be class 156, and 256 classes would be none."""
+    z = torch.randn(2, 300).bfloat16().double()
+    y = torch.tensor([156, 3])
+    expected, wanted = differentiated(z, y, F.cross_entropy)
+    if on_device:
+        monkeypatch.setattr(native, "runs", lambda tensor: False)
+    found, gradient = differentiated(z, y.to(torch.uint8), EVERY_WAY[name])
+    close = {"rtol": 2e-2, "atol": 1e-2} if name == "layer in half precision" else {}
+    torch.testing.assert_close(found, expected, **close)
+    torch.testing.assert_close(gradient, wanted, **close)
+
+
+def test_second_derivatives_with_narrow_class_indices():
+    z, y = torch.randn(2, 300, dtype=torch.float64), torch.tensor([156, 3], dtype=torch.uint8)
+    found, wanted = (
+        torch.func.hessian(lambda z, f=f, y=y: f(z, y))(z)
+        for f, y in ((kt.cross_entropy, y), (F.cross_entropy, y.long()))
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+def test_narrow_class_indices_out_of_range_are_named():
+    for target, ignored in ((torch.tensor([0, 156], dtype=torch.uint8), -100), (torch.tensor([0, -1]).char(), 255)):
+        for function in (kt.cross_entropy, kt.nll_loss):
+            with pytest.raises(IndexError, match=rf"Target {target[1]} .*target\[1\].*0 to 3"):
+                function(torch.randn(2, 4), target, ignore_index=ignored)
+
+
 def test_a_mixture_is_its_dense_target():
     logits = torch.randn(5, 4, dtype=torch.float64)
     first, second = torch.randint(0, 4, (5,)), torch.randint(0, 4, (5,))
@@ -350,6 +409,26 @@ def test_rows_need_not_lie_together():
     assert torch.equal(gradient, wanted)
 
 
+LABELS = {
+    "labels": lambda z, y: kt.binary_cross_entropy_with_logits(z, F.one_hot(y, 4)),
+    "labels, per example": lambda z, y: kt.binary_cross_entropy_with_logits(z, F.one_hot(y, 4), reduction="none").sum(),
+    "loss object on labels": lambda z, y: kt.functional("binary_cross_entropy")(z, F.one_hot(y, 4).to(z)),
+    "soft rows below zero": lambda z, y: kt.cross_entropy(z, 2.0 * F.one_hot(y, 4) - 0.25),
+    "divergence": lambda z, y: kt.kl_div(z.log_softmax(1), F.one_hot(y, 4).to(z), reduction="batchmean"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:soft targets below 0")
+@pytest.mark.parametrize("name", [*EVERY_WAY, *LABELS])
+def test_the_default_device_is_not_where_results_are_made(name):
+    function = (EVERY_WAY | LABELS)[name]
+    z, y = torch.randn(2, 4, dtype=torch.float64), torch.tensor([1, 3])
+    expected = differentiated(z, y, function)
+    with torch.device("meta"):
+        found = differentiated(z, y, function)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 # ------------------------------------------------------------ what PyTorch takes though it is odd
 
 
@@ -535,6 +614,13 @@ def test_errors_are_of_the_type_that_torch_raises(case):
             RuntimeError,
             "broadcast",
         ),
+        (lambda: kt.cross_entropy(Z, Y, label_smoothing="0.1"), TypeError, "label_smoothing must be a number, not str"),
+        (lambda: kt.cross_entropy(Z, Y, temperature=None), TypeError, "temperature must be a number"),
+        (lambda: kt.cross_entropy(Z, Y, ignore_index=1.5), TypeError, "ignore_index must be an integer, not float"),
+        (lambda: kt.cross_entropy(Z, Y, ignore_index=2**63), ValueError, "64 bits"),
+        (lambda: kt.cross_entropy(Z, Y.to_sparse()), NotImplementedError, r"target .*\.to_dense\(\)"),
+        (lambda: kt.cross_entropy(Z, Y, torch.ones(4).to_sparse()), NotImplementedError, r"weight .*\.to_dense\(\)"),
+        (lambda: kt.cross_entropy(torch.nested.nested_tensor([Z, Z]), Y), NotImplementedError, "nested"),
         (lambda: kt.kl_div(Z, torch.rand(3, 1)), RuntimeError, "must match"),
         (lambda: kt.kl_div(Z, Y), NotImplementedError, "floating point"),
     ],
