@@ -91,15 +91,17 @@ def compare(meter: Meter, shape: tuple[int, int], dtype: torch.dtype, every_loss
         }
     results = [copy]
 
-    def add(name: str, call: Callable[[], object], clear: Callable[[], object] = bool, **more: Any) -> None:
-        what = {"what": name, "shape": list(shape), "dtype": str(dtype), **more}
+    def add(name: str, call: Callable[[], object], clear: Callable[[], object] = bool) -> None:
+        what = {"what": name, "shape": list(shape), "dtype": str(dtype)}
         result = attempt(meter, what, call, clear)
         if "failed" not in result:
             result["of_copy_bandwidth"] = copy["milliseconds"] / result["milliseconds"]
         results.append(result)
 
     for name, (loss, targets) in calls.items():
-        add(name, kernel(loss, logits, targets), error=error(loss, logits, targets))
+        add(name, kernel(loss, logits, targets))
+        if "failed" not in results[-1]:
+            results[-1]["error"] = error(loss, logits, targets)
     leaf = logits.requires_grad_()
 
     def clear() -> None:

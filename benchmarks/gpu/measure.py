@@ -83,6 +83,6 @@ def attempt(
     """One result: what was measured and its figures, or why it could not run."""
     try:
         return {**what, **meter.measure(call, clear)._asdict()}
-    except (RuntimeError, NotImplementedError, TypeError) as reason:  # out of memory is a RuntimeError
+    except Exception as reason:  # out of memory, or a compiler's own: the others are to be measured all the same
         clear()
         return {**what, "failed": f"{type(reason).__name__}: {reason}"[:300]}

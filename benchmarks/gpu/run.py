@@ -75,6 +75,7 @@ def main() -> int:
         },
         "results": [],
         "skipped": [],
+        "bars": [],
     }
     toy = options.dry_run
     main_shape = fit(cross_entropy.MAIN, cross_entropy.EAGER_COPIES, report["memory_bytes"])
@@ -90,6 +91,7 @@ def main() -> int:
         )
     if options.sweep:
         cases.append(("tiles", lambda: cross_entropy.sweep(meter, (2, 37) if toy else main_shape, torch.bfloat16)))
+    out = options.out or (None if options.dry_run else RESULT)
     start = time.perf_counter()
     for name, case in cases:
         if time.perf_counter() - start > 60 * options.minutes:
@@ -97,11 +99,13 @@ def main() -> int:
             continue
         try:
             results = case()
-        except RuntimeError as reason:  # a case that cannot even begin must not cost the others their figures
+        except Exception as reason:  # a case that cannot even begin must not cost the others their figures
             results = [{"what": name, "shape": [], "failed": f"{type(reason).__name__}: {reason}"[:300]}]
         report["results"] += results
         for result in results:
             print(line(result), flush=True)
+        report["seconds"] = round(time.perf_counter() - start, 1)
+        write(report, out)  # what is measured stays, whatever becomes of the next case
         if not options.dry_run:
             torch.cuda.empty_cache()
     report["seconds"] = round(time.perf_counter() - start, 1)
@@ -109,13 +113,18 @@ def main() -> int:
     for bar in report["bars"]:
         value = "not measured" if bar["value"] is None else f"{bar['value']:.3f}"
         print(f"{'met' if bar['met'] else 'MISSED':>7}  {bar['name']}: {value} (bar {bar['bar']})")
-    out = options.out or (None if options.dry_run else RESULT)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_suffix(out.suffix + ".part")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(out)
+    write(report, out)
     return 0
+
+
+def write(report: dict[str, Any], out: Path | None) -> None:
+    """The report as it is by now."""
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(out.suffix + ".part")
+    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    temporary.replace(out)
 
 
 def fit(shape: tuple[int, int, Any], copies: int, memory: int | None) -> tuple[int, int]:

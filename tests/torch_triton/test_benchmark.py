@@ -49,6 +49,33 @@ def test_every_case_runs(tmp_path):
     assert all(r["error"]["loss"] < 1e-5 for r in report["results"] if "error" in r)
 
 
+def test_one_case_that_fails_does_not_cost_the_others(tmp_path):
+    """Compilers raise exceptions of their own; and what was measured before is in the file already."""
+    out = tmp_path / "out.json"
+    spoilt = f"""
+import json, sys
+sys.argv = ["run.py", "--out", {str(out)!r}, "--dry-run"]
+sys.path[:0] = [{str(PROGRAM.parent)!r}]
+import run, cross_entropy, linear_layer
+
+class CompilationError(Exception): pass
+
+def fails(*args, **options): raise CompilationError("no code")
+def looks(*args): return [dict(what="seen", shape=[], failed=json.load(open({str(out)!r}))["results"][0]["what"])]
+
+cross_entropy.softmax_evaluate = fails
+linear_layer.compare = looks
+cross_entropy.SHAPES = ()
+sys.exit(run.main())
+"""
+    result = subprocess.run([sys.executable, "-c", spoilt], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    results = {r["what"]: r.get("failed") for r in json.loads(out.read_text())["results"]}
+    assert results["kernel"] == "CompilationError: no code"
+    assert results["kullback"] is results["eager"] is None
+    assert results["seen"] == "copy"
+
+
 def test_what_the_bars_are_judged_on_goes_through_autograd(monkeypatch):
     """As eager PyTorch does: a kernel that hands the gradient over for nothing would be no fair figure."""
     monkeypatch.syspath_prepend(str(PROGRAM.parent))

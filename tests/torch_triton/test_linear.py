@@ -154,6 +154,20 @@ def test_ignored_rows_may_hold_anything(rng, device, evaluate, drop):
 
 
 @EVALUATE
+def test_dropping_what_is_ignored_keeps_narrow_indices_apart(rng, device, evaluate):
+    """Class 156 of uint8 is not the ignored −100."""
+    x, w = (torch.tensor(rng.normal(size=(n, 2)), dtype=torch.float32, device=device) for n in (2, 200))
+    narrow, wide = (TargetRows(torch.tensor([156, 3], dtype=t, device=device)) for t in (torch.uint8, torch.int64))
+    found, want = (
+        evaluate(RowLoss(), x, w, target, ignore_index=-100, drop_ignored=True, input_gradient=True)
+        for target in (narrow, wide)
+    )
+    torch.testing.assert_close(found.losses, want.losses)
+    torch.testing.assert_close(found.input_gradient, want.input_gradient)
+    assert found.losses.all()
+
+
+@EVALUATE
 def test_no_rows_and_all_ignored(device, evaluate):
     x, w, b = torch.ones(3, 2, device=device), torch.ones(4, 2, device=device), torch.ones(4, device=device)
     for n, drop in ((0, False), (3, False), (3, True)):

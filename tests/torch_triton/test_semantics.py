@@ -174,6 +174,17 @@ def test_memory_layouts_and_index_types(rng, device, evaluate):
 
 
 @EVALUATE
+def test_narrow_indices_are_compared_as_the_numbers_they_are(rng, device, evaluate):
+    """In uint8 the ignored −100 would be class 156, and 300 classes would be 44."""
+    z = torch.tensor(rng.normal(size=(3, 300)), dtype=torch.float32, device=device)
+    losses, gradient = exact(SoftmaxRecipe(), z, ClassIndices([156, 50, 255]))
+    target = index([156, 50, 255], device, torch.uint8)
+    result = evaluate(RowLoss(), z, target, ignore_index=-100, gradient=True)
+    assert_close(result, losses, gradient, 2.0)
+    assert result.status.tolist() == [Status.COUNTED] * 3
+
+
+@EVALUATE
 def test_scale_may_stay_on_the_device(rng, device, evaluate):
     z = torch.tensor(rng.normal(size=(3, 7)), dtype=torch.float32, device=device)
     target, wrapped = targets(rng, "index", 3, 7, device)
