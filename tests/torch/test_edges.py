@@ -618,9 +618,6 @@ def test_errors_are_of_the_type_that_torch_raises(case):
         (lambda: kt.cross_entropy(Z, Y, temperature=None), TypeError, "temperature must be a number"),
         (lambda: kt.cross_entropy(Z, Y, ignore_index=1.5), TypeError, "ignore_index must be an integer, not float"),
         (lambda: kt.cross_entropy(Z, Y, ignore_index=2**63), ValueError, "64 bits"),
-        (lambda: kt.cross_entropy(Z, Y.to_sparse()), NotImplementedError, r"target .*\.to_dense\(\)"),
-        (lambda: kt.cross_entropy(Z, Y, torch.ones(4).to_sparse()), NotImplementedError, r"weight .*\.to_dense\(\)"),
-        (lambda: kt.cross_entropy(torch.nested.nested_tensor([Z, Z]), Y), NotImplementedError, "nested"),
         (lambda: kt.kl_div(Z, torch.rand(3, 1)), RuntimeError, "must match"),
         (lambda: kt.kl_div(Z, Y), NotImplementedError, "floating point"),
     ],
@@ -629,6 +626,34 @@ def test_errors_say_what_to_change(wrong, error, says):
     with pytest.raises(error, match=says) as caught:
         wrong()
     assert isinstance(caught.value, InputError)
+
+
+P = Z.softmax(1)
+SPARSE = {
+    "logits": lambda odd: kt.cross_entropy(odd(Z), Y),
+    "target": lambda odd: kt.cross_entropy(Z, odd(Y)),
+    "weight": lambda odd: kt.cross_entropy(Z, Y, odd(Z[0])),
+    "log-probabilities": lambda odd: kt.nll_loss(odd(Z), Y),
+    "target of nll_loss": lambda odd: kt.nll_loss(Z, odd(Y)),
+    "labels": lambda odd: kt.binary_cross_entropy_with_logits(Z, odd(P)),
+    "weight of labels": lambda odd: kt.binary_cross_entropy_with_logits(Z, P, odd(P)),
+    "divergence": lambda odd: kt.kl_div(Z, odd(P)),
+    "layer": lambda odd: kt.linear_cross_entropy(Z, odd(Z), Y),
+    "loss object": lambda odd: kt.functional("focal")(odd(Z), Y),
+    "loss object on labels": lambda odd: kt.functional("binary_cross_entropy")(Z, odd(P)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("name", SPARSE)
+def test_what_is_not_dense_is_refused_by_name(name):
+    for odd, says in (
+        (torch.Tensor.to_sparse, r"call \.to_dense\(\)"),
+        (lambda t: torch.nested.nested_tensor([t]), "nested"),
+    ):
+        with pytest.raises(NotImplementedError, match=says) as caught:
+            SPARSE[name](odd)
+        assert isinstance(caught.value, InputError)
 
 
 META = {

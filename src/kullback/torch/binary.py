@@ -16,7 +16,7 @@ from kullback.torch import native, ops, plain
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import direct, is_plain
 from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import accumulation_dtype, check_logits, in_autocast
+from kullback.torch.rows import accumulation_dtype, check_dense, check_logits, in_autocast
 from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
 
 
@@ -119,6 +119,7 @@ def _check(input: Tensor, target: Tensor) -> None:
         check_logits(input)
     if not isinstance(target, Tensor):
         raise TensorKindError(f"target must be a Tensor, not {type(target).__name__}")
+    check_dense("target", target)
     if target.device != input.device:
         raise TensorTypeError(
             f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
@@ -138,6 +139,7 @@ def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
         return None
     if not isinstance(weight, Tensor):
         raise TensorKindError(f"{name} must be a Tensor, not {type(weight).__name__}")
+    check_dense(name, weight)
     if weight.device != input.device:
         raise TensorTypeError(f"{name} is on {weight.device}, the input on {input.device}")
     # not `in`: PyTorch's compiler does not find a symbolic size in a tuple

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES, in_autocast
+from kullback.torch.rows import FLOAT_TYPES, check_dense, in_autocast
 from kullback.torch.settings import check_choice, legacy_reduction
 
 
@@ -45,6 +45,7 @@ def kl_div(
     for name, tensor in (("input", input), ("target", target)):
         if not isinstance(tensor, Tensor):
             raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+        check_dense(name, tensor)
         if tensor.dtype not in FLOAT_TYPES:
             raise LogitsTypeError(f"{name} has dtype {tensor.dtype}; kl_div takes floating point tensors")
     if input.device != target.device:

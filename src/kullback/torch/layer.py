@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kullback.torch.errors import SettingError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, class_batch, in_autocast
+from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_dense, check_logits, class_batch, in_autocast
 from kullback.torch.settings import RowSettings
 
 
@@ -34,6 +34,7 @@ class Layer(NamedTuple):
                 continue
             if not isinstance(tensor, Tensor):
                 raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+            check_dense(name, tensor)
             if tensor.device != input.device:
                 raise TensorTypeError(
                     f"Expected all tensors to be on the same device, but the input is on {input.device} and {name} on "

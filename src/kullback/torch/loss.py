@@ -20,6 +20,7 @@ from kullback.torch.rows import (
     TargetRows,
     accumulation_dtype,
     as_rows,
+    check_dense,
     check_logits,
     class_batch,
     in_autocast,
@@ -287,6 +288,7 @@ def _label_batch(logits: Tensor, targets: Tensor | Mixture, sample_weight: Tenso
     """Independent labels, checked against the logits and flattened."""
     if not isinstance(targets, Tensor):
         raise TensorKindError(f"targets must be a Tensor, not {type(targets).__name__}: these are independent labels")
+    check_dense("targets", targets)
     if targets.shape != logits.shape:
         raise BatchSizeError(
             f"targets have shape {tuple(targets.shape)}, the logits {tuple(logits.shape)}; independent labels match "

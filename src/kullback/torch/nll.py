@@ -11,7 +11,7 @@ from torch.nn.functional import nll_loss as torch_nll_loss  # by its own name: s
 from kullback.errors import TargetError
 from kullback.torch import native, ops
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES, TargetRows, class_indices
+from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES, TargetRows, check_dense, class_indices
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice, legacy_reduction
 
 
@@ -141,6 +141,7 @@ def _check(input: Tensor, target: Tensor) -> None:
     for name, tensor in (("input", input), ("target", target)):
         if not isinstance(tensor, Tensor):
             raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
+        check_dense(name, tensor)
     if input.dtype not in FLOAT_TYPES:
         raise LogitsTypeError(f"input has dtype {input.dtype}; log-probabilities are floating point")
     if input.dim() == 0:

@@ -127,7 +127,7 @@ def check_logits(logits: Tensor, name: str = "input") -> None:
         raise LogitsTypeError(
             f"{name} has dtype {logits.dtype}; logits are float32, float64, bfloat16 or float16: call .float() on them"
         )
-    _check_dense(name, logits)
+    check_dense(name, logits)
     if logits.dim() == 0:
         raise TensorShapeError(f"{name} is a scalar; expected (C,), (N, C) or (N, C, d1, ...) with classes at dim 1")
 
@@ -180,7 +180,12 @@ def class_batch(
     return Batch(as_rows(logits), targets, weight, row_weight, shape)
 
 
-def _check_dense(name: str, tensor: Tensor) -> None:
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Refuse tensors whose entries do not all lie in memory.
+
+    Raises:
+        LogitsTypeError: for sparse and nested ones.
+    """
     if tensor.is_nested:
         raise LogitsTypeError(
             f"{name} is a nested tensor; pass the rows of all its parts in one: torch.cat(x.unbind())"
@@ -192,7 +197,7 @@ def _check_dense(name: str, tensor: Tensor) -> None:
 def _check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
     if not isinstance(tensor, Tensor):
         raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
-    _check_dense(name, tensor)
+    check_dense(name, tensor)
     if tensor.device != device:
         raise TensorTypeError(
             "Expected all tensors to be on the same device, but the input is on "
