@@ -362,6 +362,7 @@ class SparseDesign:
         self._given = X if X.format == "csr" or X.has_sorted_indices else X.sorted_indices()
         self._like = like
         self._copy: Any = None
+        self._fullest_first: tuple[Array, Any, Any] | None = None
         self._cuts: dict[int, Array] = {}
         self.shape = (X.shape[0], X.shape[1])
         self.n_entries = int(X.nnz)
@@ -386,6 +387,20 @@ class SparseDesign:
     def transposed(self) -> Any:
         """Xᵀ as CSR, which is `by_column` read the other way."""
         return self.by_column().T
+
+    def fullest_first(self) -> tuple[Array, Any, Any]:
+        """(d,) columns, the one with most entries first; the matrix as CSR with its columns so; its transpose as CSR.
+
+        Values are shared with `matrix` as far as they can be; what is made is kept.
+        """
+        if self._fullest_first is None:
+            rows = self.matrix
+            order = np.argsort(-self.stored(), kind="stable")
+            place = np.empty(len(order), rows.indices.dtype)
+            place[order] = np.arange(len(order))
+            turned = sparse.csr_array((rows.data, place[rows.indices], rows.indptr), shape=rows.shape)
+            self._fullest_first = order, turned, turned.tocsc().T
+        return self._fullest_first
 
     def blocks(self, n_outputs: int) -> list[slice]:
         """Row ranges of about `BLOCK_BYTES`, or a single one where the sums of many would cost too much."""
