@@ -118,9 +118,10 @@ bool block_targets(const Job& job, int64_t begin, int64_t end, Scratch& scratch,
 
 // ---------------------------------------------------------------- one row
 
-// Keeps 2^lift exp((z - center) / T) over [begin, end) and returns the sum, without the lift.
+// Keeps 2^lift exp((z - center) / T) over [begin, end) and returns the sum, without the lift. `raw` is what z was made of.
 template <class T>
-KULLBACK_INLINE double sum_piece(const T* z, int64_t begin, int64_t end, T center, T factor, T* kept, const T* result) {
+KULLBACK_INLINE double sum_piece(const T* z, const T* raw, int64_t begin, int64_t end, T center, T factor, T* kept,
+                                 const T* result) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
     V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{};
@@ -134,7 +135,7 @@ KULLBACK_INLINE double sum_piece(const T* z, int64_t begin, int64_t end, T cente
         // exp keeps the processor busy: let memory fetch meanwhile what comes after this piece, and the lines that
         // the result will overwrite (faster, when measured, than stores that bypass the caches)
         for (int64_t line = 0; line < 4 * W; line += 64 / int64_t(sizeof(T))) {
-            prefetch(z + (end - begin) + k + line);
+            prefetch(raw + (end - begin) + k + line);
             if (result) prefetch(result + k + line);
         }
         add(k, Whole{}, sum_a);
@@ -244,7 +245,6 @@ RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kep
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
         const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
         if (kept.transform) {
-            for (int64_t line = begin; line < end; line += 64 / int64_t(sizeof(T))) prefetch(raw + (end - begin) + line);
             kept.transform->row(raw, begin, end, kept.scores, kept.slope, nullptr);
         }
         V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
@@ -272,7 +272,7 @@ RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kep
             top = center = piece_top;
         }
         kept.centers[begin / piece_size<T>] = center;
-        const double sum = sum_piece(z, begin, end, center, factor, kept.exp, kept.result);
+        const double sum = sum_piece(z, raw, begin, end, center, factor, kept.exp, kept.result);
         if (new_top) {
             others += sum < 1.5 ? sum_others(kept.exp, begin, end) : sum - 1;
         } else {
