@@ -8,6 +8,7 @@ namespace KULLBACK_LEVEL {
 
 struct BinaryCrossEntropy {
     static constexpr const char* name = "binary_cross_entropy";
+    static constexpr LabelLog log_used = LabelLog::one_plus_e;
 
     template <class Body>
     static void with(const Job&, Body body) {

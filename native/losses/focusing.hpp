@@ -1,7 +1,7 @@
 // The focusing factor of a label, wrong^gamma with a gamma for labels that hold and one for those that do not.
 //
-// Whole powers up to 7 are products; the branch between them goes the same way all along. Other powers are
-// exp(gamma log x).
+// Whole powers up to 7 are products, and those halfway between have a square root in it; the branch between them goes the
+// same way all along. Other powers are exp(gamma log x).
 #pragma once
 
 #include "skeletons/sigmoid.hpp"
@@ -53,7 +53,7 @@ struct Each {
 
 template <class Powers>
 struct WholePower {
-    static constexpr bool whole = true;
+    static constexpr bool whole = true, by_log = false;
     Powers powers;
 
     // x^gamma; `cost`, -log x, is not needed.
@@ -61,16 +61,44 @@ struct WholePower {
     KULLBACK_INLINE V of(Held held, V x, V) const {
         return powers.template to<V>(held, [x](int power) KULLBACK_LAMBDA { return whole_power<V>(x, power); });
     }
-    // gamma x^(gamma - 1)
+    // x^(gamma - 1), and nothing for gamma = 0; and x^gamma made of it
     template <class V, class Held>
-    KULLBACK_INLINE V derivative(Held held, V x) const {
+    KULLBACK_INLINE V lower(Held held, V x) const {
         return powers.template to<V>(held, [x](int power) KULLBACK_LAMBDA {
-            return power == 0 ? V{} : whole_power<V>(x, power - 1) * Scalar<V>(power);
+            return power == 0 ? V{} : whole_power<V>(x, power - 1);
+        });
+    }
+    template <class V, class Held>
+    KULLBACK_INLINE V from_lower(Held held, V x, V lower) const {
+        return x * lower + powers.template to<V>(held, [](int power) KULLBACK_LAMBDA {
+            return splat<V>(Scalar<V>(power == 0));
         });
     }
     template <class V, class Held>
     KULLBACK_INLINE V gamma(Held held) const {
         return powers.template to<V>(held, [](int power) KULLBACK_LAMBDA { return splat<V>(Scalar<V>(power)); });
+    }
+};
+
+// The powers are counted in halves.
+template <class Powers>
+struct HalfPower {
+    static constexpr bool whole = false, by_log = false;
+    Powers powers;
+
+    template <class V, class Held>
+    KULLBACK_INLINE V of(Held held, V x, V) const {
+        const V half = root<V>(x);
+        return powers.template to<V>(held, [x, half](int halves) KULLBACK_LAMBDA {
+            const V power = whole_power<V>(x, halves / 2);
+            return halves % 2 == 1 ? power * half : power;
+        });
+    }
+    template <class V, class Held>
+    KULLBACK_INLINE V gamma(Held held) const {
+        return powers.template to<V>(held, [](int halves) KULLBACK_LAMBDA {
+            return splat<V>(Scalar<V>(0.5) * Scalar<V>(halves));
+        });
     }
 };
 
@@ -81,7 +109,7 @@ KULLBACK_INLINE V bounded(V cost) {
 
 template <class Powers>
 struct AnyPower {
-    static constexpr bool whole = false;
+    static constexpr bool whole = false, by_log = true;
     Powers powers;
 
     template <class V, class Held>
@@ -96,12 +124,15 @@ struct AnyPower {
 };
 
 inline bool is_whole_power(double gamma) { return gamma <= 7 && gamma == double(int(gamma)); }
+inline bool is_half_power(double gamma) { return gamma < 8 && 2 * gamma == double(int(2 * gamma)); }
 
-// Call body(power) with the cheaper of the two.
+// Call body(power) with the cheapest there is.
 template <class Body>
 void with_power(double gamma, Body body) {
     if (is_whole_power(gamma)) {
         body(WholePower<Both<int>>{{int(gamma)}});
+    } else if (is_half_power(gamma)) {
+        body(HalfPower<Both<int>>{{int(2 * gamma)}});
     } else {
         body(AnyPower<Both<double>>{{gamma}});
     }
@@ -110,6 +141,8 @@ template <class Body>
 void with_powers(double on, double off, Body body) {
     if (is_whole_power(on) && is_whole_power(off)) {
         body(WholePower<Each<int>>{{int(on), int(off)}});
+    } else if (is_half_power(on) && is_half_power(off)) {
+        body(HalfPower<Each<int>>{{int(2 * on), int(2 * off)}});
     } else {
         body(AnyPower<Each<double>>{{on, off}});
     }

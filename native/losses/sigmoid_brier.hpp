@@ -8,6 +8,7 @@ namespace KULLBACK_LEVEL {
 
 struct SigmoidBrier {
     static constexpr const char* name = "sigmoid_brier";
+    static constexpr LabelLog log_used = LabelLog::none;
 
     template <class Body>
     static void with(const Job&, Body body) {

@@ -8,6 +8,7 @@ namespace KULLBACK_LEVEL {
 
 template <class Power>
 struct FocalSide {
+    static constexpr LabelLog log_used = LabelLog::one_plus_e;
     Power power;
 
     template <bool curved, class V, class Held>

@@ -8,10 +8,14 @@
 // first, together with the check that every label is valid. A hard label turns its logit around if it does not hold,
 // and then the loss is needed on one side only; that halves the work of the losses that are not cross-entropy.
 //
+// A tile is swept several times: for exponentials, logarithms, and what follows from both. Loops that short keep to the
+// registers there are, and the processor looks ahead past several rounds of them.
+//
 // A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
 // at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
 // right; `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no mass
-// asks for them, so that no mass times an infinite cost is nothing.
+// asks for them, so that no mass times an infinite cost is nothing. A side with a logarithm of its own
+// says with log_of(held, e, large, right, wrong) of what; that is the `cost` of hard labels, but in curved sweeps.
 #pragma once
 
 #include "simd/convert.hpp"
@@ -21,6 +25,9 @@
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
+
+// The logarithm that a side has a use for: none, log(1 + e), or one of its own.
+enum class LabelLog { none, one_plus_e, own };
 
 struct Present {};
 struct Absent {};
@@ -38,13 +45,19 @@ KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
     return select<V>(held, on, off);
 }
 
-// The probability of what is the case and of what is not, each to full relative precision, and -log of both. The first
-// cost is log(1 + e) + excess; `large` is 1 / (1 + e).
+// The probability of what is the case and of what is not, each to full relative precision, and -log of both. `large` is
+// 1 / (1 + e).
 template <class V>
 struct Odds {
     V right, wrong;
     V cost, wrong_cost;
-    V e, large, excess;
+    V e, large;
+};
+
+// What to take a logarithm of, at most 2, and what rounding has taken from it, relative to it.
+template <class V>
+struct LogOf {
+    V x, lost;
 };
 
 // What both orientations of a log-odds share.
@@ -52,7 +65,6 @@ template <class V>
 struct Softplus {
     V e;             // exp(-|z|)
     V small, large;  // sigmoid(-|z|) and sigmoid(|z|)
-    V least;         // log(1 + exp(-|z|))
     Mask<V> is_up;
 
     KULLBACK_INLINE explicit Softplus(V z) : Softplus(z, exp_nonpositive<V>(negative_size<V>(z))) {}
@@ -60,7 +72,6 @@ struct Softplus {
         using T = Scalar<V>;
         large = T(1) / (e + T(1));
         small = e * large;
-        least = log1p_to_one<V>(e);
         is_up = z >= T(0);
     }
     KULLBACK_INLINE V p() const { return select<V>(is_up, large, small); }
@@ -90,8 +101,8 @@ struct LabelTerm {
 
 enum class LabelOutput { value, gradient, diagonal };
 
-// One tile: `labels` are 0 or 1 for a hard sweep. The weights belong to the elements period by period, and are padded
-// by two vectors' length.
+// One tile: `labels` are 0 or 1 for a hard sweep, or ignored. The weights belong to the elements period by period, and
+// are padded by two vectors' length.
 template <class T>
 struct LabelRun {
     int64_t count = 0;
@@ -100,24 +111,77 @@ struct LabelRun {
     const T *on_share = nullptr, *off_share = nullptr;  // the same in the output, with sign and scale
     int64_t period = 0;
     T inverse_temperature = 1, hard = 1, even = 0;  // a label t counts as t * hard + even
+    T ignored = 0;                                  // what labels that are worth nothing say, or NaN
     T *values = nullptr, *out = nullptr;
+    T *logs = nullptr, *rights = nullptr, *wrongs = nullptr;  // room for what is handed from sweep to sweep
 };
 
-template <class T, LabelOutput Output, bool Hard, class Side>
+template <class T, LabelOutput Output, bool Hard, bool Ignoring, class Side>
 void sweep_labels(const LabelRun<T>& run, const Side& given) {
     constexpr bool curved = Output == LabelOutput::diagonal;
+    constexpr bool own_log = Side::log_used == LabelLog::own && Hard && !curved;
     // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
     const Side side = given;
     const T *const logits = run.logits, *const labels = run.labels, *const weights_on = run.on;
     const T *const weights_off = run.off, *const shares_on = run.on_share, *const shares_off = run.off_share;
-    T *const values = run.values, *const out = run.out;
-    const int64_t period = run.period;
-    const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even;
-    int64_t k = 0;
-    const auto some = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+    T *const values = run.values, *const logs = run.logs, *const rights = run.rights, *const wrongs = run.wrongs;
+    T* const out = run.out;
+    const int64_t count = run.count, period = run.period;
+    const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even, ignored = run.ignored;
+    using One = Vector<T>;
+    using Two = Pair<One>;
+    const auto each = [&](auto kind, auto body) KULLBACK_LAMBDA {
+        constexpr int width = traits<decltype(kind)>::width;
+        int64_t j = 0;
+        for (; width > lanes<T> && j + width <= count; j += width) body(kind, j, Whole{});
+        along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { body(One{}, i, part); });
+    };
+    const auto logit = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+        return load<decltype(kind)>(logits + j, part, T(0)) * inverse_temperature;
+    };
+    each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
         using V = decltype(kind);
-        const V z = load<V>(logits + j, part, T(0)) * inverse_temperature, t = load<V>(labels + j, part, T(0));
-        const V e = load<V>(values + j, part, T(0));
+        // the lines of the next tile come from memory while exp keeps the processor busy
+        for (int64_t line = 0; line < traits<V>::width; line += 64 / int64_t(sizeof(T))) {
+            prefetch(logits + count + j + line);
+            prefetch(labels + count + j + line);
+            if (Output != LabelOutput::value) prefetch(out + j + line);
+        }
+        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(logit(kind, j, part))));
+    });
+    if constexpr (own_log) {
+        each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+            using V = decltype(kind);
+            const V e = load<V>(values + j, part, T(0));
+            const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
+            const V x = turned<V>(held, logit(kind, j, part));
+            const Softplus<V> s(x, e);
+            const V right = s.miss(), wrong = s.p();
+            const LogOf<V> of = side.log_of(held, e, s.large, right, wrong);
+            store<V>(rights + j, part, right);
+            store<V>(wrongs + j, part, wrong);
+            // where a label that holds has an excess, what was lost is nothing beside it
+            store<V>(values + j, part, of.lost + keep<V>(held, positive_part<V>(x)));
+            store<V>(logs + j, part, of.x);
+        });
+        each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+            using V = decltype(kind);
+            const V x = load<V>(logs + j, part, T(1)), lost = load<V>(values + j, part, T(0));
+            store<V>(logs + j, part, log_to_two<V>(x, lost));
+        });
+    } else if constexpr (Side::log_used != LabelLog::none) {
+        each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+            using V = decltype(kind);
+            store<V>(logs + j, part, log1p_to_one<V>(load<V>(values + j, part, T(0))));
+        });
+    }
+    int64_t k = 0;
+    each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+        using V = decltype(kind);
+        const V z = logit(kind, j, part), e = load<V>(values + j, part, T(0));
+        V log{};
+        if constexpr (Side::log_used != LabelLog::none) log = load<V>(logs + j, part, T(0));
+        V t = load<V>(labels + j, part, T(0));
         const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
         V share_on{}, share_off{};
         if constexpr (Output != LabelOutput::value) {
@@ -127,13 +191,20 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
         k += traits<V>::width;
         k = k >= period ? k - period : k;
         V value, result;
+        const Mask<V> known = t != ignored;
+        if constexpr (Ignoring) t = keep<V>(known, t);
         if constexpr (Hard) {
             const Mask<V> held = t != T(0);
-            const V x = turned<V>(held, z);  // the log-odds of being wrong
-            const Softplus<V> s(x, e);
-            const V excess = positive_part<V>(x);
-            const Odds<V> odds{s.miss(), s.p(),   s.least + excess, s.least + positive_part<V>(-x),
-                               s.e,      s.large, excess};
+            Odds<V> odds{};
+            if constexpr (own_log) {
+                odds.right = load<V>(rights + j, part, T(0));
+                odds.wrong = load<V>(wrongs + j, part, T(0));
+                odds.cost = log;
+            } else {
+                const V x = turned<V>(held, z);  // the log-odds of being wrong
+                const Softplus<V> s(x, e);
+                odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x), s.e, s.large};
+            }
             const LabelTerm<V> term = side.template at<curved>(held, odds);
             value = select<V>(held, weight_on, weight_off) * term.value;
             result = (curved ? term.bend : term.pull) * select<V>(held, share_on, share_off);
@@ -143,33 +214,22 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
             const V up = positive_part<V>(z), down = positive_part<V>(-z);
             const Softplus<V> s(z, e);
             const V p = s.p(), miss = s.miss();
-            const V cost_on = s.least + keep<V>(on != T(0), down), cost_off = s.least + keep<V>(off != T(0), up);
+            const V cost_on = log + keep<V>(on != T(0), down), cost_off = log + keep<V>(off != T(0), up);
             const LabelTerm<V> a =
-                side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, s.least + up, s.e, s.large, down});
+                side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up, s.e, s.large});
             const LabelTerm<V> b =
-                side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, s.least + down, s.e, s.large, up});
+                side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down, s.e, s.large});
             value = on * a.value + off * b.value;
             result = (y * share_on) * (curved ? a.bend : a.pull) +
                      (share_off - y * share_off) * (curved ? b.bend : b.pull);
         }
+        if constexpr (Ignoring) {
+            value = keep<V>(known, value);
+            result = keep<V>(known, result);
+        }
         if constexpr (Output != LabelOutput::diagonal) store<V>(values + j, part, value);
         if constexpr (Output != LabelOutput::value) store<V>(out + j, part, result);
-    };
-    using One = Vector<T>;
-    using Two = Pair<One>;
-    constexpr int both = traits<Two>::width;
-    const int64_t count = run.count;
-    int64_t j = 0;
-    const auto exponential = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-        using V = decltype(kind);
-        const V z = load<V>(logits + j, part, T(0)) * inverse_temperature;
-        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(z)));
-    };
-    for (; j + both <= count; j += both) exponential(Two{}, j, Whole{});
-    along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { exponential(One{}, i, part); });
-    j = 0;
-    for (; j + both <= count; j += both) some(Two{}, j, Whole{});
-    along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { some(One{}, i, part); });
+    });
 }
 
 template <class T, class Loss>
@@ -179,7 +239,7 @@ struct SigmoidRows {
 
     struct Tile {
         alignas(64) T logits[size], labels[size], values[size], out[size];
-        alignas(64) T counts[size];  // 0 for ignored labels, 1 for others, if any is ignored
+        alignas(64) T logs[size], rights[size], wrongs[size];
         alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
         alignas(64) T on_share[size + 4 * lanes<T>], off_share[size + 4 * lanes<T>];
     };
@@ -211,6 +271,7 @@ struct SigmoidRows {
         run.inverse_temperature = T(job.inverse_temperature);
         run.hard = T(1 - job.smoothing);
         run.even = T(job.smoothing / 2);
+        run.ignored = j.targets.has_ignore ? T(j.targets.ignore_index) : T(__builtin_nan(""));
     }
 
     static bool all_same(const T* x, int64_t n) {
@@ -273,37 +334,13 @@ struct SigmoidRows {
         }
     }
 
-    // So do ignored labels, whatever their logit. Whether there are any.
-    bool strike_ignored(const Place& at) {
-        const int64_t n = at.count();
-        const T ignored = T(job.targets.ignore_index);
-        int32_t some = 0;
-        for (int64_t k = 0; k < n; ++k) some |= int32_t(run.labels[k] == ignored);
-        if (!some) return false;
-        own(at);
-        T *__restrict logits = tile.logits, *__restrict labels = tile.labels, *__restrict counts = tile.counts;
-        for (int64_t k = 0; k < n; ++k) {
-            const bool known = labels[k] != ignored;
-            counts[k] = known ? T(1) : T(0);
-            logits[k] = known ? logits[k] : T(0);
-            labels[k] = known ? labels[k] : T(0);
-        }
-        return true;
-    }
-
-    // What a sweep left out: ignored labels are worth nothing, and the output of a row has its weight.
-    void weigh(const Place& at, bool struck) {
+    // What a sweep left out: the output of a row has its weight.
+    void weigh(const Place& at) {
         for (int64_t r = 0; r < at.rows; ++r) {
-            const int64_t first = r * at.columns, columns = at.columns;
-            T *__restrict values = tile.values + first, *__restrict out = run.out ? run.out + first : nullptr;
-            const T* __restrict counts = tile.counts + first;
-            const T factor = job.targets.row_weight ? T(job.targets.row_weight[at.row + r] * job.scale) : T(1);
-            if (struck) {
-                for (int64_t k = 0; k < columns; ++k) values[k] *= counts[k];
-                for (int64_t k = 0; out && k < columns; ++k) out[k] *= counts[k] * factor;
-            } else {
-                for (int64_t k = 0; out && k < columns; ++k) out[k] *= factor;
-            }
+            const int64_t columns = at.columns;
+            T* __restrict out = run.out + r * columns;
+            const T factor = T(job.targets.row_weight[at.row + r] * job.scale);
+            for (int64_t k = 0; k < columns; ++k) out[k] *= factor;
         }
     }
 
@@ -319,12 +356,13 @@ struct SigmoidRows {
         }
     }
 
-    // Whether all labels are 0 or 1.
+    // Whether all labels are 0 or 1, or ignored.
     bool all_hard(const Place& at) const {
         const Matrix& m = job.targets.rows;
         const bool bytes = m.type == Type::uint8 || m.type == Type::boolean;
-        if (!bytes || run.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight || job.targets.has_ignore)
-            return all_hard(at.count());
+        if (job.targets.has_ignore) return all_hard<true>(at.count());
+        if (!bytes || run.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight)
+            return all_hard<false>(at.count());
         unsigned char any = 0;
         for (int64_t r = 0; r < at.rows; ++r) {
             const auto* t = static_cast<const unsigned char*>(m.data) + (at.row + r) * m.row_stride + at.column;
@@ -333,11 +371,13 @@ struct SigmoidRows {
         return any <= 1;
     }
     // The same for numbers of T: only then t * t - t is 0.
+    template <bool Ignoring>
     bool all_hard(int64_t n) const {
         using I = typename traits<V>::integer;
         I odd = bits_as<I>(V{});
         along<T>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V t = load<V>(run.labels + k, part, T(0));
+            V t = load<V>(run.labels + k, part, T(0));
+            if constexpr (Ignoring) t = keep<V>(t != run.ignored, t);
             odd |= bits_as<I>(t * t - t);
         });
         int64_t parts[sizeof(V) / 8 + 1] = {};
@@ -347,12 +387,14 @@ struct SigmoidRows {
         return any == 0;
     }
 
-    // The first label outside [0, 1], or -1.
+    // The first label outside [0, 1] that is not ignored, or -1.
     int64_t first_bad(int64_t n) const {
+        const bool ignoring = job.targets.has_ignore;
+        const T ignored = run.ignored;
         int32_t bad = 0;
         for (int64_t k = 0; k < n; ++k) bad |= int32_t(!(run.labels[k] >= 0)) | int32_t(!(run.labels[k] <= 1));
         for (int64_t k = 0; bad && k < n; ++k) {
-            if (!(run.labels[k] >= 0 && run.labels[k] <= 1)) return k;
+            if (!(run.labels[k] >= 0 && run.labels[k] <= 1) && !(ignoring && run.labels[k] == ignored)) return k;
         }
         return -1;
     }
@@ -437,7 +479,6 @@ struct SigmoidRows {
         run.logits = read(job.logits, at, tile.logits);
         run.labels = read(job.targets.rows, at, tile.labels);
         if (job.targets.row_weight) strike_rows(at);
-        const bool struck = job.targets.has_ignore && strike_ignored(at);
         if (weightless) strike_weightless(at);
         const bool hard = all_hard(at);
         if (!hard) {
@@ -449,15 +490,20 @@ struct SigmoidRows {
             }
         }
         run.values = tile.values;
+        run.logs = tile.logs;
+        run.rights = tile.rights;
+        run.wrongs = tile.wrongs;
         const bool direct = job.out && (job.out_stride == at.columns || at.rows == 1);
         T* target = job.out ? static_cast<T*>(job.out) + at.row * job.out_stride + at.column : nullptr;
         run.out = !job.out || direct ? target : tile.out;
-        if (hard && job.smoothing == 0) {
-            sweep_labels<T, Output, true>(run, side);
+        if (!hard || job.smoothing != 0) {
+            sweep_labels<T, Output, false, true>(run, side);
+        } else if (Output != LabelOutput::gradient || job.targets.has_ignore) {
+            sweep_labels<T, Output, true, true>(run, side);
         } else {
-            sweep_labels<T, Output, false>(run, side);
+            sweep_labels<T, Output, true, Output != LabelOutput::gradient>(run, side);
         }
-        if (struck || (job.targets.row_weight && Output != LabelOutput::value)) weigh(at, struck);
+        if (job.targets.row_weight && Output != LabelOutput::value) weigh(at);
         if (Output == LabelOutput::diagonal && job.direction.data) {
             const T* direction = read(job.direction, at, tile.values);
             for (int64_t k = 0; k < n; ++k) run.out[k] *= direction[k];
@@ -484,7 +530,7 @@ void sigmoid_probabilities(const Job& job, int64_t begin, int64_t end, void* mem
         along<T>(0, job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
             const V z_k = load<V>(z + k, part, T(0)) * factor;
             const Softplus<V> s(z_k);
-            store<V>(out + k, part, job.logarithm ? -(s.least + positive_part<V>(-z_k)) : s.p());
+            store<V>(out + k, part, job.logarithm ? -(log1p_to_one<V>(s.e) + positive_part<V>(-z_k)) : s.p());
         });
     }
 }

@@ -209,8 +209,15 @@ SIGMOID = {
         lambda c: SigmoidFocal(label_reduction="sum", gamma=0.1),
         _sigmoid(lambda loss: exact.focal(loss.gamma), lambda loss: exact.mirrored(exact.focal(loss.gamma))),
     ),
-    "asymmetric, fractional": (
+    "asymmetric, halves": (
         lambda c: Asymmetric(label_reduction="sum", gamma_positive=1.5, gamma_negative=2.5, clip=0.1),
+        _sigmoid(
+            lambda loss: exact.focal(loss.gamma_positive),
+            lambda loss: exact.asymmetric_off(loss.gamma_negative, loss.clip),
+        ),
+    ),
+    "asymmetric, fractional": (
+        lambda c: Asymmetric(label_reduction="sum", gamma_positive=1.3, gamma_negative=2.7, clip=0.1),
         _sigmoid(
             lambda loss: exact.focal(loss.gamma_positive),
             lambda loss: exact.asymmetric_off(loss.gamma_negative, loss.clip),
