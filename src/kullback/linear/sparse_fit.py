@@ -101,7 +101,7 @@ class SparseLinearProblem:
         self.objective = objective(exact)
         self._fast = None if fast is None else objective(fast)
         self._active = self.objective if self._fast is None else self._fast
-        self.curvature = SupportCurvature(self.objective, design, run)
+        self.curvature = SupportCurvature(self.objective, design, run, lambda: self.passes)
         self.tol = tol
         self.why_no_gap = why_no_gap(self.objective)
         self.dual, self.reason = -math.inf, self.why_no_gap

@@ -30,6 +30,10 @@ Array: TypeAlias = NDArray[Any]
 MOST_IN_BLOCK = 2500
 # One block for all classes is worth it up to this much work, in passes over the data.
 COUPLED_PASSES = 12.0
+# That grows by so many passes for each that the fit has taken.
+LATER = 1.0
+# After so many passes the Hessian is made of float64 numbers too.
+HARD = 20
 # A product of two large matrices does so many multiplications in the time a pass does one.
 PRODUCT_SPEED = 4.0
 # Rows a Hessian is made of, as a multiple of its variables, at least.
@@ -83,6 +87,7 @@ class SupportCurvature:
         objective: in the precision of the passes.
         source: its data.
         run: runs several calls at once and keeps their order.
+        passes: how often the data was read so far; as `objective` counts it, by default.
     """
 
     def __init__(
@@ -90,8 +95,10 @@ class SupportCurvature:
         objective: SparseObjective,
         source: DenseDesign | SparseDesign,
         run: Callable[..., Iterator[Any]] = map,
+        passes: Callable[[], int] | None = None,
     ) -> None:
         self._objective = objective
+        self._passes = passes or (lambda: objective.smooth.passes)
         self._source = source
         self._run = run
         self._sampled: tuple[Array, Array] | None = None
@@ -252,11 +259,20 @@ class SupportCurvature:
         if objective.n_outputs == 1 or structure_of(objective.smooth.loss) != "coupled" or total > MOST_IN_BLOCK:
             return False
         work = float(self._rows_for(total)) * total**2 / PRODUCT_SPEED
-        return work <= COUPLED_PASSES * self.one_pass()
+        return work <= COUPLED_PASSES * self.one_pass() + self._later()
+
+    def _later(self) -> float:
+        """Multiplications that a fit that has come this far may spend on a better Hessian.
+
+        A fit that has taken many passes is a hard one, and may take many more without it.
+        """
+        return LATER * self._passes() * self.one_pass()
 
     def _rows_for(self, variables: int) -> int:
         n_rows = int(self._source.shape[0])
         if isinstance(self._source, SparseDesign):
+            return n_rows
+        if n_rows <= self._most_rows() and float(n_rows) * variables**2 / PRODUCT_SPEED <= self._later():
             return n_rows
         return min(self._most_rows(), max(LEAST_ROWS, ROWS_PER_VARIABLE * variables))
 
@@ -285,6 +301,10 @@ class SupportCurvature:
             p = coupled_probabilities(smooth.loss, logits)
             scale = (row_scale(smooth.loss, targets, smooth.n_outputs, weight) * stands).astype(logits.dtype)
             blocks.matrix(0)[...] = self._coupled_block(rows, column, output, p, scale)
+            # Nothing holds equal shifts of all intercepts, along which the slope is zero; steps of rounding would be
+            # as long as they like.
+            shifts = np.ix_(*2 * [column == objective.n_columns])
+            blocks.matrix(0)[shifts] += np.diag(blocks.matrix(0)[shifts]).mean() if shifts[0].size else 0.0
             return every
         if objective.spread is not None:
             direction = np.broadcast_to(objective.spread.astype(logits.dtype), logits.shape)
@@ -388,6 +408,9 @@ class SupportCurvature:
         """Row indices, and for dense data the rows themselves, standardised; more rows are drawn only when asked."""
         if isinstance(self._source, SparseDesign):
             return range(self._source.shape[0]), np.empty((self._source.shape[0], 0))
+        wide = 8 * self._source.shape[0] * self._source.shape[1]
+        if self._row_dtype != np.float64 and self._passes() > HARD and wide <= KEPT_BYTES:
+            self._row_dtype, self._sampled = np.dtype(np.float64), None
         if self._sampled is None or len(self._sampled[0]) < count:
             n_rows = self._source.shape[0]
             scaling = self._objective.smooth.scaling

@@ -13,6 +13,7 @@ of quasi-Newton matrices and their use in limited memory methods", for the compa
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol, TypeAlias
 
@@ -41,10 +42,14 @@ OUTSIDE = 0.3
 # A Hessian is made afresh once so many times the steps since have cost as much as it would, and at the latest after
 # so many steps.
 PASSES_FOR_HESSIAN = 3.0
+# What the minimiser of an exact model costs besides, as a multiple of the cube of its variables.
+FACTORISATIONS = 1.0
 OLDEST = 25
 # The share of the predicted decrease that a step must reach.
 SUFFICIENT = 1e-4
 PATIENCE = 10
+# A model that promises to lower the objective by so many times itself is not the truth.
+BROKEN = 4.0
 # A step that lowers the objective by less than this share of it is one near the optimum.
 NEAR = 0.01
 # Near the optimum an objective may rise by so many times its rounding if the gradient falls.
@@ -159,7 +164,10 @@ class WorkingModel:
             return True
         outputs = self._objective.n_outputs
         counts = np.bincount(self._blocks.places % outputs, minlength=outputs)
-        worth = self._curvature.work(counts) / (PASSES_FOR_HESSIAN * self._curvature.one_pass())
+        step = PASSES_FOR_HESSIAN * self._curvature.one_pass()
+        if self._blocks.exact:
+            step += FACTORISATIONS * float((np.diff(self._blocks.start).astype(float) ** 3).sum())
+        worth = self._curvature.work(counts) / step
         return self._age >= min(max(1.0, worth), OLDEST)
 
     def _renew(self, parameters: Vector, violation: Vector) -> None:
@@ -304,6 +312,9 @@ def _search(problem: SparseProblem, at: Vector, point: Point, wanted: Vector) ->
         found = problem.evaluate(wanted)
         return (wanted, found) if _better(objective, at, point, wanted, found, slack) else None
     length, whole = 1.0, point
+    # No loss is below zero, so of a model that promises more than there is to gain only the direction counts.
+    if predicted < -BROKEN * point.objective:
+        length = 0.5 ** math.ceil(math.log2(-predicted / (BROKEN * point.objective)))
     for _ in range(12):
         new = wanted if length == 1.0 else at + length * step
         found = problem.evaluate(new)

@@ -2,7 +2,8 @@
 
 Coordinate descent finds quickly which variables are zero, and slowly the values of the others where columns are
 correlated. So sweeps alternate with steps that solve the model exactly among the variables that are not zero, their
-signs (or, for groups, the curvature of their norms) held as they are.
+signs (or, for groups, the curvature of their norms) held as they are. Where the first sweeps do not find the minimiser
+of a model that is the whole truth, a primal-dual method does.
 
 Source of the alternation: Li, Sun & Toh (2018), "A highly efficient semismooth Newton augmented Lagrangian method for
 solving lasso problems", for Newton steps on the support.
@@ -19,6 +20,8 @@ from scipy import linalg
 
 from kullback.kernels import _native
 from kullback.linear.solvers.base import Vector
+from kullback.linear.solvers.interior_point import lasso_minimiser
+from kullback.linear.solvers.sum_of_norms import group_lasso_minimiser
 from kullback.linear.support_curvature import Blocks
 
 Index: TypeAlias = NDArray[np.int64]
@@ -30,9 +33,8 @@ TOLERANCE = 1e-6
 # Steps of conjugate gradients for one Newton step, and the residual at which they end.
 PRODUCTS = 30
 RESIDUAL = 1e-3
-# Newton steps up to the next zero: at most so many, and so many multiplications of their factorisations.
-ZEROS = 50
-ZEROS_WORK = 1e10
+# Up to so many variables a model that is the truth is solved directly where the first sweeps do not do it.
+MOST_DIRECT = 1500
 
 
 class QuadraticModel:
@@ -72,23 +74,33 @@ class QuadraticModel:
 
     def minimise(self, rounds: int) -> Vector:
         """The (m,) minimiser, or what so many rounds of sweeps and a Newton step make of it."""
+        direct = False
         for _ in range(rounds):
             if self._descend() < SWEEPS:
                 break
-            if not self._newton() and not self._follow_zeros():
+            if not direct and self._directly():
+                direct = True
+            elif not self._newton():
                 break
         return self.x
 
-    def _follow_zeros(self) -> bool:
-        """Newton steps, each up to the next variable that becomes zero; whether they lowered the model."""
+    def _directly(self) -> bool:
+        """Go to where a method without sweeps ends; whether it lowered the model."""
         # A model that is not the truth is not worth so much work.
-        if not self._singles or not self._blocks.exact:
+        if not self._blocks.exact or len(self.x) > MOST_DIRECT or self._left.size:
             return False
-        most = min(ZEROS, int(ZEROS_WORK / len(self.x) ** 3))
-        for taken in range(most):
-            if not self._newton(bounded=True):
-                return taken > 0
-        return most > 0
+        starts = self._blocks.start
+        matrices = [self._blocks.matrix(block) for block in range(len(starts) - 1) if starts[block] < starts[block + 1]]
+        linear = self._gradient - self._blocks.times(self._start)
+        if self._singles:
+            x = lasso_minimiser(matrices, linear, self._threshold[self._group_of])
+        else:
+            whole = matrices[0] if len(matrices) == 1 else linalg.block_diag(*matrices)
+            x = group_lasso_minimiser(whole, linear, self._threshold, self._group_of)
+        if x is None or not self.value(x) < self.value(self.x):
+            return False
+        self.x = x
+        return True
 
     def value(self, x: Vector) -> float:
         """The model at (m,) x, less its value at x0 without the norms."""
@@ -126,12 +138,8 @@ class QuadraticModel:
             raise AssertionError("the blocks or groups of a working set do not fit together")
         return int(used)
 
-    def _newton(self, bounded: bool = False) -> bool:
-        """One step on the support; whether it lowered the model.
-
-        Args:
-            bounded: end it where the first variable becomes zero.
-        """
+    def _newton(self) -> bool:
+        """One step on the support; whether it lowered the model."""
         norms = self._norms(self.x)
         # Variables without a threshold are free at zero as well.
         free = (norms > 0) | (self._threshold == 0)
@@ -168,8 +176,6 @@ class QuadraticModel:
         )
         before = self.value(x)
         rounding = 1e-14 * float(self._threshold @ norms)
-        if bounded:
-            return self._to_first_zero(step, before - rounding)
         for length in (1.0, 0.5, 0.25, 0.0625):
             moved = x + length * step
             if self._singles:
@@ -183,25 +189,6 @@ class QuadraticModel:
                 self.x = moved
                 return True
         return False
-
-    def _to_first_zero(self, step: Vector, below: float) -> bool:
-        """Go along a step up to where the first variable would change its sign; whether the model is below a value.
-
-        Up to there the model is smooth, so a Newton step lowers it. Where columns nearly cancel, that is all that can
-        be gained: to set the variables that would cross to zero, and leave the others where the whole step takes
-        them, undoes what they had balanced.
-        """
-        x = self.x
-        moved = x + step
-        crossing = (moved * x < 0) & (self._threshold[self._group_of] > 0)
-        share = np.divide(x, -step, out=np.ones_like(x), where=crossing)
-        length = float(share.min(initial=1.0))
-        moved = x + length * step
-        moved[crossing & (share == length)] = 0.0
-        if not self.value(moved) < below:
-            return False
-        self.x = moved
-        return True
 
     def _slope_size(self, x: Vector, chosen: Index) -> float:
         """The length of the model's slope among the chosen variables, those at zero without their threshold."""
