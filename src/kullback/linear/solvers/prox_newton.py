@@ -312,6 +312,8 @@ def _search(problem: SparseProblem, at: Vector, point: Point, wanted: Vector) ->
         found = problem.evaluate(wanted)
         return (wanted, found) if _better(objective, at, point, wanted, found, slack) else None
     length, whole = 1.0, point
+    if not math.isfinite(predicted):
+        return None
     # No loss is below zero, so of a model that promises more than there is to gain only the direction counts.
     if predicted < -BROKEN * point.objective:
         length = 0.5 ** math.ceil(math.log2(-predicted / (BROKEN * point.objective)))
