@@ -2,16 +2,29 @@
 //
 // A loss is a tag with a `name` and `strongest`: whether only the rival with the largest hinge counts. Parameters are
 // the margin and the power, 1 or 2. A row of one class: one sweep for all rivals, two for the strongest. Other targets
-// cost what their classes cost on average: a sweep for each class with mass, or for the strongest rival one in all. A
-// rival at -inf is masked: its hinge is 0 even if the true class is at -inf too.
+// cost what their classes cost on average: a sweep for each class with mass, or, if there are many, the rivals put in
+// order once (margin_sorted.hpp); for the strongest rival one sweep in all. What classes add is summed in double
+// precision. A rival at -inf is masked: its hinge is 0 even if the true class is at -inf too.
 #pragma once
 
+#include "simd/widen.hpp"
+#include "skeletons/margin_sorted.hpp"
 #include "skeletons/softmax.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-enum class MarginOutput { gradient, product, diagonal };
+constexpr int64_t many_classes_with_mass = 128;  // from so many on it is faster to put the rivals in order
+
+// Adds v times f to numbers in double precision.
+template <class T>
+KULLBACK_INLINE void add_wide(double* to, Vector<T> v, double f) {
+#if KULLBACK_HAS_SHUFFLES
+    store<InDouble<T>>(to, load<InDouble<T>>(to) + widen(v) * f);
+#else
+    for (int i = 0; i < lanes<T>; ++i) to[i] += double(get(v, i)) * f;
+#endif
+}
 
 template <class T, class Loss>
 struct MarginRows {
@@ -37,7 +50,10 @@ struct MarginRows {
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const T* weight = static_cast<const T*>(job.class_weight);
         const Masses<T> masses(job, targets, begin, end, scratch);
-        T* sums = job.targets.form == Form::indices ? nullptr : scratch.take<T>(job.classes);
+        const bool shared = job.targets.form != Form::indices;
+        SharedRow row = {shared ? scratch.take<double>(job.classes + lanes<T>) : nullptr,
+                         masses.soft() ? scratch.take<double>(job.classes) : nullptr,
+                         SortedHinges<T>(masses.soft() ? job.classes : 0, job.parameters[0], job.parameters[1] == 2, scratch)};
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i - begin;
             T* out = job.out ? static_cast<T*>(job.out) + i * job.out_stride : nullptr;
@@ -47,11 +63,11 @@ struct MarginRows {
                 if (Output == MarginOutput::gradient) put_loss<T>(job, i, 0.0, report);
                 continue;
             }
-            if (sums) {
+            if (shared) {
                 if (masses.soft() && !masses.valid(r, report)) return;
                 const T* v = product ? direction.row(r) : nullptr;
-                const double value = shared_row<Output>(job, masses, r, logits.row(r), v, sums);
-                for (int64_t k = 0; out && k < job.classes; ++k) out[k] = T(double(sums[k]) * row_weight * job.scale);
+                const double value = shared_row<Output>(job, masses, r, logits.row(r), v, row);
+                for (int64_t k = 0; out && k < job.classes; ++k) out[k] = T(row.sums[k] * row_weight * job.scale);
                 if (Output == MarginOutput::gradient) put_loss<T>(job, i, row_weight * value, report);
                 continue;
             }
@@ -117,40 +133,55 @@ struct MarginRows {
         return broken == 0 ? value - self_value : broken - broken;
     }
 
-    // A row whose target is shared: what each class with mass adds, into `sums`; returns the loss.
+    // Room for a row whose target is shared: what its classes add, the masses of a soft one, and the rivals in order.
+    struct SharedRow {
+        double *sums, *masses;
+        SortedHinges<T> sorted;
+    };
+
+    // A row whose target is shared: what each class with mass adds, into row.sums; returns the loss.
     template <MarginOutput Output>
-    static double shared_row(const Job& job, const Masses<T>& masses, int64_t r, const T* z, const T* v, T* sums) {
+    static double shared_row(const Job& job, const Masses<T>& masses, int64_t r, const T* z, const T* v, SharedRow& row) {
         const double broken = sum_along<T>(job.classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
             const V x = load<V>(z + k, part, T(0));
             const V bounded = select<V>(x == splat<V>(-infinity<T>), V{}, x);
             return bounded - bounded;
         });
-        for (int64_t k = 0; k < job.classes; ++k) sums[k] = broken == 0 ? T(0) : T(broken);
+        for (int64_t k = 0; k < job.classes; ++k) row.sums[k] = broken == 0 ? 0 : broken;
         if (!(broken == 0)) return broken;
         Rivals rivals;
         if (Loss::strongest) rivals = strongest_two(z, job.classes);
-        double value = 0;
+        LongTotal value;
         auto add = [&](int64_t y, double mass) {
             if (mass == 0) return;
-            value += Loss::strongest ? add_strongest<Output>(job, z, v, y, mass, rivals, sums)
-                                     : add_all<Output>(job, z, v, y, mass, sums);
+            value.add(Loss::strongest ? add_strongest<Output>(job, z, v, y, mass, rivals, row.sums)
+                                      : add_all<Output>(job, z, v, y, mass, row.sums));
         };
         if (masses.soft()) {
             const T* t = masses.rows.row(r);
-            for (int64_t y = 0; y < job.classes; ++y) add(y, double(t[y]) * masses.weight_of(y));
+            int64_t with_mass = 0;
+            for (int64_t y = 0; y < job.classes; ++y) {
+                row.masses[y] = double(t[y]) * masses.weight_of(y);
+                with_mass += row.masses[y] != 0;
+            }
+            if (!Loss::strongest && with_mass >= many_classes_with_mass && row.sorted.order(z)) {
+                return row.sorted.template add<Output>(z, v, row.masses, row.sums);
+            }
+            for (int64_t y = 0; y < job.classes; ++y) add(y, row.masses[y]);
         } else {
             const int64_t first = masses.targets.first[r], second = masses.targets.second[r];
             const double share = masses.share(r);
             add(first, share * masses.weight_of(first));
             add(second, (1 - share) * masses.weight_of(second));
         }
-        return value;
+        return value.get();
     }
 
     template <MarginOutput Output>
-    static double add_all(const Job& job, const T* z, const T* v, int64_t y, double mass, T* sums) {
+    static double add_all(const Job& job, const T* z, const T* v, int64_t y, double mass, double* sums) {
         const bool squared = job.parameters[1] == 2;
-        const T margin = T(job.parameters[0]), own = z[y], own_v = v ? v[y] : T(0), factor = T(mass), before = sums[y];
+        const T margin = T(job.parameters[0]), own = z[y], own_v = v ? v[y] : T(0);
+        const double before = sums[y];
         double value = 0, push = 0;
         for (int64_t start = 0; start < job.classes; start += 64 * lanes<T>) {
             const int64_t stop = start + 64 * lanes<T> < job.classes ? start + 64 * lanes<T> : job.classes;
@@ -165,7 +196,7 @@ struct MarginRows {
                 if (Output != MarginOutput::gradient) one = squared ? keep<V>(active, splat<V>(T(2))) : V{};
                 if (Output == MarginOutput::product) one *= load<V>(v + k, part, T(0)) - own_v;
                 pushes += one;
-                store<V>(sums + k, part, load<V>(sums + k, part, T(0)) + one * factor);
+                add_wide<T>(sums + k, one, mass);
             });
             value += sum_lanes(values);
             push += sum_lanes(pushes);
@@ -175,7 +206,7 @@ struct MarginRows {
         value -= self * (squared ? m * m : m);
         if (Output == MarginOutput::gradient) push -= self * (squared ? 2 * m : 1.0);
         if (Output == MarginOutput::diagonal) push -= self * (squared ? 2.0 : 0.0);
-        sums[y] = T(double(before) + (Output == MarginOutput::diagonal ? push : -push) * mass);
+        sums[y] = before + (Output == MarginOutput::diagonal ? push : -push) * mass;
         return mass * value;
     }
 
@@ -203,7 +234,7 @@ struct MarginRows {
 
     template <MarginOutput Output>
     static double add_strongest(const Job& job, const T* z, const T* v, int64_t y, double mass, const Rivals& rivals,
-                                T* sums) {
+                                double* sums) {
         const bool squared = job.parameters[1] == 2;
         const int64_t rival = rivals.of(y);
         const double excess = rival < 0 ? 0 : double(z[rival]) - double(z[y]) + job.parameters[0];
@@ -211,8 +242,8 @@ struct MarginRows {
         double push = squared ? 2 * excess : 1;
         if (Output != MarginOutput::gradient) push = squared ? 2 : 0;
         if (Output == MarginOutput::product) push *= double(v[rival]) - double(v[y]);
-        sums[rival] += T(push * mass);
-        sums[y] += T((Output == MarginOutput::diagonal ? push : -push) * mass);
+        sums[rival] += push * mass;
+        sums[y] += (Output == MarginOutput::diagonal ? push : -push) * mass;
         return mass * (squared ? excess * excess : excess);
     }
 

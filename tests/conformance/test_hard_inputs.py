@@ -135,6 +135,27 @@ def test_every_loss_is_exact_on_every_hard_row(rng, name, n_classes, dtype):
         check(rng, name, loss, definition, hard_rows(dtype, n_classes), form)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [190, 1000, 50000])
+@pytest.mark.parametrize("name", ["weston_watkins", "weston_watkins, squared"])
+def test_hinges_with_mass_on_many_classes(rng, name, n_classes, dtype):
+    make, definition = FAMILIES[name]
+    loss, rows = make(n_classes), hard_rows(dtype, n_classes)
+    check(rng, name, loss, definition, rows, "rows")
+    # relative to itself, too: squares of scores far apart are sums of up to C squares, less what is not in them
+    most = np.finfo(dtype).eps * (n_classes if loss.squared else 32)
+    targets, masses = masses_of(rng, loss, rows, "rows")
+    direction = np.zeros(n_classes)
+    for backend in kernels.BACKENDS:
+        with kernels.using(backend):
+            found = loss.per_example(rows, targets)
+        for row, mass, value in zip(rows, masses, found, strict=True):
+            s = catalogue.effective(loss, mass)
+            one, copies = kinds_of(row, s, direction)
+            true = float(definition(loss, s, one, copies)([exact.mp.mpf(float(x)) for x in row[one]]))
+            assert abs(value - true) <= most * true, (backend, row[:6])
+
+
 def check(rng, name, loss, definition, rows, form):
     """All that the loss computes on these rows, by every backend, within the bounds of the exact numbers."""
     n_classes, u = rows.shape[1], np.finfo(rows.dtype).eps / 2

@@ -68,8 +68,6 @@ class Bounds:
             reach = (1 + getattr(loss, "margin", 1.0) + largest) * n_classes
             slope = reach if getattr(loss, "squared", True) else 1.0
             self.value = 16 * u * mass * reach * slope + 16 * u * size
-            if isinstance(targets, ClassRows):  # the hinges of each class with mass are added up in float64
-                self.value = self.value + np.count_nonzero(targets.rows, axis=1) * 2.0**-53 * size
             gradient = 32 * u * mass * reach
             bent = 32 * u * mass * reach
         else:

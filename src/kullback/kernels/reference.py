@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import InputError, ShapeError, TargetError
+from kullback.kernels import sorted_hinges
 from kullback.kernels.elements import SIGMOID_FAMILIES, SOFTMAX_FAMILIES, Odds, sigmoid_odds
 from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.sorted_hinges import SortedHinges
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, LabelRows, counted_rows
 
 Float = NDArray[np.float64]
@@ -536,8 +538,14 @@ def margin_evaluate(
     """Loss of every row and, if asked for, its gradient; arguments as for `softmax_evaluate`."""
     rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
     if gradient is not None:
-        rows.write(gradient, rows.per_row(rows.pulled(rows.first)), scale)
-    losses = rows.weight * rows.clean(rows.per_row(rows.value[:, None])[:, 0])
+        pulls = rows.per_row(rows.pulled(rows.first))
+        for i, hinges in rows.sorted.items():
+            pulls[i] = hinges.gradient()
+        rows.write(gradient, pulls, scale)
+    values = rows.per_row(rows.value[:, None])[:, 0]
+    for i, hinges in rows.sorted.items():
+        values[i] = hinges.value()
+    losses = rows.weight * rows.clean(values)
     return _evaluation(losses, rows.counts, per_example)
 
 
@@ -554,9 +562,12 @@ def margin_hessian_product(
 ) -> None:
     """Write scale·row_weight·(∂²loss/∂logits²)·direction into `out` (N, C); zero for the plain hinges."""
     rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
-    v = np.asarray(direction, dtype=np.float64)[rows.counts][rows.row]
-    bent = rows.second * (v - v[np.arange(len(v)), rows.true][:, None])
-    rows.write(out, rows.per_row(rows.pulled(bent)), scale)
+    along = np.asarray(direction, dtype=np.float64)[rows.counts]
+    v = along[rows.row]
+    bent = rows.per_row(rows.pulled(rows.second * (v - v[np.arange(len(v)), rows.true][:, None])))
+    for i, hinges in rows.sorted.items():
+        bent[i] = hinges.product(along[i])
+    rows.write(out, bent, scale)
 
 
 def margin_hessian_diagonal(
@@ -571,12 +582,17 @@ def margin_hessian_diagonal(
 ) -> None:
     """Write scale·row_weight·∂²loss/∂logits_j² into `out` (N, C); zero for the plain hinges."""
     rows = _MarginRows(recipe, logits, targets, row_weight, ignore_index)
-    own = np.asarray(np.abs(rows.pulled(rows.second)))  # a pull on the true class bends it as much
-    rows.write(out, rows.per_row(own), scale)
+    own = rows.per_row(np.abs(rows.pulled(rows.second)))  # a pull on the true class bends it as much
+    for i, hinges in rows.sorted.items():
+        own[i] = hinges.diagonal()
+    rows.write(out, own, scale)
 
 
 class _MarginRows:
-    """One entry per counted row and class with mass: its hinges h(Δ + z_k − z_y) and their derivatives in z_k."""
+    """One entry per counted row and class with mass: its hinges h(Δ + z_k − z_y) and their derivatives in z_k.
+
+    Rows with mass on many classes have none and are in `sorted`, by their number.
+    """
 
     def __init__(
         self,
@@ -597,6 +613,13 @@ class _MarginRows:
         mass = targets[self.counts].dense(n_classes)
         if recipe.class_weight is not None:
             mass = mass * recipe.class_weight
+        self.sorted: dict[int, SortedHinges] = {}
+        if recipe.family == "weston_watkins":
+            many = (np.count_nonzero(mass, axis=1) >= sorted_hinges.MANY) & ~self.spoilt
+            self.sorted = {
+                int(i): SortedHinges(z[i], mass[i], recipe.margin, recipe.power) for i in np.flatnonzero(many)
+            }
+            mass = np.where(many[:, None], 0.0, mass)
         self.row, self.true = np.nonzero(mass)
         self.mass = mass[self.row, self.true]
         pair = np.arange(len(self.row))
