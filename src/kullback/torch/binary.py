@@ -142,9 +142,9 @@ def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
     check_dense(name, weight)
     if weight.device != input.device:
         raise TensorTypeError(f"{name} is on {weight.device}, the input on {input.device}")
-    # not `in`: PyTorch's compiler does not find a symbolic size in a tuple
+    # PyTorch's compiler finds no symbolic size `in` a tuple; that of 2.4 takes zip's strict=False for True
     fits = weight.dim() <= input.dim() and all(
-        w == 1 or w == n for w, n in zip(reversed(weight.shape), reversed(input.shape), strict=False)
+        weight.shape[-i] == 1 or weight.shape[-i] == input.shape[-i] for i in range(1, weight.dim() + 1)
     )
     if not fits:
         raise TensorShapeError(
