@@ -124,27 +124,32 @@ KULLBACK_INLINE double sum_piece(const T* z, const T* raw, int64_t begin, int64_
                                  const T* result) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    V sum_a = V{}, sum_b = V{}, sum_c = V{}, sum_d = V{};
+    V sum = V{};
     auto add = [&](int64_t k, auto part, V& sum) KULLBACK_LAMBDA {
         const V e = exp_lifted<V>((load<V>(z + k, part, -infinity<T>) - center) * factor);
         store<V>(kept + k, part, e);
         sum += e;
     };
     int64_t k = begin;
-    for (; k + 4 * W <= end; k += 4 * W) {
-        // exp keeps the processor busy: let memory fetch meanwhile what comes after this piece, and the lines that
-        // the result will overwrite (faster, when measured, than stores that bypass the caches)
-        for (int64_t line = 0; line < 4 * W; line += 64 / int64_t(sizeof(T))) {
-            prefetch(raw + (end - begin) + k + line);
-            if (result) prefetch(result + k + line);
+    while (k + 4 * W <= end) {
+        const int64_t stop = k + 4 * W * short_sum < end ? k + 4 * W * short_sum : end;
+        V a = V{}, b = V{}, c = V{}, d = V{};
+        for (; k + 4 * W <= stop; k += 4 * W) {
+            // exp keeps the processor busy: let memory fetch meanwhile what comes after this piece, and the lines that
+            // the result will overwrite (faster, when measured, than stores that bypass the caches)
+            for (int64_t line = 0; line < 4 * W; line += 64 / int64_t(sizeof(T))) {
+                prefetch(raw + (end - begin) + k + line);
+                if (result) prefetch(result + k + line);
+            }
+            add(k, Whole{}, a);
+            add(k + W, Whole{}, b);
+            add(k + 2 * W, Whole{}, c);
+            add(k + 3 * W, Whole{}, d);
         }
-        add(k, Whole{}, sum_a);
-        add(k + W, Whole{}, sum_b);
-        add(k + 2 * W, Whole{}, sum_c);
-        add(k + 3 * W, Whole{}, sum_d);
+        sum += (a + b) + (c + d);
     }
-    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum_a); });
-    return sum_lanes((sum_a + sum_b) + (sum_c + sum_d)) * double(Constants<T>::unlift);
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, sum); });
+    return sum_lanes(sum) * double(Constants<T>::unlift);
 }
 
 // The kept sum over [begin, end) without one of the largest, which are 2^lift. Added up apart from them it keeps
@@ -153,14 +158,14 @@ template <class T>
 KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
     using V = Vector<T>;
     constexpr T one = 1 / Constants<T>::unlift;
-    V sum = V{}, ties = V{};
-    along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-        const V e = load<V>(kept + k, part, T(0));
+    V ties = V{};
+    const double sum = sum_along<T>(end - begin, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+        const V e = load<V>(kept + begin + k, part, T(0));
         const Mask<V> is_top = e == one;
-        sum += select<V>(is_top, V{}, e);
         ties += keep<V>(is_top, splat<V>(T(1)));
+        return select<V>(is_top, V{}, e);
     });
-    return sum_lanes(sum) * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
+    return sum * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
 }
 
 // Adds a piece's part of the sums with the target; its logits count relative to the piece's center. Weights is 0 where
@@ -172,8 +177,18 @@ KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T cent
     constexpr int W = lanes<T>;
     struct Sums {
         V total = V{}, weights = V{}, weighted = V{}, d[2] = {}, exp[2] = {}, squares = V{};
+        KULLBACK_INLINE void add(const Sums& a, const Sums& b) {
+            total += a.total + b.total;
+            if constexpr (Weights > 0) weighted += a.weighted + b.weighted;
+            if constexpr (Weights > 1) weights += a.weights + b.weights;
+            for (int i = 0; i < (Weights > 1 ? 2 : 1); ++i) {
+                if constexpr (Scores) d[i] += a.d[i] + b.d[i];
+                if constexpr (Exps) exp[i] += a.exp[i] + b.exp[i];
+            }
+            if constexpr (Exps) squares += a.squares + b.squares;
+        }
     };
-    Sums a, b;
+    Sums all;
     V lowest = V{};
     const T *t = m.t, *weight = m.weight;
     auto add = [&](int64_t k, auto part, Sums& sums) KULLBACK_LAMBDA {
@@ -200,22 +215,27 @@ KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T cent
         }
     };
     int64_t k = begin;
-    for (; k + 2 * W <= end; k += 2 * W) {
-        for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
-        add(k, Whole{}, a);
-        add(k + W, Whole{}, b);
+    while (k + 2 * W <= end) {
+        const int64_t stop = k + 2 * W * short_sum < end ? k + 2 * W * short_sum : end;
+        Sums a, b;
+        for (; k + 2 * W <= stop; k += 2 * W) {
+            for (int64_t line = 0; line < 2 * W; line += 64 / int64_t(sizeof(T))) prefetch(t + (end - begin) + k + line);
+            add(k, Whole{}, a);
+            add(k + W, Whole{}, b);
+        }
+        all.add(a, b);
     }
-    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, a); });
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA { add(j, part, all); });
     constexpr double unlift = double(Constants<T>::unlift);
-    const double total = sum_lanes(a.total + b.total);
+    const double total = sum_lanes(all.total);
     m.total += total;
-    m.weighted += Weights > 0 ? sum_lanes(a.weighted + b.weighted) : total;
-    if constexpr (Weights > 1) m.weights += sum_lanes(a.weights + b.weights);
+    m.weighted += Weights > 0 ? sum_lanes(all.weighted) : total;
+    if constexpr (Weights > 1) m.weights += sum_lanes(all.weights);
     for (int i = 0; i < (Weights > 1 ? 2 : 1); ++i) {
-        m.with_d[i] += sum_lanes(a.d[i] + b.d[i]);
-        m.with_exp[i] += sum_lanes(a.exp[i] + b.exp[i]) * unlift;
+        m.with_d[i] += sum_lanes(all.d[i]);
+        m.with_exp[i] += sum_lanes(all.exp[i]) * unlift;
     }
-    m.squares += sum_lanes(a.squares + b.squares) * (unlift * unlift);
+    m.squares += sum_lanes(all.squares) * (unlift * unlift);
     for (int i = 0; i < W; ++i) m.sound &= get(lowest, i) >= 0;
 }
 

@@ -30,14 +30,45 @@ bool may_be_lost(const Job& job) {
 // Sums vectors, which settle() takes to a sum in double every now and then.
 template <class V>
 struct LongSum {
-    V here = V{};
+    V here = V{}, shorts = V{};
+    int64_t settled = 0;
     LongTotal all;
     KULLBACK_INLINE void add(V x) { here += x; }
     KULLBACK_INLINE void settle() {
-        all.add(sum_lanes(here));
+        shorts += here;
         here = V{};
+        if (++settled % short_sums == 0) empty();
     }
-    double total() const { return all.get(); }
+    KULLBACK_INLINE void empty() {
+        all.add(sum_lanes(shorts));
+        shorts = V{};
+    }
+    double total() {
+        empty();
+        return all.get();
+    }
+};
+
+// 1 less the product of many 1 - x, likewise.
+template <class V>
+struct LongMiss {
+    V here = V{}, shorts = V{};
+    int64_t settled = 0;
+    double all = 0;
+    KULLBACK_INLINE void add(V x, V miss) { here = here * miss + x; }
+    KULLBACK_INLINE void settle() {
+        shorts = shorts * (Scalar<V>(1) - here) + here;
+        here = V{};
+        if (++settled % short_sums == 0) empty();
+    }
+    KULLBACK_INLINE void empty() {
+        for (int i = 0; i < traits<V>::width; ++i) all = double(get(shorts, i)) * (1 - all) + all;
+        shorts = V{};
+    }
+    double total() {
+        empty();
+        return all;
+    }
 };
 
 template <class T, class Loss>
@@ -273,19 +304,19 @@ struct DenseRows {
         }
         const T w = T(mass);
         LongSum<V> pulls;
-        V logs = V{};
-        double all_logs = 0;
+        LongMiss<V> logs;
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-            // 1 less the product of all 1 - p, which loses no digits, for one logarithm of many
+            // the product of all 1 - p, for one logarithm of many; taken from 1, it loses no digits
             const V miss = T(1) - p, pull = p / miss * w;
-            logs = logs * miss + p;
+            logs.add(p, miss);
             pulls.add(inside_row(pull, part));
             if (g) store<V>(g + k, part, pull);
         };
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
-            settle_logs(logs, all_logs);
+            logs.settle();
             pulls.settle();
         });
+        const double all_logs = logs.total();
         value += mass * log1p_nonnegative<double>(all_logs / (1 - all_logs));
         double all_pulls = pulled + pulls.total();
         add_z_loss(mass, row, value, all_pulls);
@@ -297,12 +328,6 @@ struct DenseRows {
             }
         }
         return value;
-    }
-
-    // Multiplies 1 - all by 1 - x for every lane, and sets x back to 0.
-    static void settle_logs(V& x, double& all) {
-        for (int i = 0; i < lanes<T>; ++i) all = double(get(x, i)) * (1 - all) + all;
-        x = V{};
     }
 
     void add_z_loss(double mass, const RowSum<T>& row, double& value, double& all_pulls) const {

@@ -13,9 +13,12 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-// Vectors per piece. Each lane of four accumulators adds at most 32 terms before they go to double, which bounds
-// the rounding of a float32 sum for any number of classes.
+// Vectors per piece; its sums go to double, which bounds the rounding of a float32 sum for any number of classes.
 constexpr int64_t piece_vectors = 128;
+
+// So many vectors are added up by themselves, and as many such sums, before they go to double. Equal terms are rounded
+// all alike, and so a lane's 64 terms are rounded 16 times at most and not 64 times.
+constexpr int64_t short_sum = 8, short_sums = 8;
 
 // Drops lanes beyond the row's end.
 template <class V>
@@ -39,20 +42,24 @@ struct LongTotal {
     double get() const { return lost == lost ? sum + lost : sum; }  // infinities leave nothing behind
 };
 
-// So many vectors are added up before their sum goes to a LongTotal: equal terms are rounded all alike, and double has
-// no wider type to go to.
+// So many vectors are added up one after the other where it is not done in short sums.
 template <class T>
-constexpr int64_t summed_vectors = sizeof(T) == 4 ? 64 : 16;
+constexpr int64_t summed_vectors = 16;
 
 // Sum over k in [0, n) of term(k, part), which must be 0 in lanes beyond the row's end.
 template <class T, class Term>
 KULLBACK_INLINE double sum_along(int64_t n, Term term) {
-    constexpr int64_t step = summed_vectors<T> * lanes<T>;
+    constexpr int64_t step = short_sum * lanes<T>;
     LongTotal total;
-    for (int64_t begin = 0; begin < n; begin += step) {
-        const int64_t end = begin + step < n ? begin + step : n;
+    for (int64_t begin = 0; begin < n;) {
+        const int64_t end = begin + short_sums * step < n ? begin + short_sums * step : n;
         Vector<T> sum = Vector<T>{};
-        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA { sum += term(k, part); });
+        for (; begin < end; begin += step) {
+            Vector<T> here = Vector<T>{};
+            along<T>(begin, begin + step < end ? begin + step : end,
+                     [&](int64_t k, auto part) KULLBACK_LAMBDA { here += term(k, part); });
+            sum += here;
+        }
         total.add(sum_lanes(sum));
     }
     return total.get();
@@ -110,8 +117,7 @@ Kept<T> room_to_keep(int64_t classes, Scratch& scratch, const Transform<T>* tran
 template <class T>
 RowSum<T> sum_row(const T* z, int64_t classes, double inverse_temperature, Kept<T> kept, RowMasses<T>* masses = nullptr);
 
-// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept, and settle() after every so many
-// vectors as may be added up without going to a LongTotal.
+// Calls body(k, part, exp((z_k - row.center) / T) * f) along a row that was kept, and settle() after every short sum.
 template <class T, class Body, class Settle>
 KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t classes, double inverse_temperature,
                                 double f, Body body, Settle settle) {
@@ -129,7 +135,7 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
             for (int64_t k = 0; k < end - begin; ++k) unlifted[k] = e[k] * Constants<T>::unlift;
             e = unlifted;
         }
-        constexpr int64_t step = summed_vectors<T> * lanes<T>;
+        constexpr int64_t step = short_sum * lanes<T>;
         for (int64_t here = begin; here < end; here += step) {
             along<T>(here, here + step < end ? here + step : end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 body(k, part, load<V>(e + (k - begin), part, T(0)) * factor);

@@ -11,9 +11,8 @@ from kullback.targets import ClassIndices, ClassMixture, ClassRows
 def steepness(loss):
     """How much larger than cross-entropy's the slopes and values of a loss may be."""
     steep = 1 + abs(getattr(loss, "epsilon", 0)) + max(getattr(loss, "gamma", 0), getattr(loss, "gamma_negative", 0))
-    return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * (
-        2 if loss.name in ("asymmetric", "sigmoid_brier", "jensen_shannon") else 1
-    )
+    more = {"asymmetric": 2, "brier": 3, "sigmoid_brier": 2, "jensen_shannon": 2}
+    return max(steep, 1 + getattr(loss, "gamma_positive", 0)) * more.get(loss.name, 1)
 
 
 def mass_of(loss, targets, n_classes):
@@ -80,8 +79,8 @@ class Bounds:
             rounded = 0.0 if plain else 4 * (1 + largest / temperature)
             level = getattr(loss, "z_loss", 0.0)
             rounded = (rounded + 8 * level * (1 + largest)) * (1 + 8 * level * (1 + largest))
-            # sums of float32 are taken to float64 every 64 vectors; equal terms are rounded all alike until then
-            most = 32 if logits.dtype == np.float32 and n_classes > 64 else 16
+            # up to 256 classes of float32 are added up sixteen at a time, and equal terms are rounded all alike
+            most = 32 if logits.dtype == np.float32 and 16 < n_classes <= 256 else 16
             self.value = steep * u * (most * (mass + size) + mass * rounded)
             gradient = steep * u * mass * (most + rounded) / temperature
             bent = gradient / temperature * (1 if steep == 1 else 1 + steep)

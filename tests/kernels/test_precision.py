@@ -1,11 +1,32 @@
 """Where single precision is hard: confident rows, a million classes, factors near the smallest numbers."""
 
+import importlib.util
+import pathlib
+
 import numpy as np
 import pytest
 
+from kullback import kernels
 from kullback.kernels import cpu, reference
 from kullback.kernels.recipe import SoftmaxRecipe
-from kullback.targets import ClassIndices
+from kullback.losses import (
+    Brier,
+    CrossEntropy,
+    Focal,
+    GeneralisedCrossEntropy,
+    JensenShannon,
+    KullbackLeibler,
+    Ldam,
+    OneVsRest,
+    Poly,
+    SmoothedZeroOne,
+)
+from kullback.targets import ClassIndices, ClassRows
+
+_SPEC = importlib.util.spec_from_file_location("bounds", pathlib.Path(__file__).parents[1] / "fuzz" / "bounds.py")
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+Bounds = _MODULE.Bounds
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -35,6 +56,50 @@ def test_float32_error_does_not_grow_with_the_number_of_classes(rng, c):
     reference.softmax_evaluate(SoftmaxRecipe(), exact, targets, per_example=true_losses, gradient=true_gradient)
     np.testing.assert_allclose(losses, true_losses, rtol=8 * EPS)
     np.testing.assert_allclose(gradient, true_gradient, rtol=16 * EPS)
+
+
+def alike_losses(c):
+    weight = tuple(np.where(np.arange(c) % 7 == 0, 0.25, 0.75))
+    return [
+        CrossEntropy(),
+        CrossEntropy(label_smoothing=0.3),
+        CrossEntropy(class_weight=weight, label_smoothing=0.1),
+        CrossEntropy(z_loss=1e-2),
+        Focal(),
+        GeneralisedCrossEntropy(),
+        Poly(),
+        SmoothedZeroOne(),
+        Brier(),
+        OneVsRest(),
+        JensenShannon(),
+        KullbackLeibler(),
+        Ldam(class_counts=weight),
+    ]
+
+
+@pytest.mark.parametrize("c", [10, 33, 64, 129, 256, 257, 511, 1000, 1024, 1025, 2047, 5000])
+def test_classes_that_score_alike_are_not_rounded_alike(rng, c):
+    """Equal terms round the same way at every addition: the bound holds only if few are added up one by one."""
+    n = 40 if c > 256 else 400
+    rows = np.arange(n)
+    z = np.repeat(rng.uniform(-12, 3, (n, 1)), c, axis=1).astype(np.float32)
+    top, second, y = rng.integers(0, c, (3, n))
+    z[rows, top] = 0
+    z[rows[::2], second[::2]] = rng.uniform(-3, 3, n // 2)
+    soft = np.repeat(rng.random((n, 1)), c, axis=1)
+    soft[rows, y] = rng.random(n) * c * rng.integers(0, 2, n)
+    soft = (soft / soft.sum(axis=1, keepdims=True)).astype(np.float32)
+    for loss in alike_losses(c):
+        for targets in (ClassIndices(y), ClassRows(soft)):
+            values = loss.per_example(z, targets)
+            _, gradient = loss.value_and_gradient(z, targets, reduction="sum")
+            with kernels.using("reference"):
+                exact = z.astype(np.float64)
+                true = loss.per_example(exact, targets)
+                _, slopes = loss.value_and_gradient(exact, targets, reduction="sum")
+            limit = Bounds(loss, z, targets, np.ones(n), true, 1.0, 1.0, EPS / 2)
+            assert (np.abs(values - true) <= limit.value).all(), (loss, type(targets).__name__)
+            assert (np.abs(gradient - slopes) <= limit.gradient).all(), (loss, type(targets).__name__)
 
 
 @pytest.mark.parametrize("c", [3, 100])
