@@ -190,23 +190,3 @@ def test_the_primal_is_the_objective_of_what_is_stored(loss):
     data = float(model.loss_(model.logits(X), ClassIndices(y)))
     penalty = 0.5 * float(np.square(model.coef_).sum()) / len(y)
     assert model.certificate_.primal == pytest.approx(data + penalty, rel=1e-13)
-
-
-@pytest.mark.parametrize("how", ["rows", "class"])
-def test_a_class_without_weight_is_proved_all_the_same(how):
-    """Its intercept has no optimum, but every value far enough down is as good; the others are a model of their own."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(300, 8))
-    y = (X @ rng.normal(size=(8, 3)) + rng.normal(size=(300, 3))).argmax(axis=1)
-    weight = (y != 2).astype(float) if how == "rows" else None
-    model = SoftmaxClassifier(class_weight={2: 0} if how == "class" else None).fit(X, y, sample_weight=weight)
-    assert model.converged_
-    assert model.n_iter_[0] < 40
-    assert model.certificate_.relative_gap <= 1e-6
-    # Of two classes the penalty is on the difference of their weights: half of what it is on both.
-    pair = SoftmaxClassifier(C=2.0, tol=1e-10).fit(X[y != 2], y[y != 2])
-    optimum = pair.certificate_.primal
-    assert model.certificate_.dual <= optimum * (1 + 1e-9)
-    assert optimum <= model.certificate_.primal * (1 + 1e-9)
-    assert model.certificate_.primal == pytest.approx(optimum, rel=1e-6)
-    assert model.predict_proba(X)[:, 2].max() < 1e-3

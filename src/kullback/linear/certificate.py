@@ -148,9 +148,6 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
         return Balanced(point.gradient, math.inf, parameters, why)
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
     if not reach <= loss.temperature:  # type: ignore[attr-defined]
-        # A class without examples that count: its probability falls by a constant factor a step, for ever.
-        if bool((pull >= np.diag(curvature)).any()):
-            return _at_best_intercept(objective, parameters, point)
         return Balanced(point.gradient, math.inf, parameters, "the intercepts are still far from their optimum")
     moved = rows.moved(parameters, shift)
     fenchel = max(0.0, float(shift @ curvature @ shift))
