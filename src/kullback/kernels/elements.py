@@ -75,7 +75,7 @@ def sigmoid_odds(z: Float) -> Odds:
                 np.where(up, low_log, log_high))  # fmt: skip
 
 
-def _product(a: Float, b: Float) -> Float:
+def product(a: Float, b: Float) -> Float:
     """a·b with 0·(±inf) = 0: the limit of x·log x and its like."""
     with np.errstate(invalid="ignore"):
         return np.where(a == 0, 0.0, a * b)
@@ -96,9 +96,9 @@ def focal(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
     """−(1 − p)^γ·log p, with parameters (γ,)."""
     (gamma,) = parameters[:1]
     p, m = odds.p, odds.miss
-    weight, p_log_p = m**gamma, _product(p, odds.log_p)
+    weight, p_log_p = m**gamma, product(p, odds.log_p)
     bend = gamma * p_log_p * (m - gamma * p) + (2 * gamma + 1) * p * m
-    return Term(_product(weight, -odds.log_p), weight * (gamma * p_log_p - m), weight * bend)
+    return Term(product(weight, -odds.log_p), weight * (gamma * p_log_p - m), weight * bend)
 
 
 def generalised(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
@@ -119,7 +119,7 @@ def poly(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
 def jensen_shannon(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
     """H(r·y + (1 − r)·p) − (1 − r)·H(p), over its scale −(1 − r)·log(1 − r), with parameters (r,)."""
     r, (p, m), level = parameters[0], odds[:2], np.log1p(-parameters[0])
-    mixed, log_mixed, p_log_p = r + (1 - r) * p, np.log1p((r - 1) * m), _product(p, odds.log_p)
+    mixed, log_mixed, p_log_p = r + (1 - r) * p, np.log1p((r - 1) * m), product(p, odds.log_p)
     pull = (p_log_p + p * (level - log_mixed)) / level
     value = (mixed * log_mixed / (1 - r) - p_log_p + m * level) / level
     return Term(value, -pull * m, m * ((p - m) * pull - p * m * r / (level * mixed)))
@@ -148,11 +148,11 @@ def clipped_focal(odds: Odds, parameters: Sequence[float], shift: Float | None) 
         share = np.where(m + clip > 0, m / (m + clip), 1.0)  # m / (1 − x)
         ratio = np.where(inside, log_y / x, -1.0)
         weight, steep = np.where(inside, x**gamma, 0.0), np.where(inside, p / x, 0.0)
-    m_ratio = _product(m, ratio)
+    m_ratio = product(m, ratio)
     # with F(x) = −x^γ·log(1 − x): p·m·F′ and (p·m)²·F″, where x^(γ−1)·log(1 − x) is x^γ·ratio
     first = p * weight * (share - gamma * m_ratio)
     bent = 2 * gamma * steep * m * share - gamma * (gamma - 1) * steep * m * m_ratio + p * share**2
-    return Term(_product(weight, -log_y), first, weight * p * bent + first * (m - p))
+    return Term(product(weight, -log_y), first, weight * p * bent + first * (m - p))
 
 
 SOFTMAX_FAMILIES = {

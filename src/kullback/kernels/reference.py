@@ -27,18 +27,13 @@ from numpy.typing import NDArray
 
 from kullback.errors import InputError, ShapeError, TargetError
 from kullback.kernels import sorted_hinges
-from kullback.kernels.elements import SIGMOID_FAMILIES, SOFTMAX_FAMILIES, Odds, sigmoid_odds
+from kullback.kernels.elements import SIGMOID_FAMILIES, SOFTMAX_FAMILIES, Odds, product, sigmoid_odds
 from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
 from kullback.kernels.sorted_hinges import SortedHinges
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, LabelRows, counted_rows
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-
-
-def _times(mass: Float, cost: Float) -> Float:
-    """mass·cost with 0·inf = 0: a masked class without mass costs nothing."""
-    return np.where(mass == 0, 0.0, mass * np.where(mass == 0, 0.0, cost))
 
 
 # ---------------------------------------------------------------- softmax
@@ -250,16 +245,16 @@ class _SoftmaxRows:
         if family is None:
             raise InputError(f"unknown softmax family {recipe.family!r}")
         on = family.on(odds, recipe.parameters, recipe.shift)
-        self.value = _times(s, on.value).sum(axis=1)
+        self.value = product(s, on.value).sum(axis=1)
         self.first, self.second = s * on.first, s * on.second
         if family.off is not None:
             off = family.off(odds, recipe.parameters, recipe.shift)
-            self.value += _times(total - s, off.value).sum(axis=1)
+            self.value += product(total - s, off.value).sum(axis=1)
             self.first += (total - s) * off.first
             self.second += (total - s) * off.second
         self.z_loss = recipe.z_loss * total
         if recipe.z_loss:
-            self.value += _times(self.z_loss[:, 0], self.softmax.lse**2)
+            self.value += product(self.z_loss[:, 0], self.softmax.lse**2)
         if recipe.divergence:
             share = np.divide(s, total, out=np.ones_like(s), where=(s > 0) & (total > 0))
             # at the minimum the difference of two equal numbers may round to a hair below zero
@@ -282,7 +277,7 @@ class _SoftmaxRows:
     def lse_pull(self) -> Float:
         """2·λ·S·log Σexp, (n, 1): what the z-loss adds to each p; 0 for a row that is masked throughout."""
         lse = self.softmax.lse[:, None]
-        return _times(2 * self.z_loss, np.where(np.isneginf(lse), 0.0, lse))
+        return product(2 * self.z_loss, np.where(np.isneginf(lse), 0.0, lse))
 
     def hessian_product(self, v: Float) -> Float:
         b, c, a, h = self.split()
@@ -509,7 +504,7 @@ class _SigmoidRows:
         odds = sigmoid_odds(self.z)
         on, off = family.on(odds, recipe.parameters, None), family.off(odds, recipe.parameters, None)
         # 0·inf is 0: a label that is certainly absent may have logit −inf
-        self.value = _times(on_mass, on.value) + _times(off_mass, off.value)
+        self.value = product(on_mass, on.value) + product(off_mass, off.value)
         self.first = on_mass * on.first + off_mass * off.first
         self.second = on_mass * on.second + off_mass * off.second
 

@@ -7,9 +7,8 @@ differences of sums over them: C log C steps, where one class after the other wo
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from kullback.kernels.elements import Float, product
 
 MANY = 128  # from so many classes with mass on
 
@@ -49,7 +48,7 @@ class SortedHinges:
             above = _from_above(self.score)[self.first]
             squares = _from_above(self.score**2)[self.first] - 2 * edge * above + self.with_itself * edge**2 - own**2
             cost = np.where(self.masked, cost, np.maximum(squares, 0.0))
-        return float(_times(self.mass, cost).sum())
+        return float(product(self.mass, cost).sum())
 
     def gradient(self) -> Float:
         """Its gradient, (C,)."""
@@ -61,7 +60,7 @@ class SortedHinges:
             if self.mass[self.masked].any():
                 others = np.full(len(others), np.inf)
             pull = 2 * self._hinges()
-        return self._back(np.where(self.masked, 0.0, others) - _times(self.mass, pull))
+        return self._back(np.where(self.masked, 0.0, others) - product(self.mass, pull))
 
     def product(self, v: Float) -> Float:
         """Its Hessian times v, (C,)."""
@@ -94,11 +93,6 @@ class SortedHinges:
         out = np.empty(len(values))
         out[self.order] = values
         return out
-
-
-def _times(mass: Float, pull: Float) -> Float:
-    """Their product, 0 where there is no mass."""
-    return mass * np.where(mass == 0, 0.0, pull)
 
 
 def _from_above(values: Float) -> Float:
