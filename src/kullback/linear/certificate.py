@@ -46,6 +46,8 @@ KEPT_BYTES = 1 << 25
 # Newton steps of an intercept, and the derivative that is as good as none.
 MOST_STEPS = 20
 NEGLIGIBLE = 1e-14
+# The root of the curvature that is as good as none, as a share of the largest one's.
+IMMOVABLE = 1e-9
 # The rounding of a mean loss over the rows, in units of its last digit.
 BLURRED = 1000.0
 
@@ -246,9 +248,10 @@ class RowCurvatures:
 
 def _solve(curvature: Vector, target: Vector) -> Vector:
     """The least shift with curvature @ shift = target; the curvature may be singular along equal shifts."""
-    # Classes may differ in frequency by many orders of magnitude: scaled to a unit diagonal first.
+    # Classes may differ in frequency by many orders of magnitude: scaled to a unit diagonal first. Those without any
+    # examples have next to none (see `absent`), and are not moved.
     diagonal = np.sqrt(np.maximum(np.diag(curvature), 0))
-    inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > IMMOVABLE * diagonal.max())
     scaled = curvature * inverse[:, None] * inverse
     solution, *_ = np.linalg.lstsq(scaled, target * inverse, rcond=1e-13)
     return np.asarray(solution * inverse)

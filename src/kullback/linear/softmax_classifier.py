@@ -76,7 +76,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
         classes_: (C,) labels in sorted order.
         coef_: (C, d) weights, mean zero over classes under a smooth penalty, with exact zeros under the others;
             (1, d) for two classes, second minus first.
-        intercept_: (C,) intercepts, mean zero; (1,) for two classes.
+        intercept_: (C,) intercepts, mean zero; (1,) for two classes. A class whose examples all have weight zero gets
+            one of about −50, which is as good as −inf; the others' have mean zero then.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
         n_iter_: (1,) iterations used.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import DataError
+from kullback.linear.absent import absent_classes, ruled_out
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
@@ -114,6 +115,9 @@ class FitTask:
         self._shift_free = shift_free
         self._penalty = penalty
         self._curvature = _curvature_at_start(loss, n_outputs)
+        self._absent = (
+            absent_classes(loss, self._batch.targets, n_outputs, self._batch.row_weight) if fit_intercept else None
+        )
         self._moments: _Moments | None = None
         self._n_fits = n_fits
         self._rotated: tuple[Rotation, FitTask] | None = None
@@ -150,6 +154,10 @@ class FitTask:
             run: runs several calls at once and keeps their order.
         """
         batch, n_outputs = self._batch, self.shape[1]
+        if self._absent is not None:
+            nowhere = np.zeros(self.shape), np.zeros(n_outputs)
+            smooth = self._penalty.lasso == 0
+            start = ruled_out(nowhere if start is None else start, self._absent, self._loss, centred=smooth)
         parts = self._penalty.scaled(1.0 / (float(C) * batch.divisor))
         penalty = self._penalty_factor * parts.ridge
         terms = Terms(
@@ -411,7 +419,7 @@ class FitTask:
             # The norms are not free of shifts: of all that give the same logits, they have chosen one with zeros.
             if self._penalty.lasso == 0:
                 weights = weights - weights.mean(axis=1, keepdims=True)
-            intercept = intercept - intercept.mean()
+            intercept = intercept - (intercept if self._absent is None else intercept[~self._absent]).mean()
         return weights, intercept
 
 
