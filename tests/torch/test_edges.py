@@ -465,6 +465,40 @@ def test_soft_targets_below_zero_where_the_gradient_takes_the_place_of_the_logit
     )  # rows that do not count are not read
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "options", [{}, {"pos_weight": torch.tensor([1.0, 2.0, 0.5])}, {"weight": torch.tensor([[0.5], [1], [2], [3]])}]
+)
+def test_labels_outside_0_and_1_are_used_with_a_warning(options, reduction, dtype):
+    options = {name: value.to(dtype) for name, value in options.items()}
+    exact = {name: value.double() for name, value in options.items()}
+    logits = torch.randn(4, 3).to(dtype)
+    for target in (torch.randn(4, 3).to(dtype), torch.randint(-1, 3, (4, 3))):
+        with pytest.warns(UserWarning, match=r"outside \[0, 1\] are used as they are"):
+            value, gradient = differentiated(
+                logits, target, kt.binary_cross_entropy_with_logits, reduction=reduction, **options
+            )
+        expected, wanted = differentiated(
+            logits.double(), target.double(), F.binary_cross_entropy_with_logits, reduction=reduction, **exact
+        )
+        close = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
+        torch.testing.assert_close(value.double(), expected, **close)
+        torch.testing.assert_close(gradient.double(), wanted, **close)
+
+
+@pytest.mark.filterwarnings("ignore:labels outside")
+def test_second_derivatives_of_labels_outside_0_and_1():
+    logits, target = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
+    for reduction in ("mean", "none"):
+
+        def loss(z, reduction=reduction):
+            return kt.binary_cross_entropy_with_logits(z, target, reduction=reduction)
+
+        assert torch.autograd.gradcheck(loss, logits, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(loss, logits)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_soft_rows_of_no_classes_are_an_empty_batch(smoothing):
     logits = torch.zeros(5, 0)
@@ -603,12 +637,16 @@ def test_errors_are_of_the_type_that_torch_raises(case):
         (lambda: kt.cross_entropy(Z, Y, sample_weight=torch.ones(3) * 1j), RuntimeError, "real numbers"),
         (lambda: kt.cross_entropy(Z, kt.Mixture(Y, Y, [0.5, 0.5, 0.5])), TypeError, "share must be a number"),
         (lambda: kt.binary_cross_entropy_with_logits(Z, Y), ValueError, "cross_entropy"),
-        (lambda: kt.binary_cross_entropy_with_logits(Z, 2 * torch.ones(3, 4)), RuntimeError, r"target\[0, 0\].*2\.0"),
+        (lambda: kt.binary_cross_entropy_with_logits(Z, INF * torch.ones(3, 4)), RuntimeError, r"target\[0, 0\].*inf"),
         (
-            lambda: kt.binary_cross_entropy_with_logits(Z, 2 * torch.ones(3, 4), reduction="none"),
+            lambda: kt.binary_cross_entropy_with_logits(Z, NAN * torch.ones(3, 4), reduction="none"),
             RuntimeError,
-            "between 0 and 1",
+            "must be finite",
         ),
+        (lambda: kt.nll_loss(Z, torch.zeros(3, 2).long()), RuntimeError, r"multi-target not supported, got \[3, 2\]"),
+        (lambda: kt.cross_entropy(Z, torch.zeros(3, 2).long()), RuntimeError, "0D or 1D target tensor expected"),
+        (lambda: kt.nll_loss(Z[0], Y), ValueError, "For 1D input, 1D target must have size 1, got"),
+        (lambda: kt.cross_entropy(Z[0], Y), ValueError, "For 1D input, 1D target must have size 1, got"),
         (
             lambda: kt.binary_cross_entropy_with_logits(Z, torch.ones(3, 4), pos_weight=torch.ones(3)),
             RuntimeError,

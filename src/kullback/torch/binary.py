@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -32,8 +33,9 @@ def binary_cross_entropy_with_logits(
     """w·(π·t·softplus(−z) + (1 − t)·softplus(z)) of each logit: ``torch.nn.functional``'s function of the same name.
 
     Exact where PyTorch is not: a logit of ±inf whose label agrees costs 0, with zero gradient, instead of NaN. Labels
-    may be booleans or integers, and lie in [0, 1]. On the CPU, value and gradient come from one pass unless the loss is
-    wanted per element, or a gradient for anything but the logits.
+    may be booleans or integers. Those outside [0, 1] are used as they are, as in PyTorch, with a warning on the CPU. On
+    the CPU, value and gradient come from one pass unless the loss is wanted per element, or a gradient for anything but
+    the logits.
 
     Args:
         input: logits of any shape.
@@ -45,7 +47,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: π, multiplies the cost of a missed label; any shape that broadcasts to the input's.
 
     Raises:
-        SoftTargetError: (a ``RuntimeError``) for a label outside [0, 1], in eager mode on the CPU.
+        SoftTargetError: (a ``RuntimeError``) for a label that is not finite, in eager mode on the CPU.
         InputError: of PyTorch's exception type for what does not fit.
 
     >>> import torch
@@ -165,18 +167,23 @@ def _layout(input: Tensor, weights: list[Tensor | None]) -> tuple[int, ...] | No
 
 
 def _check_labels(labels: Tensor, shape: list[int]) -> None:
-    if labels.dtype == torch.bool:
+    """Warn of labels outside [0, 1], which PyTorch's function takes.
+
+    Raises:
+        SoftTargetError: for one that is not finite, naming its position.
+    """
+    if labels.dtype == torch.bool or bool(((labels >= 0) & (labels <= 1)).all()):
         return
-    bad = ~((labels >= 0) & (labels <= 1))
+    bad = ~torch.isfinite(labels)
     if bool(bad.any()):
-        raise _label_error(labels, int(bad.flatten().to(torch.uint8).argmax()), shape)
-
-
-def _label_error(labels: Tensor, flat: int, shape: list[int]) -> SoftTargetError:
-    value = labels.flatten()[flat].item()
-    return SoftTargetError(
-        f"{native.position(flat, shape)}label target {value} is not valid; entries must lie between 0 and 1. For class "
-        "indices use cross_entropy"
+        flat = int(bad.flatten().to(torch.uint8).argmax())
+        raise SoftTargetError(
+            f"{native.position(flat, shape)}label target {labels.flatten()[flat].item()} is not valid; entries must be "
+            "finite, and between 0 and 1 to be probabilities"
+        )
+    warnings.warn(  # the same words every time, or a training loop would hear it at every step
+        "labels outside [0, 1] are used as they are, as PyTorch does; for class indices use cross_entropy",
+        stacklevel=1,
     )
 
 
@@ -204,33 +211,76 @@ def _sigmoid_loss(
         columns = math.gcd(logits.numel(), 4096)  # any layout does: rows long enough to be worth their bookkeeping
         logits, labels = logits.reshape(-1, columns), labels.reshape(-1, columns)
         gradient = result.reshape(-1, columns) if with_gradient else result
+    if labels.dtype in (torch.float16, torch.bfloat16):
+        labels = labels.float()
+    arguments = (logits, labels, weight, positive_weight, scale, gradient if with_gradient else None)
+    try:
+        total = _by_kernel(*arguments)
+    except TargetError:
+        _check_labels(labels, shape)
+        total = _by_formula(*arguments)
+    return torch.scalar_tensor(total * scale, dtype=torch.float64, device="cpu").to(value_dtype), result
+
+
+def _by_kernel(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    positive_weight: Tensor | None,
+    scale: float,
+    gradient: Tensor | None,
+) -> float:
+    """The sum of the element losses of (N, C), and scale × its gradient written where a tensor is given for it."""
     n_rows, n_columns = logits.shape
     recipe = SigmoidRecipe(
         class_weight=None if weight is None else native.array_of(weight.double()),
         positive_weight=None if positive_weight is None else native.array_of(positive_weight.double()),
     )
-    if labels.dtype in (torch.float16, torch.bfloat16):
-        labels = labels.float()
     total = 0.0
     whole = native.takes(logits.dtype)
     for rows in [slice(0, n_rows)] if whole else plain.chunks(n_rows, n_columns, native.WIDENED_ELEMENTS):
         z = logits[rows] if whole else logits[rows].float()
-        into = None if not with_gradient else gradient[rows] if whole else z
-        try:
-            found = kernels.active().sigmoid_evaluate(
-                recipe,
-                native.logits_array(z),
-                LabelRows(native.array_of(labels[rows])),
-                scale=scale,
-                gradient=None if into is None else native.logits_array(into),
-            )
-        except TargetError:
-            _check_labels(labels, shape)
-            raise
-        if with_gradient and into is z:
+        into = None if gradient is None else gradient[rows] if whole else z
+        found = kernels.active().sigmoid_evaluate(
+            recipe,
+            native.logits_array(z),
+            LabelRows(native.array_of(labels[rows])),
+            scale=scale,
+            gradient=None if into is None else native.logits_array(into),
+        )
+        if gradient is not None and into is z:
             gradient[rows] = z
         total += found.total
-    return torch.scalar_tensor(total * scale, dtype=torch.float64, device="cpu").to(value_dtype), result
+    return total
+
+
+def _by_formula(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    positive_weight: Tensor | None,
+    scale: float,
+    gradient: Tensor | None,
+) -> float:
+    """The same for labels outside [0, 1], which the kernels refuse: the formula is linear in them and holds there."""
+    total = 0.0
+    for rows in plain.chunks(logits.shape[0], logits.shape[1], native.WIDENED_ELEMENTS):
+        z, t = logits[rows], labels[rows]
+        total += float(element_losses(z, t, weight, positive_weight).sum(dtype=torch.float64))
+        if gradient is not None:
+            gradient[rows] = (scale * _element_gradients(z, t, weight, positive_weight)).to(gradient.dtype)
+    return total
+
+
+def _element_gradients(logits: Tensor, labels: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> Tensor:
+    """Each element loss' derivative in its logit; float32 or float64."""
+    wide = accumulation_dtype(logits.dtype)
+    z, on = logits.to(wide), labels.to(wide)
+    off = 1 - on
+    if positive_weight is not None:
+        on = on * positive_weight
+    result = off * torch.sigmoid(z) - on * torch.sigmoid(-z)
+    return result if weight is None else result * weight
 
 
 sigmoid_loss = torch.library.custom_op(
@@ -265,14 +315,7 @@ def _backward(ctx: Any, g: Tensor | None, _other: Tensor | None) -> tuple[Tensor
     logits, labels, weight, positive_weight, gradient = ctx.saved_tensors
     if ctx.has_gradient and not torch.is_grad_enabled():
         return (ops.times(gradient, g), *(None,) * 7)
-    wide = accumulation_dtype(logits.dtype)
-    z, on = logits.to(wide), labels.to(wide)
-    off = 1 - on
-    if positive_weight is not None:
-        on = on * positive_weight
-    result = (off * torch.sigmoid(z) - on * torch.sigmoid(-z)) * (g / logits.numel() if ctx.mean else g)
-    if weight is not None:
-        result = result * weight
+    result = _element_gradients(logits, labels, weight, positive_weight) * (g / logits.numel() if ctx.mean else g)
     return (result.to(logits.dtype), *(None,) * 7)
 
 

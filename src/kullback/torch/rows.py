@@ -226,9 +226,15 @@ def class_indices(name: str, target: Tensor, shape: tuple[int, ...], logits: Ten
         )
     alone = shape == () and target.shape == (1,)  # PyTorch takes a vector of one for the scalar
     if tuple(target.shape) != shape and not alone:
+        if logits.dim() < 3 and target.dim() > 1:  # the words are PyTorch's
+            expected = f"0D or 1D {name} tensor expected, multi-target not supported, got"
+        elif logits.dim() == 1:
+            expected = f"For 1D input, 1D {name} must have size 1, got"
+        else:
+            expected = f"Expected {name} size {list(shape)}, got"
         raise TensorShapeError(
-            f"Expected {name} size {list(shape)}, got {list(target.shape)}: class indices have the input's shape "
-            f"{tuple(logits.shape)} without its class dimension"
+            f"{expected} {list(target.shape)}: class indices have the input's shape {tuple(logits.shape)} without its "
+            "class dimension"
         )
     return target.reshape(math.prod(shape))
 
