@@ -88,6 +88,27 @@ def test_empty_columns_of_a_sparse_matrix_are_left_out(form):
         assert left is full
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_empty_columns_of_an_array_are_left_out(rng, tmp_path, monkeypatch, order, dtype):
+    X = np.zeros((2000, 40), dtype=dtype, order=order)
+    X[:, 5:30] = rng.normal(size=(2000, 25))
+    X[-1, 38] = 1  # only the last row tells
+    used, left = without_empty_columns(X)
+    np.testing.assert_array_equal(used, [*range(5, 30), 38])
+    np.testing.assert_array_equal(left, X[:, used])
+    assert left.dtype == dtype
+    nearly_all = np.ones((10, 20), dtype=dtype)
+    nearly_all[:, 3] = 0
+    mapped = np.memmap(tmp_path / "X", dtype, "w+", shape=X.shape)
+    for kept in (nearly_all, np.zeros((10, 20), dtype=dtype), mapped):
+        used, left = without_empty_columns(kept)
+        assert used is None
+        assert left is kept
+    monkeypatch.setattr(design_module, "KEPT_BYTES", 26 * 2000 * np.dtype(dtype).itemsize - 1)
+    assert without_empty_columns(X)[0] is None
+
+
 @pytest.mark.parametrize("order", ["csr", "csc"])
 @pytest.mark.parametrize("wide", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

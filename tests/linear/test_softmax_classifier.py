@@ -493,3 +493,18 @@ def test_a_fit_stopped_early_says_its_gap_though_its_bound_lies_below_zero(iris)
         model = SoftmaxClassifier(C=100, max_iter=1).fit(X, y)
     assert model.certificate_.dual <= 0
     assert model.certificate_.gap >= model.certificate_.primal
+
+
+@pytest.mark.parametrize("settings", [{}, {"penalty": "l1"}, {"C": math.inf}], ids=str)
+def test_columns_of_zeros_get_weights_of_zero(settings):
+    rng = np.random.default_rng(0)
+    used = np.r_[3:7, 8:12]
+    X = np.zeros((400, 14))
+    X[:, used] = rng.normal(size=(400, 8))
+    y = rng.integers(0, 3, 400)
+    model = SoftmaxClassifier(**settings).fit(X, y)
+    alone = SoftmaxClassifier(**settings).fit(X[:, used], y)
+    np.testing.assert_allclose(model.coef_[:, used], alone.coef_, atol=1e-12)
+    assert not np.delete(model.coef_, used, axis=1).any()
+    again = SoftmaxClassifier(**settings, max_iter=0, tol=1e9).fit(X, y, coef_init=model.coef_)
+    np.testing.assert_allclose(again.coef_, model.coef_, atol=1e-9)

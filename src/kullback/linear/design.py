@@ -33,6 +33,10 @@ BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = (256, 1 << 16)
 # Float32 copies up to this size are kept for the whole fit; of larger data they are made block by block.
 KEPT_BYTES = 1 << 26
+# Empty columns are left out where less than this share is used.
+MOST_USED = 0.95
+# Rows that are looked at first.
+FEW_ROWS = 64
 # Stored entries that are counted or looked up at a time.
 PIECE_ENTRIES = 1 << 18
 # A block of sparse rows must hold so many non-zeros for each column, or setting up its sum would cost too much.
@@ -82,17 +86,20 @@ def as_design(X: Any) -> DenseDesign | SparseDesign:
 def without_empty_columns(X: Any) -> tuple[NDArray[np.int64] | None, Any]:
     """The columns of a matrix that hold anything but zeros, and the matrix of those; None where nearly all do.
 
-    Hashed text leaves many columns empty. The values of a sparse matrix are shared with the one given; of a CSR matrix
-    the column indices are new, so one that is memory-mapped keeps all columns, as a dense matrix does.
+    Hashed text leaves many columns empty, and so do the margins of images. The values of a sparse matrix are shared
+    with the one given; of a CSR matrix the column indices are new, so one that is memory-mapped keeps all columns. A
+    dense matrix is copied, where the copy is small.
     """
     is_sparse = bool(sparse.issparse(X))
-    if not is_sparse or (X.format == "csr" and is_mapped(X)):
+    if not is_sparse:
+        return _without_empty_dense(X)
+    if X.format == "csr" and is_mapped(X):
         return None, X
     matrix = X if X.format in ("csr", "csc") else X.tocsr()
     n_columns = matrix.shape[1]
     stored, counts = stored_entries(matrix), stored_entries(matrix, zeros=False)
     used = np.flatnonzero(counts)
-    if len(used) >= 0.95 * n_columns:
+    if len(used) >= MOST_USED * n_columns:
         return None, X
     if stored[counts == 0].any():
         return used, matrix[:, used]  # zeros are stored in columns that go
@@ -103,6 +110,22 @@ def without_empty_columns(X: Any) -> tuple[NDArray[np.int64] | None, Any]:
     place = np.zeros(n_columns, dtype=matrix.indices.dtype)
     place[used] = np.arange(len(used))
     return used, sparse.csr_array((matrix.data, place[matrix.indices], matrix.indptr), shape=shape)
+
+
+def _without_empty_dense(X: Array) -> tuple[NDArray[np.int64] | None, Array]:
+    """The same of a dense matrix; most have no such column, which a few rows tell."""
+    if is_mapped(X):
+        return None, X
+    n_rows, n_columns = X.shape
+    held = np.zeros(n_columns, dtype=bool)
+    begin, step = 0, FEW_ROWS
+    while begin < n_rows and np.count_nonzero(held) < MOST_USED * n_columns:
+        held |= X[begin : begin + step].any(axis=0)
+        begin, step = begin + step, min(8 * step, BLOCK_ROWS[1])
+    used = np.flatnonzero(held)
+    if not len(used) or len(used) >= MOST_USED * n_columns or len(used) * n_rows * X.itemsize > KEPT_BYTES:
+        return None, X
+    return used, np.take(X, used, axis=1)
 
 
 def stored_entries(matrix: Any, *, zeros: bool = True) -> NDArray[np.int64]:
