@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.row_curvature import coupled_probabilities, has_dual
+from kullback.linear.row_curvature import has_dual, probabilities_at_zero
 from kullback.losses import Loss
 from kullback.losses.softmax_loss import SoftmaxLoss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, Targets, counted_rows
@@ -69,7 +69,7 @@ def ruled_out(parameters: Parameters, absent: Mask, loss: Loss, *, centred: bool
     if centred:
         weights[:, ~absent] -= weights[:, ~absent].mean(axis=1, keepdims=True)
     # What the loss itself adds to the logits, in units of the temperature.
-    shift = np.log(coupled_probabilities(loss, np.zeros((1, len(absent))))[0])
+    shift = np.log(probabilities_at_zero(loss, len(absent)))
     temperature: float = loss.temperature  # type: ignore[attr-defined]
     level = float((intercept / temperature + shift)[~absent].mean())
     intercept[absent] = temperature * (level - FAR_BELOW - shift[absent])

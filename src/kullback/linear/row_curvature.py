@@ -84,9 +84,14 @@ def _class_scale(loss: Loss, n_outputs: int) -> Vector:
 
 
 @lru_cache(maxsize=64)
+def probabilities_at_zero(loss: Loss, n_outputs: int) -> Vector:
+    """The p (C,) of `coupled_probabilities` at equal logits; not to be written to."""
+    return np.asarray(coupled_probabilities(loss, np.zeros((1, n_outputs)))[0])
+
+
 def _spread_at_zero(loss: Loss, n_outputs: int) -> float:
     """Σ p·(1 − p) at equal logits."""
-    p = coupled_probabilities(loss, np.zeros((1, n_outputs)))
+    p = probabilities_at_zero(loss, n_outputs)
     return float((p * (1 - p)).sum())
 
 
