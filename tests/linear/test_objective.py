@@ -7,6 +7,7 @@ from kullback.linear import design as design_module
 from kullback.linear.blocks import block_map
 from kullback.linear.design import as_design
 from kullback.linear.objective import LinearObjective
+from kullback.linear.problem import LinearProblem
 from kullback.linear.scaling import column_scaling
 from kullback.targets import ClassIndices, ClassRows, LabelRows
 
@@ -48,6 +49,28 @@ def test_gradient_and_hessian_by_differences(rng, loss, fit_intercept):
     assert problem.evaluate(at).gradient @ along == pytest.approx(slope, rel=1e-7)
     curvature = (ahead.gradient - behind.gradient) / (2 * step)
     np.testing.assert_allclose(problem.hessian_product(at, along), curvature, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_what_is_known_of_a_point_is_known_of_its_centred_parameters(rng, fit_intercept):
+    objective = make(rng, CrossEntropy(temperature=2.0), fit_intercept=fit_intercept, penalty=0.3)
+    problem = LinearProblem(objective, None, tol=1e300)
+    at = rng.normal(size=objective.size)
+    problem.check(at, problem.evaluate(at))
+    passes = objective.passes
+    moved = problem.centred(at)
+    known = problem.certificate(moved)
+    assert objective.passes == passes
+    by_output = moved.reshape(-1, C)
+    assert np.abs(by_output.sum(axis=1)).max() < 1e-14
+    np.testing.assert_allclose(by_output - at.reshape(-1, C), (by_output - at.reshape(-1, C))[:, :1].repeat(C, axis=1))
+    fresh = objective.evaluate(moved)
+    assert known.primal == pytest.approx(fresh.objective, rel=1e-14)
+    assert known.gradient_norm == pytest.approx(np.abs(fresh.gradient).max(), rel=1e-12)
+    assert problem.centred(moved) is moved
+    # A point that nothing is known of is not taken for known.
+    other = problem.centred(at + 1.0 + np.arange(objective.size))
+    assert problem.certificate(other).primal == pytest.approx(objective.evaluate(other).objective, rel=1e-14)
 
 
 def test_value_by_hand(rng):

@@ -300,7 +300,7 @@ class LinearEstimator(BaseEstimator):
 
         with (
             ctrl_c_stops() as interrupted,
-            block_map(max(2, task.n_blocks)) as run,
+            block_map(task.n_at_once) as run,
             shown(int(self.verbose), float(self.tol)) as show,
         ):
             solution = task.solve(

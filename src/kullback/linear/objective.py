@@ -164,6 +164,14 @@ class LinearObjective:
         objective = loss + 0.5 * float(np.vdot(weights, bend))
         return Point(objective, loss, self._to_parameters(pull, pull_intercept, bend))
 
+    def with_penalty_of(self, point: Point, parameters: Vector, others: Vector) -> Point:
+        """The value and gradient at other (P,) parameters, at which the losses are those of a known point."""
+        weights, _ = self.split(others)
+        bend = self._ridge * weights
+        gradient = point.gradient.copy()
+        gradient[: bend.size] += (bend - self._ridge * self.split(parameters)[0]).ravel()
+        return Point(point.loss + 0.5 * float(np.vdot(weights, bend)), point.loss, gradient)
+
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
         if self._pass is not None:

@@ -137,7 +137,7 @@ class SoftmaxPath(SoftmaxClassifier):
         task = plain.task(n_fits=len(Cs))
         with (
             ctrl_c_stops() as interrupted,
-            block_map(max(2, task.n_blocks)) as run,
+            block_map(task.n_at_once) as run,
             shown(int(self.verbose), float(self.tol), len(Cs)) as show,
         ):
             for _ in points:

@@ -17,6 +17,9 @@ from kullback.linear.curvature import SubsampledCurvature
 from kullback.linear.objective import LinearObjective, Vector
 from kullback.linear.solvers.base import Apply, Point
 
+# A mean over the classes below this share of the largest parameter is rounding.
+UNCENTRED = 1e-12
+
 
 class LinearProblem:
     """A `Problem` whose distance from the optimum is the relative duality gap, or the gradient where there is none.
@@ -98,6 +101,21 @@ class LinearProblem:
             return distance, exact_point
         self._check_below = cheap / 4
         return distance, point
+
+    def centred(self, parameters: Vector) -> Vector:
+        """Of all parameters (P,) with the same logits but for shifts of all outputs, those with the least penalty.
+
+        They have mean zero over the outputs. For a loss that such shifts do not change: what is known of the point
+        given is then known of this one too, without a pass over the data.
+        """
+        by_output = parameters.reshape(-1, self.exact.n_outputs)
+        mean = by_output.mean(axis=1, keepdims=True)
+        if np.abs(mean).max(initial=0.0) <= UNCENTRED * np.abs(by_output).max(initial=0.0):
+            return parameters
+        moved: Vector = (by_output - mean).ravel()
+        if self._proved_at is not None and np.array_equal(self._proved_at[0], parameters):
+            self._proved_at = moved, self.exact.with_penalty_of(self._proved_at[1], parameters, moved)
+        return moved
 
     def certificate(self, parameters: Vector) -> Certificate:
         """What is proved of (P,) parameters, in float64."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from kullback.linear.absent import absent_classes, ruled_out
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
-from kullback.linear.design import SparseDesign, as_design, without_empty_columns
+from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
@@ -43,9 +43,8 @@ Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
 RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit]
 
-# A mean over the classes below this share of the largest parameter is rounding.
-UNCENTRED = 1e-12
-
+# Up to so many multiplications a pass takes less time than calling for another thread.
+FEW_PRODUCTS = 1 << 21
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
 
@@ -124,9 +123,12 @@ class FitTask:
         self._estimate: Curvature | None = None
 
     @property
-    def n_blocks(self) -> int:
-        """How many blocks of rows a pass over the data has."""
-        return len(self.design.blocks(self.shape[1]))
+    def n_at_once(self) -> int:
+        """How many calls may run side by side: one where a pass over the data is over before other threads wake."""
+        design, n_outputs = self.design, self.shape[1]
+        if isinstance(design, DenseDesign) and design.shape[0] * design.shape[1] * n_outputs <= FEW_PRODUCTS:
+            return 1
+        return max(2, len(design.blocks(n_outputs)))
 
     def solve(
         self,
@@ -272,11 +274,7 @@ class FitTask:
         """The solution at the parameters that a solver ended with."""
         objective = choice.problem.exact
         if self._shift_free:
-            # Of all points with the same logits the one with mean zero over the classes has the least penalty.
-            by_class = result.parameters.reshape(-1, self.shape[1])
-            mean = by_class.mean(axis=1, keepdims=True)
-            if np.abs(mean).max(initial=0.0) > UNCENTRED * np.abs(by_class).max(initial=0.0):
-                result = replace(result, parameters=(by_class - mean).ravel())
+            result = replace(result, parameters=choice.problem.centred(result.parameters))
         certificate = choice.problem.certificate(result.parameters)
         if certificate.relative_gap <= tol and not result.converged and not stopped:
             # The solver could not tell, but the proof does.
@@ -451,6 +449,7 @@ class _Moments:
         return self.mean, self.variance
 
 
+@lru_cache(maxsize=64)
 def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
     """Mean second derivative of one example's loss in one logit, at equal logits and uniform targets."""
     zero = np.zeros((1, n_outputs))
