@@ -37,7 +37,7 @@ from machine import machine
 from kullback import kernels
 from kullback.errors import InputError, TargetError
 from kullback.kernels import _native, cpu, dispatch, reference
-from kullback.kernels.recipe import MarginRecipe, SigmoidRecipe
+from kullback.kernels.recipe import SoftmaxRecipe
 from kullback.kernels.threads import set_num_threads
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, counted_rows
 
@@ -150,10 +150,6 @@ def everything(scene):
     )
 
 
-def skeleton(recipe):
-    return {SigmoidRecipe: "sigmoid", MarginRecipe: "margin"}.get(type(recipe), "softmax")
-
-
 def run(scene, call, *, backend, operation=None):
     """Value, gradient, Hessian product and diagonal; with an operation only what that one gives."""
     loss = scene.loss
@@ -176,10 +172,9 @@ def run(scene, call, *, backend, operation=None):
                 )
         return results
     recipe = loss._recipe(scene.n_classes)
-    name = skeleton(recipe)
     options = {"row_weight": call.weight, "ignore_index": scene._ignore()}
     if "evaluate" in wanted or "per_example" in wanted:
-        evaluation = getattr(backend, f"{name}_evaluate")(
+        evaluation = backend.evaluate(
             recipe, call.logits, call.targets, per_example=call.per_example,
             gradient=call.gradient if "evaluate" in wanted else None, scale=scene.scale, **options,
         )  # fmt: skip
@@ -194,9 +189,7 @@ def run(scene, call, *, backend, operation=None):
                 runner = dispatch.runner(recipe)
             out = call.gradient if operation else np.empty_like(call.logits)
             along = (call.direction,) if second == "hessian_product" else ()
-            getattr(runner, f"{name}_{second}")(
-                recipe, call.logits, call.targets, *along, out=out, scale=scene.scale, **options
-            )
+            getattr(runner, second)(recipe, call.logits, call.targets, *along, out=out, scale=scene.scale, **options)
             results.append(out)
     return results
 
@@ -448,11 +441,10 @@ def malformed(rng, log, counts):
     log.append(f"malformed {name}: {loss}")
     counts["malformed calls, refused", name] += 1
     arguments = {"logits": logits, "targets": targets} | options | wrong[name]()
-    function = getattr(cpu, f"{skeleton(recipe)}_evaluate")
     if dispatch.runner(recipe) is not cpu:
-        function, recipe = cpu.softmax_evaluate, dispatch.SoftmaxRecipe()
+        recipe = SoftmaxRecipe()
     try:
-        function(recipe, arguments.pop("logits"), arguments.pop("targets"), **arguments)
+        cpu.evaluate(recipe, arguments.pop("logits"), arguments.pop("targets"), **arguments)
     except InputError:
         return
     raise Failure(f"{name} was accepted")

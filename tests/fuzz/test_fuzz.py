@@ -36,13 +36,13 @@ def test_a_wrong_result_is_found_and_can_be_repeated(tmp_path):
     broken.write_text(
         f"import runpy, sys\nsys.path.insert(0, {str(HERE)!r})\n"
         "from kullback.kernels import cpu\n"
-        "right = cpu.softmax_evaluate\n"
+        "right = cpu.evaluate\n"
         "def wrong(recipe, logits, targets, *, per_example=None, **options):\n"
         "    result = right(recipe, logits, targets, per_example=per_example, **options)\n"
         "    if per_example is not None:\n"
         "        per_example *= 1 + 1e-4\n"
         "    return result\n"
-        "cpu.softmax_evaluate = wrong\n"
+        "cpu.evaluate = wrong\n"
         f"runpy.run_path({str(HERE / 'fuzz_kernels.py')!r}, run_name='__main__')\n"
     )
     command = [sys.executable, str(broken), "--cases", "20000"]

@@ -60,11 +60,11 @@ def check_softmax(rng, n, c, dtype, form, recipe, special, weighted, ignore=None
         losses = np.full(n, 7.0)
         v = np.cos(np.arange(z.size)).reshape(z.shape).astype(dtype)
         with np.errstate(all="ignore"):
-            evaluation = kernels.softmax_evaluate(
+            evaluation = kernels.evaluate(
                 recipe, z, targets, per_example=losses, gradient=gradient, scale=0.5, **options
             )
-            kernels.softmax_hessian_diagonal(recipe, z, targets, out=diagonal, **options)
-            kernels.softmax_hessian_product(recipe, z, targets, v, out=product, **options)
+            kernels.hessian_diagonal(recipe, z, targets, out=diagonal, **options)
+            kernels.hessian_product(recipe, z, targets, v, out=product, **options)
             summary = kernels.softmax_targets(targets, c, class_weight=recipe.class_weight, **options)
         results.append((evaluation, losses, gradient, diagonal, product, summary))
     ours, truth = results
@@ -128,7 +128,7 @@ def test_statistics(rng, c, form, dtype):
             lse, prediction = np.full(n, 7, dtype), np.full(n, 7)
             over = z.copy()
             with np.errstate(all="ignore"):
-                kernels.softmax_evaluate(
+                kernels.evaluate(
                     recipe, over, targets, gradient=over, log_sum_exp=lse, prediction=prediction, **options
                 )
             results.append((lse, prediction))
@@ -146,11 +146,11 @@ def test_statistics_of_other_layouts():
     z = np.array([[1.0, 3.0, 2.0], [5.0, 4.0, 5.0]])
     targets = ClassIndices(np.array([0, 1]))
     lse, prediction = np.zeros(4, np.float32)[::2], np.zeros(2, np.int32)
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, log_sum_exp=lse, prediction=prediction)
+    cpu.evaluate(SoftmaxRecipe(), z, targets, log_sum_exp=lse, prediction=prediction)
     np.testing.assert_allclose(lse, np.log(np.exp(z).sum(axis=1)), rtol=1e-6)
     assert prediction.tolist() == [1, 0]
     with pytest.raises(ShapeError, match=r"prediction has shape \(3,\), expected \(2,\)"):
-        cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, prediction=np.zeros(3, np.int64))
+        cpu.evaluate(SoftmaxRecipe(), z, targets, prediction=np.zeros(3, np.int64))
 
 
 @settings(max_examples=60, deadline=None)
@@ -192,11 +192,11 @@ def test_sigmoid_family(rng, c, label_type, dtype):
     for kernels in (cpu, reference):
         losses, gradient, diagonal, product = np.empty(n), np.empty_like(z), np.empty_like(z), np.empty_like(z)
         with np.errstate(all="ignore"):
-            evaluation = kernels.sigmoid_evaluate(
+            evaluation = kernels.evaluate(
                 recipe, z, targets, per_example=losses, gradient=gradient, scale=2.0, **options
             )
-            kernels.sigmoid_hessian_diagonal(recipe, z, targets, out=diagonal, **options)
-            kernels.sigmoid_hessian_product(recipe, z, targets, v, out=product, **options)
+            kernels.hessian_diagonal(recipe, z, targets, out=diagonal, **options)
+            kernels.hessian_product(recipe, z, targets, v, out=product, **options)
         results.append((evaluation, losses, gradient, diagonal, product, kernels.sigmoid_targets(targets, **options)))
     ours, truth = results
     for a, b in zip(ours[1:5], truth[1:5], strict=True):

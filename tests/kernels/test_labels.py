@@ -35,12 +35,12 @@ VARIANTS = [
 def run(kernels, recipe, z, labels, v, **options):
     losses, gradient, diagonal, product = np.empty(len(z)), np.empty_like(z), np.empty_like(z), np.empty_like(z)
     with np.errstate(all="ignore"):
-        kernels.sigmoid_evaluate(recipe, z, labels, per_example=losses, gradient=gradient, scale=0.5, **options)
-        kernels.sigmoid_hessian_diagonal(recipe, z, labels, out=diagonal, **options)
-        kernels.sigmoid_hessian_product(recipe, z, labels, v, out=product, **options)
+        kernels.evaluate(recipe, z, labels, per_example=losses, gradient=gradient, scale=0.5, **options)
+        kernels.hessian_diagonal(recipe, z, labels, out=diagonal, **options)
+        kernels.hessian_product(recipe, z, labels, v, out=product, **options)
         values = np.empty(len(z))
-        total = kernels.sigmoid_evaluate(recipe, z, labels, per_example=values, **options).total
-        alone = kernels.sigmoid_evaluate(recipe, z, labels, **options).total
+        total = kernels.evaluate(recipe, z, labels, per_example=values, **options).total
+        alone = kernels.evaluate(recipe, z, labels, **options).total
     np.testing.assert_array_equal(values, losses)
     assert total == pytest.approx(alone, rel=1e-5, nan_ok=True)
     return losses, gradient, diagonal, product
@@ -135,7 +135,7 @@ def test_layouts_and_aliasing(rng, family):
         for a, b in zip(run(cpu, recipe, logits, LabelRows(labels), direction), expected, strict=True):
             np.testing.assert_array_equal(a, b)
     inside = wide[:, 5:95]
-    cpu.sigmoid_evaluate(recipe, inside, LabelRows(held), gradient=inside, scale=0.5)
+    cpu.evaluate(recipe, inside, LabelRows(held), gradient=inside, scale=0.5)
     np.testing.assert_array_equal(inside, expected[1])
     assert (wide[:, :5] == 7).all()
     assert (wide[:, 95:] == 7).all()
@@ -147,23 +147,23 @@ def test_the_first_bad_label_is_named(rng):
         labels = rng.integers(0, 2, z.shape).astype(kind)
         labels[321, 45:] = labels[399] = bad
         with pytest.raises(TargetError, match=f"row 321, column 45: label target {kind(bad)} is not valid"):
-            cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels))
+            cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels))
         weight = np.ones(400)
         weight[[321, 399]] = 0
-        cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), row_weight=weight)
+        cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels), row_weight=weight)
     labels = np.zeros(z.shape)
     labels[5, 5] = -0.0
-    cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels))
+    cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels))
 
 
 def test_the_first_infinite_row_is_named_even_beside_nan(rng):
     z = rng.normal(size=(400, 5)).astype(np.float32)
     labels = np.ones(z.shape, np.uint8)
     z[10, 1], z[20, 2], z[21, 0] = np.nan, -np.inf, -np.inf
-    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels)).infinite_row == 20
-    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), per_example=np.empty(400)).infinite_row == 20
+    assert cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels)).infinite_row == 20
+    assert cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels), per_example=np.empty(400)).infinite_row == 20
     labels[20, 2] = 0
-    assert cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(labels), gradient=z).infinite_row == 21
+    assert cpu.evaluate(SigmoidRecipe(), z, LabelRows(labels), gradient=z).infinite_row == 21
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.float32, np.float64])

@@ -14,7 +14,7 @@ RECIPE = SoftmaxRecipe(smoothing=0.1)
 def evaluate(z, targets, gradient=None, **options):
     gradient = np.empty(z.shape, z.dtype) if gradient is None else gradient
     losses = np.empty(len(z))
-    evaluation = cpu.softmax_evaluate(RECIPE, z, targets, per_example=losses, gradient=gradient, **options)
+    evaluation = cpu.evaluate(RECIPE, z, targets, per_example=losses, gradient=gradient, **options)
     return evaluation, losses, np.array(gradient)
 
 
@@ -119,8 +119,8 @@ def test_a_class_out_of_range_is_named_and_never_followed(rng, c, bad):
     z = rng.normal(size=(5000, c)).astype(np.float32)
     for call in (
         lambda t, **o: cpu.softmax_targets(t, c, **o),
-        lambda t, **o: cpu.softmax_evaluate(RECIPE, z, t, **o),
-        lambda t, **o: cpu.softmax_hessian_diagonal(RECIPE, z, t, out=np.empty_like(z), **o),
+        lambda t, **o: cpu.evaluate(RECIPE, z, t, **o),
+        lambda t, **o: cpu.hessian_diagonal(RECIPE, z, t, out=np.empty_like(z), **o),
     ):
         with pytest.raises(TargetError, match=f"row 4321.*{bad}.*0 to {c - 1}"):
             call(ClassIndices(y))
@@ -136,13 +136,13 @@ def test_a_bad_soft_target_is_named(rng, value):
     rows[123, 45] = value
     z = rng.normal(size=(300, 70))
     with pytest.raises(TargetError, match="row 123, column 45"):
-        cpu.softmax_evaluate(RECIPE, z, ClassRows(rows))
+        cpu.evaluate(RECIPE, z, ClassRows(rows))
     with pytest.raises(TargetError, match="row 123, column 45"):
         cpu.softmax_targets(ClassRows(rows), 70, class_weight=np.ones(70))
     with pytest.raises(TargetError, match="row 123, column 45"):
-        cpu.margin_evaluate(MarginRecipe(), z, ClassRows(rows))
+        cpu.evaluate(MarginRecipe(), z, ClassRows(rows))
     with pytest.raises(TargetError, match="row 123, column 45"):
-        cpu.sigmoid_evaluate(SigmoidRecipe(), z, LabelRows(rows))
+        cpu.evaluate(SigmoidRecipe(), z, LabelRows(rows))
 
 
 def test_a_corrupt_sparse_matrix_is_refused():
@@ -166,16 +166,16 @@ def test_shapes_that_do_not_fit_are_refused(rng):
     z = rng.normal(size=(4, 3))
     y = ClassIndices(np.zeros(4, int))
     calls = [
-        lambda: cpu.softmax_evaluate(RECIPE, z, ClassIndices(np.zeros(3, int))),
-        lambda: cpu.softmax_evaluate(RECIPE, z, ClassRows(np.ones((4, 2)))),
-        lambda: cpu.softmax_evaluate(RECIPE, z, y, gradient=np.empty((4, 2))),
-        lambda: cpu.softmax_evaluate(RECIPE, z, y, gradient=np.empty((4, 3), np.float32)),
-        lambda: cpu.softmax_evaluate(RECIPE, z, y, per_example=np.empty((4, 1))),
-        lambda: cpu.softmax_evaluate(RECIPE, z, y, row_weight=np.ones(3)),
-        lambda: cpu.softmax_evaluate(SoftmaxRecipe(class_weight=np.ones(2)), z, y),
-        lambda: cpu.softmax_evaluate(RECIPE, z.astype(int), y),
-        lambda: cpu.softmax_evaluate(RECIPE, np.empty((4, 0)), y),
-        lambda: cpu.softmax_hessian_product(RECIPE, z, y, z[:2], out=np.empty_like(z)),
+        lambda: cpu.evaluate(RECIPE, z, ClassIndices(np.zeros(3, int))),
+        lambda: cpu.evaluate(RECIPE, z, ClassRows(np.ones((4, 2)))),
+        lambda: cpu.evaluate(RECIPE, z, y, gradient=np.empty((4, 2))),
+        lambda: cpu.evaluate(RECIPE, z, y, gradient=np.empty((4, 3), np.float32)),
+        lambda: cpu.evaluate(RECIPE, z, y, per_example=np.empty((4, 1))),
+        lambda: cpu.evaluate(RECIPE, z, y, row_weight=np.ones(3)),
+        lambda: cpu.evaluate(SoftmaxRecipe(class_weight=np.ones(2)), z, y),
+        lambda: cpu.evaluate(RECIPE, z.astype(int), y),
+        lambda: cpu.evaluate(RECIPE, np.empty((4, 0)), y),
+        lambda: cpu.hessian_product(RECIPE, z, y, z[:2], out=np.empty_like(z)),
     ]
     for call in calls:
         with pytest.raises(ShapeError):
@@ -183,15 +183,15 @@ def test_shapes_that_do_not_fit_are_refused(rng):
     frozen = np.empty_like(z)
     frozen.flags.writeable = False
     with pytest.raises(InputError, match="read-only"):
-        cpu.softmax_evaluate(RECIPE, z, y, gradient=frozen)
+        cpu.evaluate(RECIPE, z, y, gradient=frozen)
     with pytest.raises(InputError, match="family"):
-        cpu.softmax_evaluate(SoftmaxRecipe(family="nonesuch"), z, y)
+        cpu.evaluate(SoftmaxRecipe(family="nonesuch"), z, y)
     for short in ({"offset": np.zeros(2)}, {"family": "ldam", "shift": np.zeros(2)}):
         with pytest.raises(ShapeError, match="2 entries, but there are 3 classes"):
-            cpu.softmax_evaluate(SoftmaxRecipe(**short), z, y)
+            cpu.evaluate(SoftmaxRecipe(**short), z, y)
 
 
 def test_no_rows():
     z = np.empty((0, 3))
-    assert cpu.softmax_evaluate(RECIPE, z, ClassIndices(np.empty(0, int)), gradient=z) == (0.0, -1, 0)
+    assert cpu.evaluate(RECIPE, z, ClassIndices(np.empty(0, int)), gradient=z) == (0.0, -1, 0)
     assert cpu.softmax_targets(ClassIndices(np.empty(0, int)), 3) == (0, 0.0)

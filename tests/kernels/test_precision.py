@@ -37,9 +37,7 @@ def test_tiny_losses_keep_their_relative_precision(c):
     z = np.zeros((len(margins), c), np.float32)
     z[:, 1] = margins
     losses, gradient = np.empty(len(margins)), np.empty_like(z)
-    cpu.softmax_evaluate(
-        SoftmaxRecipe(), z, ClassIndices(np.ones(len(margins), int)), per_example=losses, gradient=gradient
-    )
+    cpu.evaluate(SoftmaxRecipe(), z, ClassIndices(np.ones(len(margins), int)), per_example=losses, gradient=gradient)
     others = (c - 1) * np.exp(-margins.astype(np.float64))
     np.testing.assert_allclose(losses, np.log1p(others), rtol=6 * EPS)
     np.testing.assert_allclose(gradient[:, 1], -others / (1 + others), rtol=6 * EPS)
@@ -50,10 +48,10 @@ def test_float32_error_does_not_grow_with_the_number_of_classes(rng, c):
     z = rng.normal(size=(2, c)).astype(np.float32)
     targets = ClassIndices(np.array([0, c - 1]))
     losses, gradient = np.empty(2), np.empty_like(z)
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, per_example=losses, gradient=gradient)
+    cpu.evaluate(SoftmaxRecipe(), z, targets, per_example=losses, gradient=gradient)
     exact = z.astype(np.float64)
     true_losses, true_gradient = np.empty(2), np.empty_like(exact)
-    reference.softmax_evaluate(SoftmaxRecipe(), exact, targets, per_example=true_losses, gradient=true_gradient)
+    reference.evaluate(SoftmaxRecipe(), exact, targets, per_example=true_losses, gradient=true_gradient)
     np.testing.assert_allclose(losses, true_losses, rtol=8 * EPS)
     np.testing.assert_allclose(gradient, true_gradient, rtol=16 * EPS)
 
@@ -108,8 +106,8 @@ def test_extreme_scales(rng, c, scale):
     z = rng.normal(size=(4, c)).astype(np.float32)
     targets = ClassIndices(np.zeros(4, int))
     unscaled, scaled = np.empty_like(z), np.empty_like(z)
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, gradient=unscaled)
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets, gradient=scaled, scale=scale)
+    cpu.evaluate(SoftmaxRecipe(), z, targets, gradient=unscaled)
+    cpu.evaluate(SoftmaxRecipe(), z, targets, gradient=scaled, scale=scale)
     np.testing.assert_allclose(scaled, unscaled.astype(np.float64) * scale, rtol=4 * EPS, atol=1e-44)
 
 
@@ -118,7 +116,7 @@ def test_huge_logits_do_not_overflow(c):
     z = np.full((3, c), -3e38, np.float32)
     z[0, 0], z[1, 1], z[2] = 3e38, 3e38, 3e38
     losses, gradient = np.empty(3), np.empty_like(z)
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, ClassIndices(np.array([0, 1, 2])), per_example=losses, gradient=gradient)
+    cpu.evaluate(SoftmaxRecipe(), z, ClassIndices(np.array([0, 1, 2])), per_example=losses, gradient=gradient)
     np.testing.assert_allclose(losses, [0, 0, np.log(c)], rtol=4 * EPS)
     assert np.isfinite(gradient).all()
 
@@ -127,6 +125,6 @@ def test_huge_logits_do_not_overflow(c):
 def test_more_elements_than_32_bits_count():
     row = np.linspace(-3, 3, 65536, dtype=np.float32)
     z = np.broadcast_to(row, (65600, 65536))
-    evaluation = cpu.softmax_evaluate(SoftmaxRecipe(), z, ClassIndices(np.full(65600, 65535)))
+    evaluation = cpu.evaluate(SoftmaxRecipe(), z, ClassIndices(np.full(65600, 65535)))
     exact = np.log(np.exp(row.astype(np.float64)).sum()) - 3
     assert evaluation.total == pytest.approx(65600 * exact, rel=1e-6)

@@ -28,12 +28,10 @@ def restore_threads():
 def evaluate(z, y, weight=None):
     gradient, losses = np.empty_like(z), np.empty(len(z))
     recipe = SoftmaxRecipe(smoothing=0.1)
-    evaluation = cpu.softmax_evaluate(
-        recipe, z, ClassIndices(y), row_weight=weight, per_example=losses, gradient=gradient
-    )
+    evaluation = cpu.evaluate(recipe, z, ClassIndices(y), row_weight=weight, per_example=losses, gradient=gradient)
     summary = cpu.softmax_targets(ClassIndices(y), z.shape[1], row_weight=weight)
     labels = LabelRows((z > 0.5).astype(np.uint8))
-    total = cpu.sigmoid_evaluate(SigmoidRecipe(), z, labels, row_weight=weight).total
+    total = cpu.evaluate(SigmoidRecipe(), z, labels, row_weight=weight).total
     return evaluation.total, summary.weight, total, gradient.tobytes(), losses.tobytes()
 
 
@@ -117,7 +115,7 @@ def test_other_python_threads_run_meanwhile(rng):
     other = threading.Thread(target=stamp)
     other.start()
     start = time.perf_counter()
-    cpu.softmax_evaluate(SoftmaxRecipe(), z, targets)
+    cpu.evaluate(SoftmaxRecipe(), z, targets)
     end = time.perf_counter()
     stop.set()
     other.join()
@@ -176,7 +174,7 @@ from kullback.targets import ClassIndices
 set_num_threads(3)
 z = np.random.default_rng(0).normal(size=(30000, 10))
 def total():
-    return cpu.softmax_evaluate(SoftmaxRecipe(), z, ClassIndices(np.zeros(30000, int))).total
+    return cpu.evaluate(SoftmaxRecipe(), z, ClassIndices(np.zeros(30000, int))).total
 before = total()
 children = []
 for _ in range(8):

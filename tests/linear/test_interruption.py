@@ -7,18 +7,6 @@ import pytest
 
 from kullback import SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
-from kullback.linear import interruption
-
-
-@pytest.fixture(autouse=True)
-def forget_earlier_interruptions(monkeypatch):
-    monkeypatch.setattr(interruption, "_last", -float("inf"))
-
-
-@pytest.fixture
-def data(rng):
-    X = rng.normal(size=(300, 4))
-    return X, (X @ rng.normal(size=(4, 3)) + 2 * rng.gumbel(size=(300, 3))).argmax(axis=1)
 
 
 def press(times):

@@ -1,8 +1,6 @@
 """A path of penalties: what it tells of every C, and how it is stopped, followed and resumed."""
 
 import io
-import os
-import signal
 import sys
 
 import numpy as np
@@ -11,43 +9,17 @@ import pytest
 from kullback import SoftmaxClassifier, SoftmaxPath
 from kullback.errors import InputError, NotConvergedWarning
 from kullback.linear import checkpoint as checkpoint_module
-from kullback.linear import interruption
 from kullback.linear.progress import way
 
+from .pressing import at_fit, press
+
 CS = [0.01, 0.1, 1.0, 10.0]
-
-
-@pytest.fixture(autouse=True)
-def forget_earlier_interruptions(monkeypatch):
-    monkeypatch.setattr(interruption, "_last", -float("inf"))
-
-
-@pytest.fixture
-def data(rng):
-    X = rng.normal(size=(300, 4))
-    return X, (X @ rng.normal(size=(4, 3)) + 2 * rng.gumbel(size=(300, 3))).argmax(axis=1)
 
 
 @pytest.fixture
 def wide(rng):
     X = rng.normal(size=(40, 200))
     return X, (X[:, :3] @ rng.normal(size=(3, 3)) + rng.gumbel(size=(40, 3))).argmax(axis=1)
-
-
-def at_fit(number, do, iteration=1):
-    """A callback that does something at an iteration of the n-th fit."""
-    begun = [0]
-
-    def callback(record):
-        begun[0] += record.iteration == 0
-        if begun[0] == number and record.iteration == iteration:
-            do()
-
-    return callback
-
-
-def press():
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_every_c_has_what_a_single_fit_has(data):
@@ -75,7 +47,7 @@ def test_every_c_has_what_a_single_fit_has(data):
 @pytest.mark.parametrize("kind", ["data", "wide"])
 def test_ctrl_c_keeps_what_is_done(kind, request):
     X, y = request.getfixturevalue(kind)
-    model = SoftmaxPath(CS, callback=at_fit(3, press), tol=1e-10)
+    model = SoftmaxPath(CS, callback=at_fit(3, press, iteration=1), tol=1e-10)
     with pytest.warns(NotConvergedWarning, match=r"C = 1: Ctrl-C stopped it, (relative )?duality gap .*1 of 4 Cs were"):
         model.fit(X, y)
     assert model.interrupted_
@@ -92,7 +64,7 @@ def test_ctrl_c_keeps_what_is_done(kind, request):
 
 
 def test_a_second_ctrl_c_aborts(data):
-    model = SoftmaxPath(CS, callback=at_fit(2, lambda: (press(), press())))
+    model = SoftmaxPath(CS, callback=at_fit(2, lambda: (press(), press()), iteration=1))
     with pytest.raises(KeyboardInterrupt):
         model.fit(*data)
     assert not hasattr(model, "coef_")
@@ -122,7 +94,7 @@ def test_a_killed_path_goes_on_where_it_was(kind, how, request, tmp_path, monkey
 
     settings = {"Cs": CS, "tol": 1e-10, "checkpoint": file, **how}
     with pytest.raises(MemoryError):
-        SoftmaxPath(callback=at_fit(3, killed), **settings).fit(X, y)
+        SoftmaxPath(callback=at_fit(3, killed, iteration=1), **settings).fit(X, y)
     assert file.exists()
     with pytest.raises(InputError, match="belongs to another fit: its Cs"):
         SoftmaxPath(**{**settings, "Cs": [1.0, 2.0]}).fit(X, y)
@@ -142,7 +114,7 @@ def test_a_killed_path_goes_on_where_it_was(kind, how, request, tmp_path, monkey
 def test_an_interrupted_path_leaves_its_checkpoint(data, tmp_path):
     file = tmp_path / "path.state"
     with pytest.warns(NotConvergedWarning, match="goes on from its finished Cs"):
-        SoftmaxPath(CS, callback=at_fit(2, press), tol=1e-10, checkpoint=file).fit(*data)
+        SoftmaxPath(CS, callback=at_fit(2, press, iteration=1), tol=1e-10, checkpoint=file).fit(*data)
     begun = []
     SoftmaxPath(CS, callback=lambda r: begun.append(r.iteration == 0), tol=1e-10, checkpoint=file).fit(*data)
     assert sum(begun) == 3

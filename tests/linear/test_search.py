@@ -2,11 +2,8 @@
 
 import gc
 import math
-import os
-import signal
 import sys
 import threading
-import time
 import weakref
 
 import numpy as np
@@ -18,12 +15,9 @@ from kullback.linear import checkpoint as checkpoint_module
 from kullback.linear import cv, interruption
 from kullback.linear.folds import finished_part
 
+from .pressing import at_fit, press
+
 CS = [0.01, 0.1, 1.0, 10.0]
-
-
-@pytest.fixture(autouse=True)
-def forget_earlier_interruptions(monkeypatch):
-    monkeypatch.setattr(interruption, "_last", -float("inf"))
 
 
 @pytest.fixture(params=[1, 2])
@@ -35,36 +29,9 @@ def jobs(request):
 
 
 @pytest.fixture
-def data(rng):
-    X = rng.normal(size=(300, 4))
-    return X, (X @ rng.normal(size=(4, 3)) + 2 * rng.gumbel(size=(300, 3))).argmax(axis=1)
-
-
-@pytest.fixture
 def wide(rng):
     X = rng.normal(size=(60, 200))
     return X, (X[:, :3] @ rng.normal(size=(3, 3)) + rng.gumbel(size=(60, 3))).argmax(axis=1)
-
-
-def at_fit(number, do):
-    """A callback that does something at the first record of the n-th fit."""
-    begun = [0]
-
-    def callback(record):
-        begun[0] += record.iteration == 0
-        if begun[0] == number and record.iteration == 0:
-            do()
-
-    return callback
-
-
-def press():
-    before = interruption._last
-    os.kill(os.getpid(), signal.SIGINT)
-    for _ in range(100):  # until the main thread has heard of it
-        if interruption._last != before:
-            return
-        time.sleep(0.01)
 
 
 def stop():

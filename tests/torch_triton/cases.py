@@ -49,7 +49,7 @@ def exact(recipe: SoftmaxRecipe, logits: torch.Tensor, wrapped, **options):
     n_rows, n_classes = logits.shape
     losses, gradient = np.zeros(n_rows), np.zeros((n_rows, n_classes))
     z = logits.detach().double().cpu().numpy()
-    reference.softmax_evaluate(recipe, z, wrapped, per_example=losses, gradient=gradient, **options)
+    reference.evaluate(recipe, z, wrapped, per_example=losses, gradient=gradient, **options)
     return losses, gradient
 
 

@@ -18,7 +18,15 @@ from contextvars import ContextVar
 from typing import Protocol, cast
 
 from kullback.errors import InputError
-from kullback.kernels.recipe import Array, Evaluation, MarginRecipe, SigmoidRecipe, SoftmaxRecipe, TargetSummary
+from kullback.kernels.recipe import (
+    Array,
+    Evaluation,
+    MarginRecipe,
+    Recipe,
+    SigmoidRecipe,
+    SoftmaxRecipe,
+    TargetSummary,
+)
 from kullback.targets import ClassTargets, LabelRows
 
 __all__ = [
@@ -52,13 +60,23 @@ class Kernels(Protocol):
         class_weight: Array | None = None,
         ignore_index: int | None = None,
     ) -> TargetSummary:
-        """Check the targets' range and count what counts."""
+        """Check class targets and count what counts."""
 
-    def softmax_evaluate(
+    def sigmoid_targets(
         self,
-        recipe: SoftmaxRecipe,
+        targets: LabelRows,
+        *,
+        row_weight: Array | None = None,
+        ignore_index: int | None = None,
+        known: Array | None = None,
+    ) -> TargetSummary:
+        """Count what counts of label targets."""
+
+    def evaluate(
+        self,
+        recipe: Recipe,
         logits: Array,
-        targets: ClassTargets,
+        targets: ClassTargets | LabelRows,
         *,
         row_weight: Array | None = None,
         ignore_index: int | None = None,
@@ -70,11 +88,11 @@ class Kernels(Protocol):
     ) -> Evaluation:
         """Losses and, where arrays are given for them, the gradient, log-sum-exps and predictions."""
 
-    def softmax_hessian_product(
+    def hessian_product(
         self,
-        recipe: SoftmaxRecipe,
+        recipe: Recipe,
         logits: Array,
-        targets: ClassTargets,
+        targets: ClassTargets | LabelRows,
         direction: Array,
         *,
         row_weight: Array | None = None,
@@ -84,11 +102,11 @@ class Kernels(Protocol):
     ) -> None:
         """Each row's Hessian times the direction's row."""
 
-    def softmax_hessian_diagonal(
+    def hessian_diagonal(
         self,
-        recipe: SoftmaxRecipe,
+        recipe: Recipe,
         logits: Array,
-        targets: ClassTargets,
+        targets: ClassTargets | LabelRows,
         *,
         row_weight: Array | None = None,
         ignore_index: int | None = None,
@@ -100,100 +118,8 @@ class Kernels(Protocol):
     def softmax_probabilities(self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
         """Softmax of each row, or its logarithm."""
 
-    def sigmoid_targets(
-        self,
-        targets: LabelRows,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        known: Array | None = None,
-    ) -> TargetSummary:
-        """Check the labels' range and count what counts."""
-
-    def sigmoid_evaluate(
-        self,
-        recipe: SigmoidRecipe,
-        logits: Array,
-        targets: LabelRows,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        per_example: Array | None = None,
-        gradient: Array | None = None,
-    ) -> Evaluation:
-        """Losses and, where an array is given for it, the gradient."""
-
-    def sigmoid_hessian_product(
-        self,
-        recipe: SigmoidRecipe,
-        logits: Array,
-        targets: LabelRows,
-        direction: Array,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        out: Array,
-    ) -> None:
-        """Each row's (diagonal) Hessian times the direction's row."""
-
-    def sigmoid_hessian_diagonal(
-        self,
-        recipe: SigmoidRecipe,
-        logits: Array,
-        targets: LabelRows,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        out: Array,
-    ) -> None:
-        """The diagonal of each row's Hessian."""
-
     def sigmoid_probabilities(self, logits: Array, *, temperature: float = 1.0, log: bool = False, out: Array) -> None:
         """Sigmoid of each logit, or its logarithm."""
-
-    def margin_evaluate(
-        self,
-        recipe: MarginRecipe,
-        logits: Array,
-        targets: ClassTargets,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        per_example: Array | None = None,
-        gradient: Array | None = None,
-    ) -> Evaluation:
-        """Losses and, where an array is given for it, the gradient."""
-
-    def margin_hessian_product(
-        self,
-        recipe: MarginRecipe,
-        logits: Array,
-        targets: ClassTargets,
-        direction: Array,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        out: Array,
-    ) -> None:
-        """Each row's Hessian times the direction's row."""
-
-    def margin_hessian_diagonal(
-        self,
-        recipe: MarginRecipe,
-        logits: Array,
-        targets: ClassTargets,
-        *,
-        row_weight: Array | None = None,
-        ignore_index: int | None = None,
-        scale: float = 1.0,
-        out: Array,
-    ) -> None:
-        """The diagonal of each row's Hessian."""
 
     def csr_product(
         self,

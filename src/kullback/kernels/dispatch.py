@@ -8,12 +8,10 @@ asymmetric loss whose clip is next to 0. What they lack runs on the NumPy refere
 from __future__ import annotations
 
 import importlib
-from typing import TypeAlias, cast
+from typing import cast
 
 from kullback import kernels
-from kullback.kernels.recipe import MarginRecipe, PlainRecipe, SigmoidRecipe, SoftmaxRecipe
-
-Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe | PlainRecipe
+from kullback.kernels.recipe import Recipe, SigmoidRecipe
 
 # 1 over a smaller one is near the largest float32
 _LEAST_CLIP = 1e-30
@@ -22,6 +20,7 @@ _LEAST_CLIP = 1e-30
 def backend_of(recipe: Recipe) -> str:
     """The name of the backend that runs the recipe here: ``"cpu"`` or ``"reference"``.
 
+    >>> from kullback.kernels.recipe import SoftmaxRecipe
     >>> backend_of(SoftmaxRecipe())
     'cpu'
     """

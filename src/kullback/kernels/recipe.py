@@ -7,7 +7,7 @@ recipe is the narrow waist between the two, and is the same for every backend.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,9 @@ class PlainRecipe:
     parameters: tuple[float, ...] = ()
     smoothing: float = 0.0
     class_weight: NDArray[np.float64] | None = None
+
+
+Recipe: TypeAlias = SoftmaxRecipe | SigmoidRecipe | MarginRecipe | PlainRecipe
 
 
 class TargetSummary(NamedTuple):

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InfiniteLossWarning, InputError, ShapeError, TargetError
 from kullback.kernels.recipe import Evaluation, TargetSummary
-from kullback.kernels.reference import check_range, label_error
+from kullback.kernels.reference.targets import check_range, label_error
 from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice, denominator_of, empty_value
 from kullback.targets import ClassIndices, LabelRows, Targets, counted_rows
 

@@ -54,7 +54,7 @@ class BlockLoss(Loss):
         return None
 
     def _in_kernels(self, n_classes: int) -> PlainRecipe | None:
-        """The recipe, where C++ kernels are there to run it."""
+        """The recipe, where the active kernels are those in C++, which have such losses."""
         recipe = self._plain_recipe(n_classes)
         return recipe if recipe is not None and dispatch.backend_of(recipe) == "cpu" else None
 
@@ -89,9 +89,7 @@ class BlockLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            from kullback.kernels import cpu
-
-            return cpu.plain_evaluate(
+            return kernels.active().evaluate(
                 recipe,
                 logits,
                 targets,
@@ -123,9 +121,7 @@ class BlockLoss(Loss):
         self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            from kullback.kernels import cpu
-
-            cpu.plain_hessian_product(
+            kernels.active().hessian_product(
                 recipe,
                 logits,
                 targets,
@@ -147,9 +143,7 @@ class BlockLoss(Loss):
         self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            from kullback.kernels import cpu
-
-            cpu.plain_hessian_diagonal(
+            kernels.active().hessian_diagonal(
                 recipe,
                 logits,
                 targets,

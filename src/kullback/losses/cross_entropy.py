@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from kullback.errors import InputError
 from kullback.kernels.recipe import SoftmaxRecipe
-from kullback.kernels.reference import softcap, softmax_odds
+from kullback.kernels.reference.softmax import softcap, softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Float
 from kullback.losses.priors import check_priors, log_shares

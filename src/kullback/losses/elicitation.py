@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from kullback.kernels.elements import Element, Float, Odds
-from kullback.kernels.reference import softmax_odds
+from kullback.kernels.reference.softmax import softmax_odds
 
 Steepness: TypeAlias = Callable[[Float, Float], Float]  # log h of log q and log(1 − q), (N, C) or (N, 1)
 

@@ -281,7 +281,7 @@ class CrossEntropyFromProbabilities(BlockLoss):
         if gradient is not None and np.may_share_memory(x, gradient):
             self._check_inputs(x, targets, how["row_weight"])  # once the gradient stands in their place, it is too late
         tally = np.empty(3, np.int64)
-        passed = cpu.plain_evaluate(recipe, x, targets, ignore_index=self.ignore_index, tally=tally, **how)
+        passed = cpu.evaluate(recipe, x, targets, ignore_index=self.ignore_index, tally=tally, **how)
         low, high, amiss = tally.tolist()
         if amiss >= 0:
             self._shares(x[amiss : amiss + 1].astype(np.float64), np.zeros(1, bool), [amiss])

@@ -12,18 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback import kernels
 from kullback.errors import InputError
-from kullback.kernels import dispatch
-from kullback.kernels.recipe import Evaluation, MarginRecipe, TargetSummary
+from kullback.kernels.recipe import MarginRecipe, TargetSummary
 from kullback.losses import base
-from kullback.losses.base import Array, Batch, Float, Loss
+from kullback.losses.base import Array, Batch, Float
 from kullback.losses.generic import best_class_logits
+from kullback.losses.recipe_loss import RecipeLoss
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.losses.softmax_loss import no_probabilities
 from kullback.targets import ClassRows, ClassTargets, Targets, as_class_targets
 
 
 @dataclass(frozen=True)
-class MarginLoss(Loss):
+class MarginLoss(RecipeLoss):
     """A loss of h(Δ + z_k − z_y) over the rivals k of the true class y, with h(x) = max(0, x) or its square.
 
     It is zero once the true class leads every rival by the margin Δ, and from then on teaches nothing: the scores of
@@ -171,11 +171,6 @@ class MarginLoss(Loss):
 
     # ------------------------------------------------------------ kernels
 
-    @property
-    def backend(self) -> str:
-        """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        return dispatch.backend_of(self._recipe(base.class_count(self) or 1))
-
     def _recipe(self, n_classes: int) -> MarginRecipe:
         return MarginRecipe(
             family=self.family,
@@ -194,58 +189,6 @@ class MarginLoss(Loss):
             row_weight=row_weight,
             class_weight=base.per_class("class_weight", self.class_weight, n_classes),
             ignore_index=self.ignore_index,
-        )
-
-    def _evaluate(
-        self,
-        logits: Array,
-        targets: ClassTargets,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        per_example: Array | None,
-        gradient: Array | None,
-    ) -> Evaluation:
-        recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe).margin_evaluate(
-            recipe,
-            logits,
-            targets,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            per_example=per_example,
-            gradient=gradient,
-        )
-
-    def _hessian_product(
-        self,
-        logits: Array,
-        targets: ClassTargets,
-        direction: Array,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        out: Array,
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).margin_hessian_product(
-            recipe,
-            logits,
-            targets,
-            direction,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            out=out,
-        )
-
-    def _hessian_diagonal(
-        self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).margin_hessian_diagonal(
-            recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 
 

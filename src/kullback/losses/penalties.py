@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError
 from kullback.kernels.recipe import PlainRecipe
-from kullback.kernels.reference import softmax_odds
+from kullback.kernels.reference.softmax import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float
 from kullback.losses.block_loss import BlockLoss

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback import kernels
 from kullback.errors import InputError
-from kullback.kernels import dispatch
 from kullback.kernels.elements import SIGMOID_FAMILIES, Odds, sigmoid_odds
-from kullback.kernels.recipe import Evaluation, SigmoidRecipe, TargetSummary
+from kullback.kernels.recipe import SigmoidRecipe, TargetSummary
 from kullback.losses import base
-from kullback.losses.base import Array, Batch, Float, Loss
+from kullback.losses.base import Array, Batch, Float
+from kullback.losses.recipe_loss import RecipeLoss
 from kullback.losses.recovery import FLOOR, unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction, check_choice
 from kullback.targets import LabelRows, Targets, as_label_targets
@@ -28,7 +28,7 @@ LabelReduction: TypeAlias = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
-class SigmoidLoss(Loss):
+class SigmoidLoss(RecipeLoss):
     """A loss on p = sigmoid(logits / T), each label on its own, linear in t' = (1 − ε)·t + ε/2.
 
     A label costs w_k·(π_k·t'·on(p) + (1 − t')·off(p)), a row the mean or the sum over its labels.
@@ -249,11 +249,6 @@ class SigmoidLoss(Loss):
 
     # ------------------------------------------------------------ kernels
 
-    @property
-    def backend(self) -> str:
-        """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        return dispatch.backend_of(self._recipe(base.class_count(self) or 1))
-
     def _link(self, logits: ArrayLike, *, log: bool) -> Array:
         array = base.as_logits(logits)
         out = np.empty(array.shape, dtype=array.dtype)
@@ -292,64 +287,6 @@ class SigmoidLoss(Loss):
         kernels.active().sigmoid_targets(targets, ignore_index=self.ignore_index, known=known)
         share = np.divide(1.0, known, out=np.zeros_like(known), where=known > 0)
         return share if sample_weight is None else share * sample_weight
-
-    def _evaluate(
-        self,
-        logits: Array,
-        targets: LabelRows,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        per_example: Array | None,
-        gradient: Array | None,
-    ) -> Evaluation:
-        recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe).sigmoid_evaluate(
-            recipe,
-            logits,
-            targets,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            per_example=per_example,
-            gradient=gradient,
-        )
-
-    def _hessian_product(
-        self,
-        logits: Array,
-        targets: LabelRows,
-        direction: Array,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        out: Array,
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).sigmoid_hessian_product(
-            recipe,
-            logits,
-            targets,
-            direction,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            out=out,
-        )
-
-    def _hessian_diagonal(
-        self, logits: Array, targets: LabelRows, *, row_weight: Float | None, scale: float, out: Array
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).sigmoid_hessian_diagonal(
-            recipe,
-            logits,
-            targets,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            out=out,
-        )
 
     # ------------------------------------------------------------ helpers
 

@@ -15,20 +15,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback import kernels
 from kullback.errors import InputError, NoProbabilitiesError
-from kullback.kernels import dispatch
 from kullback.kernels.elements import SOFTMAX_FAMILIES, Odds
-from kullback.kernels.recipe import Evaluation, SoftmaxRecipe, TargetSummary
-from kullback.kernels.reference import softmax_odds
+from kullback.kernels.recipe import SoftmaxRecipe, TargetSummary
+from kullback.kernels.reference.softmax import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.elicitation import element_steepness, log_minimiser, share_of, truth_log
+from kullback.losses.recipe_loss import RecipeLoss
 from kullback.losses.recovery import unsmooth
 from kullback.losses.reduction import Denominator, Empty, Reduction
 from kullback.targets import ClassIndices, ClassRows, ClassTargets, Targets, as_class_targets
 
 
 @dataclass(frozen=True)
-class SoftmaxLoss(Loss):
+class SoftmaxLoss(RecipeLoss):
     """A loss on p = softmax(logits / T), linear in the effective target s_k = w_k·((1 − ε)·t_k + Σt·ε/C).
 
     With S = Σs a row costs Σ_k s_k·on(p_k) + (S − s_k)·off(p_k): a soft target costs what its classes cost on
@@ -310,11 +310,6 @@ class SoftmaxLoss(Loss):
 
     # ------------------------------------------------------------ kernels
 
-    @property
-    def backend(self) -> str:
-        """Where the loss runs: ``"cpu"`` (C++), or ``"reference"`` (NumPy, slow) for what C++ does not cover."""
-        return dispatch.backend_of(self._recipe(base.class_count(self) or 2))
-
     def _link(self, logits: ArrayLike, *, log: bool) -> Array:
         array = base.as_logits(logits)
         out = np.empty(array.shape, dtype=array.dtype)
@@ -350,58 +345,6 @@ class SoftmaxLoss(Loss):
             row_weight=row_weight,
             class_weight=base.per_class("class_weight", self.class_weight, n_classes),
             ignore_index=self.ignore_index,
-        )
-
-    def _evaluate(
-        self,
-        logits: Array,
-        targets: ClassTargets,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        per_example: Array | None,
-        gradient: Array | None,
-    ) -> Evaluation:
-        recipe = self._recipe(logits.shape[1])
-        return dispatch.runner(recipe).softmax_evaluate(
-            recipe,
-            logits,
-            targets,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            per_example=per_example,
-            gradient=gradient,
-        )
-
-    def _hessian_product(
-        self,
-        logits: Array,
-        targets: ClassTargets,
-        direction: Array,
-        *,
-        row_weight: Float | None,
-        scale: float,
-        out: Array,
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).softmax_hessian_product(
-            recipe,
-            logits,
-            targets,
-            direction,
-            row_weight=row_weight,
-            ignore_index=self.ignore_index,
-            scale=scale,
-            out=out,
-        )
-
-    def _hessian_diagonal(
-        self, logits: Array, targets: ClassTargets, *, row_weight: Float | None, scale: float, out: Array
-    ) -> None:
-        recipe = self._recipe(logits.shape[1])
-        dispatch.runner(recipe).softmax_hessian_diagonal(
-            recipe, logits, targets, row_weight=row_weight, ignore_index=self.ignore_index, scale=scale, out=out
         )
 
     # ------------------------------------------------------------ helpers

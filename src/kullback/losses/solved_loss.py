@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError
-from kullback.kernels.reference import softmax_odds
+from kullback.kernels.reference.softmax import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float, Loss
 from kullback.losses.generic import best_class_logits, best_label_constant, best_label_logits, true_classes, true_labels

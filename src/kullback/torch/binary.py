@@ -241,7 +241,7 @@ def _by_kernel(
     for rows in [slice(0, n_rows)] if whole else plain.chunks(n_rows, n_columns, native.WIDENED_ELEMENTS):
         z = logits[rows] if whole else logits[rows].float()
         into = None if gradient is None else gradient[rows] if whole else z
-        found = kernels.active().sigmoid_evaluate(
+        found = kernels.active().evaluate(
             recipe,
             native.logits_array(z),
             LabelRows(native.array_of(labels[rows])),

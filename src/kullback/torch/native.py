@@ -310,7 +310,7 @@ def _evaluate_native(
         z_loss=settings.z_loss,
     )
     try:
-        return kernels.active().softmax_evaluate(
+        return kernels.active().evaluate(
             recipe,
             logits_array(logits),
             class_targets(target),
