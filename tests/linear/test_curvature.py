@@ -377,6 +377,22 @@ def test_a_long_fit_ends_up_with_the_whole_hessian():
     np.testing.assert_allclose(hessian(objective, at) @ whole, gradient, rtol=1e-6, atol=1e-9)
 
 
+def test_passes_of_earlier_fits_do_not_call_for_the_whole_hessian():
+    first, design = problem(COUPLED)
+    second, _ = problem(COUPLED)
+    how = Plan(leading=2, rotated=True, sampled=N, candidates=N, one_pass=1e6)
+    at = np.random.default_rng(1).normal(size=first.size) * 0.3
+    gradient = first.evaluate(at).gradient
+    first.passes = second.passes = 0
+    curvature = SubsampledCurvature(first, design, how, np.float64, keep=True)
+    part = curvature.inverse_at(at)(gradient)
+    first.passes = 100
+    curvature.under(second)
+    np.testing.assert_allclose(curvature.inverse_at(at)(gradient), part, rtol=1e-9)
+    second.passes = 100
+    assert not np.allclose(curvature.inverse_at(at)(gradient), part, rtol=1e-3)
+
+
 def test_raw_images_take_few_dozen_iterations():
     from sklearn.datasets import load_digits
 

@@ -213,7 +213,6 @@ class SubsampledCurvature:
     ) -> None:
         self._how = how
         self._kept = KeptEstimate(keep)
-        self._passes_before = 0
         self._objective = objective
         self._dtype = np.dtype(dtype)
         self._rounding = float(np.finfo(self._dtype).eps)
@@ -243,7 +242,6 @@ class SubsampledCurvature:
 
     def under(self, objective: LinearObjective) -> None:
         """Go on with the same data under another penalty; columns keep the footing they had first."""
-        self._passes_before += self._objective.passes
         self._objective = objective
         self._kept.change_penalty()
         self._bend()
@@ -323,11 +321,13 @@ class SubsampledCurvature:
     # ------------------------------------------------------------ pieces
 
     def _whole_pays(self) -> bool:
-        """Whether so many passes went by that the whole Hessian would have been cheaper."""
+        """Whether so many passes of this fit went by that the whole Hessian would have been cheaper.
+
+        Those of earlier fits do not count: with another penalty the rows' curvature is another, and is summed anew.
+        """
         size = len(self._penalty) * (self._n_outputs if self._coupled else 1)
         work = WHOLE_WORK * float(size) ** 3 * (1 if self._coupled else self._n_outputs)
-        passes = self._passes_before + self._objective.passes
-        return size <= MOST_TOGETHER and LATE_SHARE * work <= passes * self._how.one_pass
+        return size <= MOST_TOGETHER and LATE_SHARE * work <= self._objective.passes * self._how.one_pass
 
     def _even(self) -> bool:
         """Whether equal logits mean equal probabilities; and every row counts the same, where axes do not know."""
