@@ -176,6 +176,26 @@ def test_kl_div(reduction, log_target):
     torch.testing.assert_close(ours, theirs)
 
 
+FLOATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("second", FLOATS, ids=str)
+@pytest.mark.parametrize("first", FLOATS, ids=str)
+def test_types_of_results(first, second, autocast):
+    input, soft, index = torch.randn(N, C).to(first), torch.rand(N, C).to(second), torch.arange(N) % C
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        for reduction in REDUCTIONS:
+            for name, target in (("cross_entropy", index), ("cross_entropy", soft), ("nll_loss", index)):
+                expected = getattr(F, name)(input, target, reduction=reduction)
+                assert getattr(kt, name)(input, target, reduction=reduction).dtype == expected.dtype
+            log_p, way = input.log_softmax(1), "batchmean" if reduction == "mean" else reduction
+            assert kt.kl_div(log_p, soft, reduction=way).dtype == F.kl_div(log_p, soft, reduction=way).dtype
+            # PyTorch's is of the labels' type, however narrow
+            expected = F.binary_cross_entropy_with_logits(input, soft.to(torch.promote_types(first, second)))
+            assert kt.binary_cross_entropy_with_logits(input, soft, reduction=reduction).dtype == expected.dtype
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "arguments"),
     [

@@ -629,7 +629,6 @@ def test_errors_are_of_the_type_that_torch_raises(case):
         ),
         (lambda: kt.nll_loss(Z, Y, sample_weight=torch.tensor([1.0, -1.0, 1.0])), RuntimeError, "example 1"),
         (lambda: kt.nll_loss(Z, Y, sample_weight=[1.0, 1.0, 1.0]), TypeError, "sample_weight must be a Tensor"),
-        (lambda: kt.nll_loss(Z, Y, sample_weight=torch.ones(3, device="meta")), RuntimeError, "on meta"),
         (lambda: kt.nll_loss(Z, Y, sample_weight=torch.ones(2)), RuntimeError, "one weight per example"),
         (lambda: kt.nll_loss(Z, Y, weight=[1.0] * 4), TypeError, "weight must be a Tensor"),
         (lambda: kt.nll_loss(torch.tensor(1.0), Y), RuntimeError, "scalar"),
@@ -667,6 +666,38 @@ def test_errors_say_what_to_change(wrong, error, says):
 
 
 P = Z.softmax(1)
+ELSEWHERE = {
+    "target": lambda away: kt.cross_entropy(Z, away(Y)),
+    "soft target": lambda away: kt.cross_entropy(Z, away(P)),
+    "weight": lambda away: kt.cross_entropy(Z, Y, away(Z[0])),
+    "sample_weight": lambda away: kt.cross_entropy(Z, Y, sample_weight=away(Z[:, 0])),
+    "target.second": lambda away: kt.cross_entropy(Z, kt.Mixture(Y, away(Y), 0.5)),
+    "target.share": lambda away: kt.cross_entropy(Z, kt.Mixture(Y, Y, away(P[:, 0]))),
+    "target of nll_loss": lambda away: kt.nll_loss(Z, away(Y)),
+    "weight of nll_loss": lambda away: kt.nll_loss(Z, Y, away(Z[0])),
+    "sample_weight of nll_loss": lambda away: kt.nll_loss(Z, Y, sample_weight=away(Z[:, 0])),
+    "labels": lambda away: kt.binary_cross_entropy_with_logits(Z, away(P)),
+    "weight of labels": lambda away: kt.binary_cross_entropy_with_logits(Z, P, away(P)),
+    "pos_weight": lambda away: kt.binary_cross_entropy_with_logits(Z, P, pos_weight=away(P[0])),
+    "divergence": lambda away: kt.kl_div(Z, away(P)),
+    "layer": lambda away: kt.linear_cross_entropy(Z, away(Z), Y),
+    "bias": lambda away: kt.linear_cross_entropy(Z, Z, Y, linear_bias=away(Z[:, 0])),
+    "target of a layer": lambda away: kt.linear_cross_entropy(Z, Z, away(Y)),
+    "target of a loss object": lambda away: kt.functional("focal")(Z, away(Y)),
+    "labels of a loss object": lambda away: kt.functional("binary_cross_entropy")(Z, away(P)),
+    "sample_weight of labels": lambda away: kt.functional("binary_cross_entropy")(Z, P, sample_weight=away(P[:, 0])),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_tensors_of_two_devices_are_refused_by_name(name):
+    with pytest.raises(
+        RuntimeError, match=r"on the same device.*on cpu and .* on meta; move it with \.to\('cpu'\)"
+    ) as caught:
+        ELSEWHERE[name](lambda tensor: tensor.to("meta"))
+    assert isinstance(caught.value, InputError)
+
+
 SPARSE = {
     "logits": lambda odd: kt.cross_entropy(odd(Z), Y),
     "target": lambda odd: kt.cross_entropy(Z, odd(Y)),

@@ -203,6 +203,14 @@ def test_empty_policies():
             ValueError,
             "one for one",
         ),
+        (lambda: LABELS(torch.zeros(2, 3), kt.Mixture(torch.zeros(2), torch.zeros(2), 0.5)), TypeError, "not Mixture"),
+        (lambda: LABELS(torch.zeros(2, 3), torch.zeros(2, 3), sample_weight=[1.0, 1.0]), TypeError, "must be a Tensor"),
+        (
+            lambda: LABELS(torch.zeros(2, 3), torch.zeros(2, 3), sample_weight=torch.ones(3)),
+            RuntimeError,
+            "per example",
+        ),
+        (lambda: LABELS(torch.zeros(2, 3), torch.zeros(2, 3), sample_weight=1j * torch.ones(2)), RuntimeError, "real"),
         (lambda: FOCAL(torch.zeros(2, 3), torch.ones(2, 3).requires_grad_()), InputError, "detach"),
         (
             lambda: kt.functional("cross_entropy(priors=[1, 2])")(torch.zeros(2, 3), torch.tensor([0, 1])),

@@ -16,8 +16,8 @@ from kullback.targets import LabelRows
 from kullback.torch import native, ops, plain
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import direct, is_plain
-from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import accumulation_dtype, check_dense, check_logits, in_autocast
+from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import accumulation_dtype, check_logits, check_tensor, in_autocast
 from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
 
 
@@ -119,14 +119,7 @@ def _check(input: Tensor, target: Tensor) -> None:
         check_logits(input.reshape(1))
     else:
         check_logits(input)
-    if not isinstance(target, Tensor):
-        raise TensorKindError(f"target must be a Tensor, not {type(target).__name__}")
-    check_dense("target", target)
-    if target.device != input.device:
-        raise TensorTypeError(
-            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
-            f"{target.device}; move it with .to({str(input.device)!r})"
-        )
+    check_tensor("target", target, input.device)
     if target.shape != input.shape:
         raise BatchSizeError(
             f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)}); for one class "
@@ -139,11 +132,7 @@ def _check(input: Tensor, target: Tensor) -> None:
 def _fitting(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    if not isinstance(weight, Tensor):
-        raise TensorKindError(f"{name} must be a Tensor, not {type(weight).__name__}")
-    check_dense(name, weight)
-    if weight.device != input.device:
-        raise TensorTypeError(f"{name} is on {weight.device}, the input on {input.device}")
+    check_tensor(name, weight, input.device)
     # PyTorch's compiler finds no symbolic size `in` a tuple; that of 2.4 takes zip's strict=False for True
     fits = weight.dim() <= input.dim() and all(
         weight.shape[-i] == 1 or weight.shape[-i] == input.shape[-i] for i in range(1, weight.dim() + 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES, check_dense, in_autocast
+from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError
+from kullback.torch.rows import FLOAT_TYPES, check_tensor, in_autocast
 from kullback.torch.settings import check_choice, legacy_reduction
 
 
@@ -42,17 +42,12 @@ def kl_div(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_choice("reduction", reduction, ("mean", "batchmean", "sum", "none"))
+    if not isinstance(input, Tensor):
+        raise TensorKindError(f"input must be a Tensor, not {type(input).__name__}")
     for name, tensor in (("input", input), ("target", target)):
-        if not isinstance(tensor, Tensor):
-            raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
-        check_dense(name, tensor)
+        check_tensor(name, tensor, input.device)
         if tensor.dtype not in FLOAT_TYPES:
             raise LogitsTypeError(f"{name} has dtype {tensor.dtype}; kl_div takes floating point tensors")
-    if input.device != target.device:
-        raise TensorTypeError(
-            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
-            f"{target.device}"
-        )
     if input.shape != target.shape:
         raise TensorShapeError(
             f"target has shape {tuple(target.shape)}, the input {tuple(input.shape)}; they must match"

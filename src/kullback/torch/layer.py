@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kullback.torch.errors import SettingError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_dense, check_logits, class_batch, in_autocast
+from kullback.torch.errors import SettingError, TensorShapeError, TensorTypeError
+from kullback.torch.rows import Batch, Mixture, accumulation_dtype, check_logits, check_tensor, class_batch, in_autocast
 from kullback.torch.settings import RowSettings
 
 
@@ -29,17 +29,9 @@ class Layer(NamedTuple):
             TensorKindError, TensorTypeError, TensorShapeError, LogitsTypeError: for what does not fit together.
         """
         check_logits(input)
-        for name, tensor in (("linear_weight", weight), ("linear_bias", bias)):
-            if tensor is None and name == "linear_bias":
-                continue
-            if not isinstance(tensor, Tensor):
-                raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
-            check_dense(name, tensor)
-            if tensor.device != input.device:
-                raise TensorTypeError(
-                    f"Expected all tensors to be on the same device, but the input is on {input.device} and {name} on "
-                    f"{tensor.device}"
-                )
+        check_tensor("linear_weight", weight, input.device)
+        if bias is not None:
+            check_tensor("linear_bias", bias, input.device)
         if weight.dim() < 2:
             raise TensorShapeError(f"expected linear_weight with dimensionality at least 2, got {weight.dim()}")
         if input.shape[-1] != weight.shape[-1]:

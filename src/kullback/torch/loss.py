@@ -13,15 +13,16 @@ import kullback.losses
 from kullback.losses import CrossEntropy, parse_loss
 from kullback.torch import objects, ops
 from kullback.torch.batch_loss import batch_loss, requires_grad
-from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError, TensorTypeError
+from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError
 from kullback.torch.rows import (
     Batch,
     Mixture,
     TargetRows,
     accumulation_dtype,
     as_rows,
-    check_dense,
     check_logits,
+    check_sample_weight,
+    check_tensor,
     class_batch,
     in_autocast,
 )
@@ -286,19 +287,16 @@ _spelt: dict[str, LossFunction] = {}
 
 def _label_batch(logits: Tensor, targets: Tensor | Mixture, sample_weight: Tensor | None) -> Batch:
     """Independent labels, checked against the logits and flattened."""
-    if not isinstance(targets, Tensor):
-        raise TensorKindError(f"targets must be a Tensor, not {type(targets).__name__}: these are independent labels")
-    check_dense("targets", targets)
+    if isinstance(targets, Mixture):
+        raise TensorKindError("targets must be a Tensor, not Mixture: these are independent labels")
+    check_tensor("targets", targets, logits.device)
     if targets.shape != logits.shape:
         raise BatchSizeError(
             f"targets have shape {tuple(targets.shape)}, the logits {tuple(logits.shape)}; independent labels match "
             "the logits one for one"
         )
-    if targets.device != logits.device:
-        raise TensorTypeError(f"targets are on {targets.device}, the logits on {logits.device}")
     shape = () if logits.dim() == 1 else (logits.shape[0], *logits.shape[2:])
     if sample_weight is not None:
-        if tuple(sample_weight.shape) != shape:
-            raise TensorShapeError(f"sample_weight has shape {tuple(sample_weight.shape)}, expected {shape}")
+        check_sample_weight(sample_weight, shape, logits.device)
         sample_weight = sample_weight.reshape(math.prod(shape))
     return Batch(as_rows(logits), TargetRows(as_rows(targets)), None, sample_weight, shape)

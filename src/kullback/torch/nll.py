@@ -11,7 +11,15 @@ from torch.nn.functional import nll_loss as torch_nll_loss  # by its own name: s
 from kullback.errors import TargetError
 from kullback.torch import native, ops
 from kullback.torch.errors import LogitsTypeError, TensorKindError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import FLOAT_TYPES, INDEX_TYPES, TargetRows, check_dense, class_indices
+from kullback.torch.rows import (
+    FLOAT_TYPES,
+    INDEX_TYPES,
+    TargetRows,
+    check_dense,
+    check_sample_weight,
+    check_tensor,
+    class_indices,
+)
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice, legacy_reduction
 
 
@@ -64,13 +72,9 @@ def nll_loss(
     shape = tuple(input.shape[:-1]) if input.dim() < 2 else (input.shape[0], *input.shape[2:])
     class_indices("target", target, shape, input)
     if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TensorKindError(f"weight must be a Tensor, not {type(weight).__name__}")
-        if weight.dtype != input.dtype or weight.device != input.device:
-            raise TensorTypeError(
-                f"weight is {weight.dtype} on {weight.device}, the input {input.dtype} on {input.device}; pass "
-                "weight.to(input)"
-            )
+        check_tensor("weight", weight, input.device)
+        if weight.dtype != input.dtype:
+            raise TensorTypeError(f"weight is {weight.dtype}, the input {input.dtype}; pass weight.to(input)")
         if tuple(weight.shape) != (n_classes,):
             raise TensorShapeError(
                 f"weight tensor should be defined either for all {n_classes} classes or no classes but got weight "
@@ -78,7 +82,9 @@ def nll_loss(
             )
     target = target.long()
     if sample_weight is not None:
-        _check_sample_weight(sample_weight, input, target)
+        check_sample_weight(sample_weight, tuple(target.shape), input.device)
+        if native.runs(input) and not torch.compiler.is_compiling() and not ops.in_transform():
+            native.row_weights(sample_weight.detach().reshape(-1), checked=True)
     if sample_weight is None and denominator == "weights" and (reduction != "mean" or empty == "nan"):
         return _of_torch(input, target, weight, ignore_index, reduction)
     counts = target != ignore_index
@@ -121,36 +127,15 @@ def _of_torch(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index
         raise native.target_error(TargetError(str(error)), rows, n_classes, None, settings, target.shape) from None
 
 
-def _check_sample_weight(sample_weight: Tensor, input: Tensor, target: Tensor) -> None:
-    if not isinstance(sample_weight, Tensor):
-        raise TensorKindError(f"sample_weight must be a Tensor, not {type(sample_weight).__name__}")
-    if sample_weight.device != input.device or sample_weight.dtype.is_complex:
-        raise TensorTypeError(
-            f"sample_weight is {sample_weight.dtype} on {sample_weight.device}; expected real numbers on {input.device}"
-        )
-    if sample_weight.shape != target.shape:
-        raise TensorShapeError(
-            f"sample_weight has shape {tuple(sample_weight.shape)}, expected {tuple(target.shape)}: one weight per "
-            "example"
-        )
-    if native.runs(input) and not torch.compiler.is_compiling() and not ops.in_transform():
-        native.row_weights(sample_weight.detach().reshape(-1), checked=True)
-
-
 def _check(input: Tensor, target: Tensor) -> None:
-    for name, tensor in (("input", input), ("target", target)):
-        if not isinstance(tensor, Tensor):
-            raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
-        check_dense(name, tensor)
+    if not isinstance(input, Tensor):
+        raise TensorKindError(f"input must be a Tensor, not {type(input).__name__}")
+    check_dense("input", input)
     if input.dtype not in FLOAT_TYPES:
         raise LogitsTypeError(f"input has dtype {input.dtype}; log-probabilities are floating point")
     if input.dim() == 0:
         raise TensorShapeError("input is a scalar; expected (C,), (N, C) or (N, C, d1, ...) with classes at dim 1")
-    if input.device != target.device:
-        raise TensorTypeError(
-            f"Expected all tensors to be on the same device, but the input is on {input.device} and target on "
-            f"{target.device}; move it with .to({str(input.device)!r})"
-        )
+    check_tensor("target", target, input.device)
     if target.dtype not in INDEX_TYPES:
         raise TensorTypeError(
             f"expected target dtype to be an integer type, but got {target.dtype}: nll_loss takes class indices; for "

@@ -150,7 +150,7 @@ def class_batch(
     if isinstance(target, Mixture):
         targets = _mixture_rows(target, logits, shape)
     else:
-        _check_tensor("target", target, logits.device)
+        check_tensor("target", target, logits.device)
         if target.shape == logits.shape:
             if not target.dtype.is_floating_point:
                 raise TensorTypeError(
@@ -169,15 +169,24 @@ def class_batch(
     weight = _class_weight(class_weight, n_classes, logits)
     row_weight = None
     if sample_weight is not None:
-        _check_tensor("sample_weight", sample_weight, logits.device)
-        if tuple(sample_weight.shape) != shape:
-            raise TensorShapeError(
-                f"sample_weight has shape {tuple(sample_weight.shape)}, expected {shape}: one weight per example"
-            )
-        if sample_weight.dtype.is_complex:
-            raise TensorTypeError(f"sample_weight has dtype {sample_weight.dtype}; weights are real numbers")
+        check_sample_weight(sample_weight, shape, logits.device)
         row_weight = sample_weight.reshape(math.prod(shape))
     return Batch(as_rows(logits), targets, weight, row_weight, shape)
+
+
+def check_sample_weight(sample_weight: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """Refuse what are not one weight for each of the examples; their values are looked at later.
+
+    Raises:
+        TensorKindError, LogitsTypeError, TensorTypeError, TensorShapeError.
+    """
+    check_tensor("sample_weight", sample_weight, device)
+    if tuple(sample_weight.shape) != shape:
+        raise TensorShapeError(
+            f"sample_weight has shape {tuple(sample_weight.shape)}, expected {shape}: one weight per example"
+        )
+    if sample_weight.dtype.is_complex:
+        raise TensorTypeError(f"sample_weight has dtype {sample_weight.dtype}; weights are real numbers")
 
 
 def check_dense(name: str, tensor: Tensor) -> None:
@@ -194,7 +203,12 @@ def check_dense(name: str, tensor: Tensor) -> None:
         raise LogitsTypeError(f"{name} has layout {tensor.layout}; call .to_dense() on it")
 
 
-def _check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
+def check_tensor(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Refuse what is no dense tensor on the input's device.
+
+    Raises:
+        TensorKindError, LogitsTypeError, TensorTypeError: for what is no tensor, not dense, or somewhere else.
+    """
     if not isinstance(tensor, Tensor):
         raise TensorKindError(f"{name} must be a Tensor, not {type(tensor).__name__}")
     check_dense(name, tensor)
@@ -243,12 +257,12 @@ def _mixture_rows(mixture: Mixture, logits: Tensor, shape: tuple[int, ...]) -> T
     parts = []
     for name in ("first", "second"):
         part = getattr(mixture, name)
-        _check_tensor(f"target.{name}", part, logits.device)
+        check_tensor(f"target.{name}", part, logits.device)
         parts.append(class_indices(f"target.{name}", part, shape, logits))
     share = mixture.share
     rows = math.prod(shape)
     if isinstance(share, Tensor):
-        _check_tensor("target.share", share, logits.device)
+        check_tensor("target.share", share, logits.device)
         if share.dim() and tuple(share.shape) != shape:
             raise TensorShapeError(
                 f"target.share has shape {tuple(share.shape)}, expected {shape}, or one number for all examples"
@@ -269,7 +283,7 @@ def _mixture_rows(mixture: Mixture, logits: Tensor, shape: tuple[int, ...]) -> T
 def _class_weight(class_weight: Tensor | None, n_classes: int, logits: Tensor) -> Tensor | None:
     if class_weight is None:
         return None
-    _check_tensor("weight", class_weight, logits.device)
+    check_tensor("weight", class_weight, logits.device)
     if tuple(class_weight.shape) != (n_classes,):
         raise TensorShapeError(
             f"weight tensor should be defined either for all {n_classes} classes or no classes but got weight tensor "
