@@ -135,6 +135,12 @@ class Loss(ABC):
         """What each row's loss is multiplied by; a loss may add its own factor to the sample weight."""
         return sample_weight
 
+    def _summary_and_weight(
+        self, targets: Any, n_classes: int, sample_weight: Float | None
+    ) -> tuple[TargetSummary, Float | None]:
+        """`_summary` and `_row_weight`; a loss may find both at once."""
+        return self._summary(targets, n_classes, sample_weight), self._row_weight(targets, sample_weight)
+
     @abstractmethod
     def _evaluate(
         self,
@@ -404,8 +410,7 @@ class Batch:
         if len(self.targets) != n:
             raise ShapeError(f"{n} rows of logits but {len(self.targets)} targets")
         weight = as_sample_weight(sample_weight, n)
-        summary = loss._summary(self.targets, n_classes, weight)
-        self.row_weight = loss._row_weight(self.targets, weight)
+        summary, self.row_weight = loss._summary_and_weight(self.targets, n_classes, weight)
         self.divisor = denominator_of(summary, denominator) if reduction == "mean" else 1.0
         self._empty: Empty = empty
         self._nothing = reduction == "mean" and (summary.counted == 0 or self.divisor == 0)

@@ -280,13 +280,24 @@ class SigmoidLoss(RecipeLoss):
         return kernels.active().sigmoid_targets(targets, row_weight=row_weight, ignore_index=self.ignore_index)
 
     def _row_weight(self, targets: LabelRows, sample_weight: Float | None) -> Float | None:
-        if self.label_reduction == "sum" or self.ignore_index is None:
-            return sample_weight
-        # the mean is over the labels that count, a number of each row's own
+        return self._summary_and_weight(targets, 0, sample_weight)[1] if self._over_known else sample_weight
+
+    def _summary_and_weight(
+        self, targets: LabelRows, n_classes: int, sample_weight: Float | None
+    ) -> tuple[TargetSummary, Float | None]:
+        if not self._over_known:
+            return self._summary(targets, n_classes, sample_weight), sample_weight
         known = np.empty(len(targets))
-        kernels.active().sigmoid_targets(targets, ignore_index=self.ignore_index, known=known)
+        summary = kernels.active().sigmoid_targets(
+            targets, row_weight=sample_weight, ignore_index=self.ignore_index, known=known
+        )
         share = np.divide(1.0, known, out=np.zeros_like(known), where=known > 0)
-        return share if sample_weight is None else share * sample_weight
+        return summary, share if sample_weight is None else share * sample_weight
+
+    @property
+    def _over_known(self) -> bool:
+        """Whether the mean is over the labels that count, a number of each row's own."""
+        return self.label_reduction == "mean" and self.ignore_index is not None
 
     # ------------------------------------------------------------ helpers
 
