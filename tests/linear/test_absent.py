@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from kullback import SoftmaxClassifier, SoftmaxPath
-from kullback.linear.absent import absent_classes
+from kullback.linear.absent import absent_classes, ruled_out
 from kullback.losses import BinaryCrossEntropy, CrossEntropy, WestonWatkins
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
 
@@ -174,3 +174,20 @@ def test_without_an_intercept_the_class_keeps_the_probability_that_it_must(data)
 def test_which_classes_are_absent(loss, targets, weight, expected):
     found = absent_classes(loss, targets, 3, None if weight is None else np.array(weight, float))
     assert (found is None) if expected is None else np.array_equal(np.flatnonzero(found), expected)
+
+
+@pytest.mark.parametrize("priors", [(1, 1, 1), (1e-40, 1, 1), (1, 1, 1e-40), (1e3, 1, 1e6)], ids=str)
+@pytest.mark.parametrize("temperature", [0.5, 20.0])
+def test_where_a_fit_starts(rng, priors, temperature):
+    loss = CrossEntropy(priors=priors, temperature=temperature)
+    weights, intercept = rng.normal(size=(4, 3)), rng.normal(size=3)
+    gone = np.array([False, False, True])
+    start, moved = ruled_out((weights, intercept), gone, loss, centred=True)
+    assert np.isfinite(moved).all()
+    np.testing.assert_allclose(start.sum(axis=1), 0, atol=1e-15)
+    np.testing.assert_allclose(start[:, 1] - start[:, 0], weights[:, 1] - weights[:, 0])
+    np.testing.assert_array_equal(moved[:2], intercept[:2])
+    logits = rng.normal(size=(50, 4)) @ start * 100 + moved
+    pull = loss.value_and_gradient(logits, ClassIndices(np.zeros(50, int)), reduction="sum")[1]
+    assert temperature * pull[:, 2].max() < NEXT_TO_NOTHING
+    np.testing.assert_array_equal(ruled_out((weights, intercept), gone, loss, centred=False)[0][:, :2], weights[:, :2])

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.row_curvature import has_dual, probabilities_at_zero
+from kullback.linear.row_curvature import has_dual
 from kullback.losses import Loss
 from kullback.losses.softmax_loss import SoftmaxLoss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, Targets, counted_rows
@@ -68,9 +68,9 @@ def ruled_out(parameters: Parameters, absent: Mask, loss: Loss, *, centred: bool
     weights[:, absent] = 0.0
     if centred:
         weights[:, ~absent] -= weights[:, ~absent].mean(axis=1, keepdims=True)
-    # What the loss itself adds to the logits, in units of the temperature.
-    shift = np.log(probabilities_at_zero(loss, len(absent)))
-    temperature: float = loss.temperature  # type: ignore[attr-defined]
+    assert isinstance(loss, SoftmaxLoss)
+    temperature, offset = loss.temperature, loss._offset(len(absent))
+    shift = np.zeros(len(absent)) if offset is None else offset
     level = float((intercept / temperature + shift)[~absent].mean())
     intercept[absent] = temperature * (level - FAR_BELOW - shift[absent])
     return weights, intercept
