@@ -83,7 +83,7 @@ def _class_scale(loss: Loss, n_outputs: int) -> Vector:
     return np.asarray(diagonal.sum(axis=1) / _spread_at_zero(loss, n_outputs))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def probabilities_at_zero(loss: Loss, n_outputs: int) -> Vector:
     """The p (C,) of `coupled_probabilities` at equal logits; not to be written to."""
     return np.asarray(coupled_probabilities(loss, np.zeros((1, n_outputs)))[0])

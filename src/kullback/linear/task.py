@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -449,7 +449,6 @@ class _Moments:
         return self.mean, self.variance
 
 
-@lru_cache(maxsize=64)
 def _curvature_at_start(loss: Loss, n_outputs: int) -> float:
     """Mean second derivative of one example's loss in one logit, at equal logits and uniform targets."""
     zero = np.zeros((1, n_outputs))
