@@ -12,18 +12,55 @@ struct ClippedSide {
     Power power;
     double clip;
 
-    // Of a label that holds log(1 + e), of one that does not log(1 - x): of what, and what rounding has taken from that.
-    template <class V, class Held>
-    KULLBACK_INLINE LogOf<V> log_of(Held held, V e, V large, V right, V wrong) const {
+    // What rounding has taken from 1 - x, relative to it, for labels that do not hold.
+    template <class V>
+    KULLBACK_INLINE V lost(V y, V wrong) const {
         using T = Scalar<V>;
-        const V one = splat<V>(T(1)), c = splat<V>(T(clip)), y = smaller<V>(one, right + c), up = pick(held, e + one, y);
-        V lost_off{};
-        if constexpr (!Power::whole) {
-            // with a power below 1 a tiny x counts for much; x + 1 stands for 1 / y, a few digits of which suffice
-            const V x = larger<V>(V{}, wrong - c), lost = (one - y) - x;
-            lost_off = keep<V>(y > T(0.5), lost * (x + one));
-        }
-        return {up, pick(held, (e - (up - one)) * large, lost_off)};
+        if constexpr (Power::whole) return V{};
+        // with a power below 1 a tiny x counts for much; x + 1 stands for 1 / y, a few digits of which suffice
+        const V one = splat<V>(T(1)), x = larger<V>(V{}, wrong - T(clip)), lost = (one - y) - x;
+        return select<V>(y <= T(0.5), V{}, lost * (x + one));
+    }
+
+    // The cost of hard labels, log(1 + e) and what x is above 0 for one that holds, -log(1 - x) for one that does not.
+    template <class V>
+    KULLBACK_INLINE HalfLog<V> half_log(Mask<V> held, V x, V e, V right, V wrong) const {
+        using T = Scalar<V>;
+        const V y = smaller<V>(splat<V>(T(1)), right + T(clip));
+        const LogParts<V> parts = log_parts<V>(y);
+        V rest = parts.k * -T(0.693147180559945309);
+        if constexpr (!Power::whole) rest = rest - lost<V>(y, wrong);
+        const V f = select<V>(held, e, parts.f);
+        return {turned<V>(held, f / (T(-2) - f)), select<V>(held, positive_part<V>(x), rest)};
+    }
+
+    // For hard labels: call body(raise) with what raises x to the power of labels that hold, and of those that do not.
+    template <class Body>
+    void with_on(Body body) const {
+        with_fixed_power(power.powers.on * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA { body(raise); });
+    }
+    template <class Body>
+    void with_off(Body body) const {
+        with_fixed_power(power.powers.off * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
+            body([&](auto wrong) KULLBACK_LAMBDA {
+                using V = decltype(wrong);
+                const V x = larger<V>(V{}, wrong - Scalar<V>(clip));
+                if (power.powers.off != 0) return raise(x);
+                return select<V>(x <= Scalar<V>(0), V{}, x * Scalar<V>(0) + Scalar<V>(1));  // 0^0 is 1, and NaN NaN
+            });
+        });
+    }
+
+    // (x^gamma cost)' and what it is made of: with `raised` x^gamma, d log(x) = -wrong right / x, d cost = -wrong right / y.
+    template <class V>
+    KULLBACK_INLINE HardTerm<V> hard_term(Mask<V> held, V right, V wrong, V raised) const {
+        using T = Scalar<V>;
+        // for labels that hold x is wrong and y is right: what keeps quotients finite is the same above and below
+        const V tiny = splat<V>(Constants<T>::least_normal), least = splat<V>(least_number<T>);
+        const V c = select<V>(held, V{}, splat<V>(T(clip)));
+        const V x = larger<V>(V{}, wrong - c), y = larger<V>(least, larger<V>(least, right) + c);
+        const V both = (larger<V>(tiny, wrong) * larger<V>(least, right)) / (larger<V>(tiny, x) * y);
+        return {raised, power.template gamma<V>(held) * raised * (both * y), raised * (both * x)};
     }
 
     template <bool curved, class V>
@@ -37,18 +74,18 @@ struct ClippedSide {
         const V difference = odds.wrong - c;
         const Mask<V> outside = difference <= T(0);  // false for NaN, which then shows in the result
         const V y = odds.right + c;                  // 1 - x
-        V log_y = odds.cost;
+        V cost = odds.cost;
         if constexpr (curved || Power::by_log || std::is_same_v<Held, Absent>) {
-            const LogOf<V> y_of = log_of(held, odds.e, odds.large, odds.right, odds.wrong);
-            log_y = log_to_two<V>(y_of.x, y_of.lost);
+            const V at_most_one = smaller<V>(one, odds.right + T(clip));
+            cost = pick(held, odds.cost, -log_to_two<V>(at_most_one, lost<V>(at_most_one, odds.wrong)));
         }
-        const V cost = pick(held, odds.cost, -log_y);
         if constexpr (Power::whole && !curved) {
             // (x^gamma cost)' in steps that need no 1 / x
             const V x = larger<V>(V{}, difference);
             const V share = pick(held, one, odds.right / y);
             const V lower = power.template lower<V>(held, x);
-            const V raised = select<V>(outside, V{}, power.template from_lower<V>(held, x, lower));
+            V raised = power.template from_lower<V>(held, x, lower);
+            if (power.powers.off == 0) raised = select<V>(outside, V{}, raised);  // 0^0 is 1
             const V steep = lower * power.template gamma<V>(held) * (odds.wrong * odds.right);
             // right is 0 where the cost is infinite
             return {raised * cost, steep * bounded<V>(cost) + raised * (odds.wrong * share), V{}};

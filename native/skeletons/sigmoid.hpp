@@ -14,12 +14,13 @@
 // A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
 // at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
 // right; `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no mass
-// asks for them, so that no mass times an infinite cost is nothing. A side with a logarithm of its own
-// says with log_of(held, e, large, right, wrong) of what; that is the `cost` of hard labels, but in curved sweeps.
+// asks for them, so that no mass times an infinite cost is nothing. A side whose cost has a logarithm of its own says with
+// half_log(held, x, e, right, wrong) how it is found for hard labels, but in curved sweeps.
 #pragma once
 
 #include "simd/convert.hpp"
 #include "simd/elementary.hpp"
+#include "simd/half_log.hpp"
 #include "simd/pair.hpp"
 #include "skeletons/softmax_row.hpp"
 
@@ -45,19 +46,30 @@ KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
     return select<V>(held, on, off);
 }
 
-// The probability of what is the case and of what is not, each to full relative precision, and -log of both. `large` is
-// 1 / (1 + e).
+// The probability of what is the case and of what is not, each to full relative precision, and -log of both.
 template <class V>
 struct Odds {
     V right, wrong;
     V cost, wrong_cost;
-    V e, large;
 };
 
-// What to take a logarithm of, at most 2, and what rounding has taken from it, relative to it.
+// 2 atanh(s) + rest.
 template <class V>
-struct LogOf {
-    V x, lost;
+struct HalfLog {
+    V s, rest;
+};
+
+// `yes` where the sign bit is set, -0 included: one step, without a comparison.
+template <class V>
+KULLBACK_INLINE V where_negative(V sign, V yes, V no) {
+    using I = typename traits<V>::integer;
+    return bits_as<I>(sign) < 0 ? yes : no;
+}
+
+// A hard label's loss: raised * cost, and minus its derivative: steep * cost + level.
+template <class V>
+struct HardTerm {
+    V raised, steep, level;
 };
 
 // What both orientations of a log-odds share.
@@ -65,17 +77,15 @@ template <class V>
 struct Softplus {
     V e;             // exp(-|z|)
     V small, large;  // sigmoid(-|z|) and sigmoid(|z|)
-    Mask<V> is_up;
+    V sign;
 
     KULLBACK_INLINE explicit Softplus(V z) : Softplus(z, exp_nonpositive<V>(negative_size<V>(z))) {}
-    KULLBACK_INLINE Softplus(V z, V exponential) : e(exponential) {
-        using T = Scalar<V>;
-        large = T(1) / (e + T(1));
+    KULLBACK_INLINE Softplus(V z, V exponential) : e(exponential), sign(z) {
+        large = Scalar<V>(1) / (e + Scalar<V>(1));
         small = e * large;
-        is_up = z >= T(0);
     }
-    KULLBACK_INLINE V p() const { return select<V>(is_up, large, small); }
-    KULLBACK_INLINE V miss() const { return select<V>(is_up, small, large); }
+    KULLBACK_INLINE V p() const { return where_negative<V>(sign, small, large); }
+    KULLBACK_INLINE V miss() const { return where_negative<V>(sign, large, small); }
 };
 
 // -z where the condition holds, z elsewhere.
@@ -95,6 +105,11 @@ KULLBACK_INLINE V positive_part(V z) {
 }
 
 template <class V>
+KULLBACK_INLINE V bounded(V cost) {
+    return smaller<V>(splat<V>(Scalar<V>(1e30)), cost);
+}
+
+template <class V>
 struct LabelTerm {
     V value, pull, bend;  // pull is how fast the value falls with the log-odds of being right, bend its second derivative
 };
@@ -107,13 +122,15 @@ template <class T>
 struct LabelRun {
     int64_t count = 0;
     const T *logits = nullptr, *labels = nullptr;
-    const T *on = nullptr, *off = nullptr;            // what a label weighs in the value if it holds, and if not
-    const T *on_share = nullptr, *off_share = nullptr;  // the same in the output, with sign and scale
+    const char *next_logits = nullptr, *next_labels = nullptr;  // where the next tile's are likely to be
+    int64_t label_bytes = 0;
+    const T *on = nullptr, *off = nullptr;  // what a label weighs if it holds, and if not
     int64_t period = 0;
-    T inverse_temperature = 1, hard = 1, even = 0;  // a label t counts as t * hard + even
-    T ignored = 0;                                  // what labels that are worth nothing say, or NaN
+    T hard = 1, even = 0;  // a label t counts as t * hard + even
+    T scale = 1;           // of the output
+    T ignored = 0;         // what labels that are worth nothing say, or NaN
     T *values = nullptr, *out = nullptr;
-    T *logs = nullptr, *rights = nullptr, *wrongs = nullptr;  // room for what is handed from sweep to sweep
+    T *logs = nullptr, *rights = nullptr, *wrongs = nullptr, *raised = nullptr;  // room for what is handed from sweep to sweep
 };
 
 template <class T, LabelOutput Output, bool Hard, bool Ignoring, class Side>
@@ -123,11 +140,12 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
     // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
     const Side side = given;
     const T *const logits = run.logits, *const labels = run.labels, *const weights_on = run.on;
-    const T *const weights_off = run.off, *const shares_on = run.on_share, *const shares_off = run.off_share;
+    const T* const weights_off = run.off;
+    const char *const next_logits = run.next_logits, *const next_labels = run.next_labels;
     T *const values = run.values, *const logs = run.logs, *const rights = run.rights, *const wrongs = run.wrongs;
-    T* const out = run.out;
-    const int64_t count = run.count, period = run.period;
-    const T inverse_temperature = run.inverse_temperature, hard = run.hard, even = run.even, ignored = run.ignored;
+    T *const raised = run.raised, *const out = run.out;
+    const int64_t count = run.count, period = run.period, label_bytes = run.label_bytes;
+    const T hard = run.hard, even = run.even, scale = run.scale, ignored = run.ignored;
     using One = Vector<T>;
     using Two = Pair<One>;
     const auto each = [&](auto kind, auto body) KULLBACK_LAMBDA {
@@ -136,38 +154,52 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
         for (; width > lanes<T> && j + width <= count; j += width) body(kind, j, Whole{});
         along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { body(One{}, i, part); });
     };
-    const auto logit = [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-        return load<decltype(kind)>(logits + j, part, T(0)) * inverse_temperature;
-    };
     each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
         using V = decltype(kind);
         // the lines of the next tile come from memory while exp keeps the processor busy
         for (int64_t line = 0; line < traits<V>::width; line += 64 / int64_t(sizeof(T))) {
-            prefetch(logits + count + j + line);
-            prefetch(labels + count + j + line);
-            if (Output != LabelOutput::value) prefetch(out + j + line);
+            prefetch(next_logits + (j + line) * int64_t(sizeof(T)));
+            prefetch(next_labels + (j + line) * label_bytes);
+            if (Output != LabelOutput::value) prefetch(out + count + j + line);
         }
-        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(logit(kind, j, part))));
+        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(load<V>(logits + j, part, T(0)))));
     });
     if constexpr (own_log) {
         each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
             using V = decltype(kind);
-            const V e = load<V>(values + j, part, T(0));
             const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
-            const V x = turned<V>(held, logit(kind, j, part));
-            const Softplus<V> s(x, e);
-            const V right = s.miss(), wrong = s.p();
-            const LogOf<V> of = side.log_of(held, e, s.large, right, wrong);
-            store<V>(rights + j, part, right);
-            store<V>(wrongs + j, part, wrong);
-            // where a label that holds has an excess, what was lost is nothing beside it
-            store<V>(values + j, part, of.lost + keep<V>(held, positive_part<V>(x)));
-            store<V>(logs + j, part, of.x);
+            const Softplus<V> s(turned<V>(held, load<V>(logits + j, part, T(0))), load<V>(values + j, part, T(0)));
+            store<V>(rights + j, part, s.miss());
+            store<V>(wrongs + j, part, s.p());
         });
-        each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+        each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
             using V = decltype(kind);
-            const V x = load<V>(logs + j, part, T(1)), lost = load<V>(values + j, part, T(0));
-            store<V>(logs + j, part, log_to_two<V>(x, lost));
+            const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
+            const V x = turned<V>(held, load<V>(logits + j, part, T(0)));
+            const V e = load<V>(values + j, part, T(0)), right = load<V>(rights + j, part, T(0));
+            const HalfLog<V> log = side.half_log(held, x, e, right, load<V>(wrongs + j, part, T(0)));
+            store<V>(logs + j, part, log.s);
+            store<V>(values + j, part, log.rest);
+        });
+        side.with_off([&](auto raise) KULLBACK_LAMBDA {
+            each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+                using V = decltype(kind);
+                store<V>(raised + j, part, raise(load<V>(wrongs + j, part, T(0))));
+            });
+        });
+        side.with_on([&](auto raise) KULLBACK_LAMBDA {
+            each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
+                using V = decltype(kind);
+                const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
+                const V right = load<V>(rights + j, part, T(0)), wrong = load<V>(wrongs + j, part, T(0));
+                const V power = select<V>(held, raise(wrong), load<V>(raised + j, part, T(0)));
+                const HardTerm<V> term = side.hard_term(held, right, wrong, power);
+                store<V>(raised + j, part, term.raised);
+                if constexpr (Output != LabelOutput::value) {
+                    store<V>(rights + j, part, term.steep);
+                    store<V>(wrongs + j, part, term.level);
+                }
+            });
         });
     } else if constexpr (Side::log_used != LabelLog::none) {
         each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
@@ -178,16 +210,10 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
     int64_t k = 0;
     each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
         using V = decltype(kind);
-        const V z = logit(kind, j, part), e = load<V>(values + j, part, T(0));
         V log{};
         if constexpr (Side::log_used != LabelLog::none) log = load<V>(logs + j, part, T(0));
         V t = load<V>(labels + j, part, T(0));
         const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
-        V share_on{}, share_off{};
-        if constexpr (Output != LabelOutput::value) {
-            share_on = load<V>(shares_on + k);
-            share_off = load<V>(shares_off + k);
-        }
         k += traits<V>::width;
         k = k >= period ? k - period : k;
         V value, result;
@@ -195,33 +221,33 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
         if constexpr (Ignoring) t = keep<V>(known, t);
         if constexpr (Hard) {
             const Mask<V> held = t != T(0);
-            Odds<V> odds{};
+            LabelTerm<V> term;
             if constexpr (own_log) {
-                odds.right = load<V>(rights + j, part, T(0));
-                odds.wrong = load<V>(wrongs + j, part, T(0));
-                odds.cost = log;
+                const V cost = twice_atanh<V>(log) + load<V>(values + j, part, T(0));
+                term.value = load<V>(raised + j, part, T(0)) * cost;
+                // steep is 0 where the cost is infinite
+                term.pull = load<V>(rights + j, part, T(0)) * bounded<V>(cost) + load<V>(wrongs + j, part, T(0));
             } else {
-                const V x = turned<V>(held, z);  // the log-odds of being wrong
-                const Softplus<V> s(x, e);
-                odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x), s.e, s.large};
+                const V x = turned<V>(held, load<V>(logits + j, part, T(0)));  // the log-odds of being wrong
+                const Softplus<V> s(x, load<V>(values + j, part, T(0)));
+                const Odds<V> odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x)};
+                term = side.template at<curved>(held, odds);
             }
-            const LabelTerm<V> term = side.template at<curved>(held, odds);
-            value = select<V>(held, weight_on, weight_off) * term.value;
-            result = (curved ? term.bend : term.pull) * select<V>(held, share_on, share_off);
+            const V weight = select<V>(held, weight_on, weight_off);
+            value = weight * term.value;
+            // the loss falls with the logit of a label that holds; second derivatives have one sign for both
+            result = curved ? weight * scale * term.bend : turned<V>(held, weight * scale * term.pull);
         } else {
-            const V y = t * hard + even;
+            const V z = load<V>(logits + j, part, T(0)), y = t * hard + even;
             const V on = y * weight_on, off = weight_off - y * weight_off;
             const V up = positive_part<V>(z), down = positive_part<V>(-z);
-            const Softplus<V> s(z, e);
+            const Softplus<V> s(z, load<V>(values + j, part, T(0)));
             const V p = s.p(), miss = s.miss();
             const V cost_on = log + keep<V>(on != T(0), down), cost_off = log + keep<V>(off != T(0), up);
-            const LabelTerm<V> a =
-                side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up, s.e, s.large});
-            const LabelTerm<V> b =
-                side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down, s.e, s.large});
+            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up});
+            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down});
             value = on * a.value + off * b.value;
-            result = (y * share_on) * (curved ? a.bend : a.pull) +
-                     (share_off - y * share_off) * (curved ? b.bend : b.pull);
+            result = scale * (curved ? off * b.bend + on * a.bend : off * b.pull - on * a.pull);
         }
         if constexpr (Ignoring) {
             value = keep<V>(known, value);
@@ -239,9 +265,8 @@ struct SigmoidRows {
 
     struct Tile {
         alignas(64) T logits[size], labels[size], values[size], out[size];
-        alignas(64) T logs[size], rights[size], wrongs[size];
+        alignas(64) T logs[size], rights[size], wrongs[size], raised[size];
         alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
-        alignas(64) T on_share[size + 4 * lanes<T>], off_share[size + 4 * lanes<T>];
     };
 
     // Where a tile lies: some whole rows, or a piece of one.
@@ -254,7 +279,6 @@ struct SigmoidRows {
     const T *weight, *positive;
     const bool even_weights;  // whether all labels weigh the same
     bool weightless = false;  // whether a label weighs nothing
-    const double scale_off, scale_on;  // of the output, but for row weights
     Tile& tile;
     LabelRun<T> run;
 
@@ -263,12 +287,9 @@ struct SigmoidRows {
           weight(static_cast<const T*>(j.class_weight)),
           positive(static_cast<const T*>(j.positive_weight)),
           even_weights(all_same(weight, j.classes) && all_same(positive, j.classes)),
-          scale_off((j.targets.row_weight ? 1.0 : j.scale) * j.inverse_temperature *
-                    (output == LabelOutput::diagonal ? j.inverse_temperature : 1.0)),
-          // the loss falls with the logit of a label that holds; second derivatives have one sign for both
-          scale_on(output == LabelOutput::diagonal ? scale_off : -scale_off),
           tile(t) {
-        run.inverse_temperature = T(job.inverse_temperature);
+        const double inner = job.inverse_temperature * (output == LabelOutput::diagonal ? job.inverse_temperature : 1.0);
+        run.scale = T((j.targets.row_weight ? 1.0 : j.scale) * inner);
         run.hard = T(1 - job.smoothing);
         run.even = T(job.smoothing / 2);
         run.ignored = j.targets.has_ignore ? T(j.targets.ignore_index) : T(__builtin_nan(""));
@@ -290,17 +311,12 @@ struct SigmoidRows {
         weightless = false;
         for (int64_t j = 0; j < run.period + 2 * lanes<T>; ++j) {
             const int64_t k = column + j % width;
-            const T on = on_weight(k), off = off_weight(k);
-            tile.on[j] = on;
-            tile.off[j] = off;
-            tile.on_share[j] = on * T(scale_on);
-            tile.off_share[j] = off * T(scale_off);
-            weightless |= off == 0;
+            tile.on[j] = on_weight(k);
+            tile.off[j] = off_weight(k);
+            weightless |= tile.off[j] == 0;
         }
         run.on = tile.on;
         run.off = tile.off;
-        run.on_share = tile.on_share;
-        run.off_share = tile.off_share;
     }
 
     static bool packed(const Matrix& m, const Place& at) {
@@ -315,6 +331,25 @@ struct SigmoidRows {
         if (packed(m, at)) return address(m, at);
         copy_rows<T>(m, at.row, at.rows, at.column, at.columns, copy);
         return copy;
+    }
+
+    // Where the next tile is, if the arrays have no gaps.
+    void look_ahead(const Place& at) {
+        const auto end = [&](const Matrix& m, int64_t bytes) {
+            const int64_t offset = (at.row + at.rows - 1) * m.row_stride + (at.column + at.columns) * m.column_stride;
+            return static_cast<const char*>(m.data) + offset * bytes;
+        };
+        with_type(job.targets.rows.type, [&](auto sample) { run.label_bytes = sizeof sample; });
+        run.next_logits = end(job.logits, sizeof(T));
+        run.next_labels = end(job.targets.rows, run.label_bytes);
+    }
+
+    // Divides the logits by the temperature.
+    void cool(int64_t n) {
+        const T factor = T(job.inverse_temperature);
+        const T* logits = run.logits;
+        for (int64_t k = 0; k < n; ++k) tile.logits[k] = logits[k] * factor;
+        run.logits = tile.logits;
     }
 
     // Before some elements of a tile are struck out, the tile needs a copy of its own.
@@ -399,6 +434,26 @@ struct SigmoidRows {
         return -1;
     }
 
+    // The tile's values, each row's times its weight, or NaN where a weight is not of a size for T.
+    double weighted_sum(const Place& at) const {
+        V a = V{}, b = V{};
+        double rest = 0;
+        for (int64_t r = 0; r < at.rows; ++r) {
+            const double weight = job.targets.row_weight[at.row + r];
+            if (weight == 0) continue;
+            if (!(weight > 1e-30 && weight < 1e30)) return __builtin_nan("");
+            const T* x = tile.values + r * at.columns;
+            const T factor = T(weight);
+            int64_t k = 0;
+            for (; k + 2 * lanes<T> <= at.columns; k += 2 * lanes<T>) {
+                a += load<V>(x + k) * factor;
+                b += load<V>(x + k + lanes<T>) * factor;
+            }
+            for (; k < at.columns; ++k) rest += weight * double(x[k]);
+        }
+        return sum_lanes(a + b) + rest;
+    }
+
     // In a tile each lane of four accumulators adds few enough terms for a float.
     static double sum(const T* x, int64_t n) {
         V a = V{}, b = V{}, c = V{}, d = V{};
@@ -443,11 +498,12 @@ struct SigmoidRows {
                 if (!rows.template one_tile<Output>(side, at, report)) return;
                 if constexpr (Output == LabelOutput::diagonal) continue;
                 // single rows matter only if someone asks for them, or to find out which is infinite
-                const bool by_row = job.per_example || job.targets.row_weight;
-                const double total = by_row ? 0.0 : sum(tile.values, at.count());
-                if (!by_row && total < infinity<double>) {
-                    report.total += total;
-                    continue;
+                if (!job.per_example) {
+                    const double total = job.targets.row_weight ? rows.weighted_sum(at) : sum(tile.values, at.count());
+                    if (total < infinity<double>) {
+                        report.total += total;
+                        continue;
+                    }
                 }
                 for (int64_t r = 0; r < at.rows; ++r) rows.put(i + r, sum(tile.values + r * classes, classes), report);
             }
@@ -478,6 +534,8 @@ struct SigmoidRows {
         run.count = n;
         run.logits = read(job.logits, at, tile.logits);
         run.labels = read(job.targets.rows, at, tile.labels);
+        look_ahead(at);
+        if (job.inverse_temperature != 1) cool(n);
         if (job.targets.row_weight) strike_rows(at);
         if (weightless) strike_weightless(at);
         const bool hard = all_hard(at);
@@ -493,6 +551,7 @@ struct SigmoidRows {
         run.logs = tile.logs;
         run.rights = tile.rights;
         run.wrongs = tile.wrongs;
+        run.raised = tile.raised;
         const bool direct = job.out && (job.out_stride == at.columns || at.rows == 1);
         T* target = job.out ? static_cast<T*>(job.out) + at.row * job.out_stride + at.column : nullptr;
         run.out = !job.out || direct ? target : tile.out;

@@ -29,6 +29,11 @@ VARIANTS = [
     ("asymmetric", (2.0, 0.0, 0.3)),
     ("asymmetric", (0.3, 0.7, 0.05)),
     ("asymmetric", (0.0, 1.0, 1e-6)),
+    ("asymmetric", (1.0, 0.5, 0.05)),
+    ("asymmetric", (5.0, 1.5, 0.1)),
+    ("asymmetric", (2.5, 7.0, 0.01)),
+    ("asymmetric", (7.5, 6.0, 0.2)),
+    ("asymmetric", (3.0, 0.0, 0.05)),
 ]
 
 
@@ -183,3 +188,22 @@ def test_labels_that_are_known_are_counted(rng, kind):
     assert cpu.sigmoid_targets(LabelRows(labels.astype(np.uint8)), ignore_index=-254).counted == 300
     with pytest.raises(ShapeError, match="known"):
         cpu.sigmoid_targets(LabelRows(labels), ignore_index=2, known=np.empty(300, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_weighed_rows(rng, dtype):
+    z = rng.normal(size=(90, 70)).astype(dtype)
+    held = rng.random(z.shape) < 0.3
+    labels, recipe = LabelRows(held.astype(dtype)), SigmoidRecipe()
+    for low, high in ((0.5, 2), (1e-200, 1e-100), (1e100, 1e200)):
+        weight = rng.uniform(low, high, 90)
+        weight[7] = 0
+        losses = np.empty(90)
+        total = cpu.evaluate(recipe, z, labels, row_weight=weight, per_example=losses).total
+        assert total == pytest.approx(losses.sum(), rel=1e-12)
+        assert cpu.evaluate(recipe, z, labels, row_weight=weight).total == pytest.approx(total, rel=1e-5)
+        z[7] = np.nan
+    z[40, 3] = -np.inf if held[40, 3] else np.inf
+    found = cpu.evaluate(recipe, z, labels, row_weight=weight)
+    assert found.total == np.inf
+    assert found.infinite_row == 40
