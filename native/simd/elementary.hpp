@@ -27,7 +27,7 @@ struct Constants<float> {
     static constexpr float log2_e = 0x1.715476p+0f;
     static constexpr float ln2_high = 0x1.62e8p-1f, ln2_low = -0x1.e8082ep-16f;
     static constexpr Int sqrt_half = 0x3f3504f3;
-    static constexpr float least_normal = 0x1p-126f;
+    static constexpr float least_normal = 0x1p-126f, log_least_normal = -0x1.5d589ep+6f;
 };
 
 template <>
@@ -42,7 +42,7 @@ struct Constants<double> {
     static constexpr double log2_e = 0x1.71547652b82fep+0;
     static constexpr double ln2_high = 0x1.62e42fefa4p-1, ln2_low = -0x1.8432a1b0e2634p-43;
     static constexpr Int sqrt_half = 0x3fe6a09e667f3bcd;
-    static constexpr double least_normal = 0x1p-1022;
+    static constexpr double least_normal = 0x1p-1022, log_least_normal = -0x1.6232bdd7abcd2p+9;
 };
 
 // (exp(r) - 1 - r) / r^2 on |r| <= log(2)/2; the relative error of exp(r) is 8e-9 and 1.3e-17 before rounding. Evaluated
@@ -106,6 +106,27 @@ KULLBACK_INLINE V exp_lifted(V x) {
 template <class V>
 KULLBACK_INLINE V exp_nonpositive(V x) {
     return exp_lifted<V>(x) * Constants<Scalar<V>>::unlift;
+}
+
+// exp(x) for x <= 0, NaN included, but 0 where it would be less than the least normal number: processors are slow with
+// smaller ones.
+template <class V>
+KULLBACK_INLINE V exp_or_zero(V x) {
+    using T = Scalar<V>;
+    using K = Constants<T>;
+    using I = typename traits<V>::integer;
+    constexpr T magic = K::round_magic + T(K::bias);
+    const V shifted = x * K::log2_e + magic;
+    const V n = shifted - magic;
+    const V r = (x - n * K::ln2_high) - n * K::ln2_low;
+    V power;
+    if constexpr (traits<V>::width == 1) {
+        using U = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+        power = bits_as<V>(U(bits_as<U>(shifted) << K::mantissa_bits));
+    } else {
+        power = bits_as<V>(bits_as<I>(shifted) << K::mantissa_bits);
+    }
+    return select<V>(x < K::log_least_normal, V{}, exp_reduced<V>(r) * power);
 }
 
 // exp(x) and 1 - exp(x) for x <= 0, -inf and NaN included, each to full relative precision.
@@ -238,6 +259,23 @@ KULLBACK_INLINE V log_to_two(V x, V lost) {
 template <class V>
 KULLBACK_INLINE V log_to_one(V x) {
     return log_to_two<V>(x, V{});
+}
+
+// As log_to_two, for normal numbers alone; of anything else, NaN included, a finite number that is of no use.
+template <class V>
+KULLBACK_INLINE V log_of_normal(V x, V lost) {
+    using K = Constants<Scalar<V>>;
+    using I = typename traits<V>::integer;
+    using Int = typename K::Int;
+    const I raised = bits_as<I>(x) + (Int((K::bias - 1) << K::mantissa_bits) - K::sqrt_half);
+    const V f = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half) - Scalar<V>(1);
+    V k;
+    if constexpr (traits<V>::width == 1) {
+        k = Scalar<V>((raised >> K::mantissa_bits) - (K::bias - 1));
+    } else {
+        k = bits_as<V>((raised >> K::mantissa_bits) + (bits_as<Int>(K::round_magic) - (K::bias - 1))) - K::round_magic;
+    }
+    return log_reduced<V>(f, k, lost);
 }
 
 }  // namespace KULLBACK_LEVEL

@@ -253,30 +253,34 @@ void sum_masses(const T* z, int64_t begin, int64_t end, T center, T factor, cons
     run(std::integral_constant<int, 0>{});
 }
 
+// The largest of a piece, NaN passed over.
+template <class T>
+KULLBACK_INLINE T top_of(const T* z, int64_t begin, int64_t end) {
+    using V = Vector<T>;
+    constexpr int W = lanes<T>;
+    V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
+    int64_t k = begin;
+    for (; k + 2 * W <= end; k += 2 * W) {
+        peak_a = larger<V>(load<V>(z + k), peak_a);
+        peak_b = larger<V>(load<V>(z + k + W), peak_b);
+    }
+    along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA {
+        peak_a = larger<V>(load<V>(z + j, part, -infinity<T>), peak_a);
+    });
+    return largest_lane(larger<V>(peak_a, peak_b));
+}
+
 template <class T>
 RowSum<T> sum_row(const T* raw, int64_t classes, double inverse_temperature, Kept<T> kept, RowMasses<T>* masses) {
     const T* z = kept.transform ? kept.scores : raw;
-    using V = Vector<T>;
-    constexpr int W = lanes<T>;
     const T factor = T(inverse_temperature);
     T top = -infinity<T>;
     T center = 0;
     double others = -1;  // the sum is 1 + others as soon as there is a largest logit
     for (int64_t begin = 0; begin < classes; begin += piece_size<T>) {
         const int64_t end = begin + piece_size<T> < classes ? begin + piece_size<T> : classes;
-        if (kept.transform) {
-            kept.transform->row(raw, begin, end, kept.scores, kept.slope, nullptr);
-        }
-        V peak_a = splat<V>(-infinity<T>), peak_b = peak_a;
-        int64_t k = begin;
-        for (; k + 2 * W <= end; k += 2 * W) {
-            peak_a = larger<V>(load<V>(z + k), peak_a);
-            peak_b = larger<V>(load<V>(z + k + W), peak_b);
-        }
-        along<T>(k, end, [&](int64_t j, auto part) KULLBACK_LAMBDA {
-            peak_a = larger<V>(load<V>(z + j, part, -infinity<T>), peak_a);
-        });
-        const T piece_top = largest_lane(larger<V>(peak_a, peak_b));
+        const T piece_top =
+            kept.transform ? kept.transform->row(raw, begin, end, kept.scores, kept.slope, nullptr) : top_of(z, begin, end);
         const bool new_top = piece_top > top;
         if (new_top) {
             // what was summed so far is now relative to a larger logit
@@ -349,25 +353,38 @@ void put_losses(const Job& job, int64_t begin, int64_t rows, const T* losses,
 
 namespace {
 
-// tanh(x) of floats, NaN included: x P(x^2) / Q(x^2), with a relative error of 2e-8 before rounding.
-template <class V>
-KULLBACK_INLINE V tanh_float(V x) {
+// Up to this square of z / cap a shorter formula does, nothing has to be cut off, and nothing is infinite.
+constexpr float moderate_square = 2.25f;
+
+// tanh(x) of floats, NaN included: x P(x^2) / Q(x^2), with a relative error of 2e-8 before rounding. Where that is known,
+// the squares are `moderate` or no numbers.
+template <bool moderate, class V>
+KULLBACK_INLINE V tanh_float(V x, V square) {
+    const V short_p = (square * 0x1.0736d8p-10f + 0x1.c39ceep-4f) * square + 1.0f;
+    const V short_q = (square * 0x1.fd0b90p-7f + 0x1.c63c88p-2f) * square + 1.0f;
+    const V near = x * short_p / short_q;
+    if constexpr (moderate) return near;
     constexpr float reach = 9.02f;  // from where on it is 1
     x = smaller<V>(splat<V>(reach), larger<V>(splat<V>(-reach), x));
     const V y = x * x;
     const V p = (((y * 0x1.c994a6p-27f + 0x1.595038p-16f) * y + 0x1.c9f6p-9f) * y + 0x1.1203f4p-3f) * y + 1.0f;
     const V q = (((y * 0x1.a0aed6p-21f + 0x1.583eb8p-12f) * y + 0x1.a7de0cp-6f) * y + 0x1.de5744p-2f) * y + 1.0f;
-    return smaller<V>(splat<V>(1.0f), larger<V>(splat<V>(-1.0f), x * p / q));
+    return select<V>(square <= moderate_square, near, smaller<V>(splat<V>(1.0f), larger<V>(splat<V>(-1.0f), x * p / q)));
 }
 
-// cap tanh(z / cap) times the job's factor: -inf is a masked class still, +inf and NaN are no numbers.
-template <class T>
-KULLBACK_INLINE Vector<T> capped_score(Vector<T> z, T narrow, T reach, Vector<T>& tanh, Vector<T>& slope) {
+// cap tanh(z / cap) times the job's factor: -inf is a masked class still, +inf and NaN are no numbers. Of floats `largest`
+// takes the largest square.
+template <class T, bool moderate>
+KULLBACK_INLINE Vector<T> capped_score(Vector<T> z, T narrow, T reach, Vector<T>& tanh, Vector<T>& slope,
+                                       Vector<T>& largest) {
     using V = Vector<T>;
     using I = typename traits<V>::integer;
     if constexpr (sizeof(T) == 4) {
-        tanh = tanh_float<V>(z * narrow);
+        const V x = z * narrow, square = x * x;
+        largest = larger<V>(square, largest);
+        tanh = tanh_float<moderate, V>(x, square);
         slope = T(1) - tanh * tanh;
+        if constexpr (moderate) return tanh * reach;
     } else {
         const ExpAndRest<V> by = exp_and_rest<V>(absolute<V>(z) * (T(-2) * narrow));
         const V share = T(1) / (T(1) + by.exp), size = by.rest * share;
@@ -380,32 +397,54 @@ KULLBACK_INLINE Vector<T> capped_score(Vector<T> z, T narrow, T reach, Vector<T>
 }  // namespace
 
 template <class T>
-void Transform<T>::row(const T* z, int64_t begin, int64_t end, T* u, T* slope, T* tanh) const {
+T Transform<T>::row(const T* z, int64_t begin, int64_t end, T* u, T* slope, T* tanh) const {
     const Transform own = *this;  // which the stores below cannot touch
-    auto run = [&](auto has_cap, auto has_offset) KULLBACK_LAMBDA {
-        along<T>(begin, end, [=](int64_t k, auto part) KULLBACK_LAMBDA {
-            V score = load<V>(z + k, part, T(0));
+    V peak = V{}, largest = V{};
+    auto run = [&](auto has_cap, auto has_offset, auto moderate) KULLBACK_LAMBDA {
+        peak = splat<V>(-infinity<T>);
+        V top = peak, squares = V{};
+        const T fill = z[begin];  // so that lanes beyond the end are nothing new
+        along<T>(begin, end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            V score = load<V>(z + k, part, fill);
             if constexpr (decltype(has_cap)::value) {
                 V t, s;
-                score = capped_score<T>(score, own.narrow, own.reach, t, s);
+                score = capped_score<T, decltype(moderate)::value>(score, own.narrow, own.reach, t, s, squares);
                 if (slope) store<V>(slope + k, part, s);
                 if (tanh) store<V>(tanh + k, part, t);
             } else {
                 score = score * own.factor;
             }
-            if constexpr (decltype(has_offset)::value) score += load<V>(own.offset + k, part, T(0));
+            if constexpr (decltype(has_offset)::value) score += load<V>(own.offset + k, part, -infinity<T>);
+            top = larger<V>(score, top);
             store<V>(u + k, part, score);
         });
+        peak = top;
+        largest = squares;
     };
-    if (capped && offset) return run(std::true_type{}, std::true_type{});
-    if (capped) return run(std::true_type{}, std::false_type{});
-    run(std::false_type{}, std::true_type{});
+    const std::true_type yes{};
+    const std::false_type no{};
+    auto run_cap = [&](auto has_offset) {
+        if (sizeof(T) == 4) {
+            run(yes, has_offset, yes);
+            if (largest_lane(largest) <= T(moderate_square)) return;
+        }
+        run(yes, has_offset, no);
+    };
+    if (begin == end) return -infinity<T>;
+    if (!capped) {
+        run(no, yes, no);
+    } else if (offset) {
+        run_cap(yes);
+    } else {
+        run_cap(no);
+    }
+    return largest_lane(peak);
 }
 
 template <class T>
 T Transform<T>::score(T z, int64_t k) const {
-    V v = splat<V>(z), t, s;
-    v = capped ? capped_score<T>(v, narrow, reach, t, s) : v * factor;
+    V v = splat<V>(z), t, s, unused = V{};
+    v = capped ? capped_score<T, false>(v, narrow, reach, t, s, unused) : v * factor;
     if (offset) v += splat<V>(offset[k]);
     return get(v, 0);
 }
@@ -414,10 +453,23 @@ template <class T>
 void Transform<T>::columns(V* z, int classes, V* slope) const {
     const Transform own = *this;
     if (capped) {
-        for (int k = 0; k < classes; ++k) {
-            V t, s;
-            z[k] = capped_score<T>(z[k], own.narrow, own.reach, t, s);
-            slope[k] = s;
+        auto run = [&](auto moderate) KULLBACK_LAMBDA {
+            V unused = V{};
+            for (int k = 0; k < classes; ++k) {
+                V t, s;
+                z[k] = capped_score<T, decltype(moderate)::value>(z[k], own.narrow, own.reach, t, s, unused);
+                slope[k] = s;
+            }
+        };
+        V largest = V{};
+        for (int k = 0; sizeof(T) == 4 && k < classes; ++k) {
+            const V x = z[k] * own.narrow;
+            largest = larger<V>(x * x, largest);
+        }
+        if (sizeof(T) == 4 && largest_lane(largest) <= T(moderate_square)) {
+            run(std::true_type{});
+        } else {
+            run(std::false_type{});
         }
     } else if (factor != 1) {
         for (int k = 0; k < classes; ++k) z[k] *= own.factor;
@@ -521,7 +573,7 @@ void ExactRow::write_diagonal(double f, T* out) {
     template Rows<T> rows_of<T>(const Matrix&, int64_t, int64_t, int64_t, Scratch&);                          \
     template RowSum<T> sum_row<T>(const T*, int64_t, double, Kept<T>, RowMasses<T>*);                         \
     template void put_losses<T>(const Job&, int64_t, int64_t, const T*, const BlockTargets&, Report&);        \
-    template void Transform<T>::row(const T*, int64_t, int64_t, T*, T*, T*) const;                            \
+    template T Transform<T>::row(const T*, int64_t, int64_t, T*, T*, T*) const;                               \
     template T Transform<T>::score(T, int64_t) const;                                                         \
     template void Transform<T>::columns(Vector<T>*, int, Vector<T>*) const;                                   \
     template void ExactRow::softmax<T>(const T*);                                                             \

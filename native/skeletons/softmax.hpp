@@ -85,11 +85,18 @@ struct SoftmaxRows {
         double weighted_log_p = 0;
         if (loss.spreads()) {
             const T* scores = kept.transform ? kept.scores : z;
-            weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-                const V w = weights(k, part);
-                const V d = (load<V>(scores + k, part, row.center) - row.center) * factor - T(row.log_sum);
-                return inside_row(keep<V>(w != T(0), w * d), part);  // 0 times -inf is nothing
-            });
+            const T center = row.center, log_sum = T(row.log_sum);
+            const auto relative = [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                return (load<V>(scores + k, part, center) - center) * factor;
+            };
+            if (weight) {
+                weighted_log_p = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                    const V w = load<V>(weight + k, part, T(0));
+                    return keep<V>(w != T(0), w * (relative(k, part) - log_sum));  // 0 times -inf is nothing
+                });
+            } else {
+                weighted_log_p = sum_along<T>(classes, relative) - double(classes) * row.log_sum;
+            }
         }
         TargetClass<double> first = target_class(z, row, a, weighted_log_p, kept);
         if constexpr (Loss::by_squares) first.squares = squares_without(a, row, kept);
@@ -106,6 +113,10 @@ struct SoftmaxRows {
             at.loss = blend(share, at.loss, second.loss);
             at.on_p = blend(share, at.on_p, second.on_p);
             at.on_weight = blend(share, at.on_weight, second.on_weight);
+            if (job.divergence && a != b) {
+                at.loss += entropy_of_two<double>(share * first.weight, (1 - share) * other.weight);
+                if (at.loss < 0) at.loss = 0;  // at the minimum the difference of two equal numbers may round below it
+            }
         }
         if (g) {
             const double f = gradient_scale * at.on_p * row.inverse;
@@ -147,7 +158,7 @@ struct SoftmaxRows {
 
     // Whether one or two true classes are all that the loss looks at.
     bool by_class() const {
-        if (job.divergence && (job.targets.form == Form::mixture || job.smoothing != 0)) return false;
+        if (job.divergence && job.smoothing != 0) return false;
         if constexpr (Loss::by_squares) return job.targets.form == Form::indices && job.smoothing == 0;
         return job.targets.form != Form::rows && (Loss::linear || (!Loss::looks_at_all && job.smoothing == 0));
     }
@@ -323,19 +334,19 @@ struct SoftmaxRows {
     }
 };
 
-// Sums of the rows of a block, plain and times weights. Rows with an entry that is not finite, or below 0, have NaN.
+// The mean class weight of each row of a block, 1 for rows without mass. Rows with an entry that is not finite, or below 0,
+// have NaN.
 template <class T>
-void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const T* weight, double* plain, double* weighted) {
+void mean_weights(const Rows<T>& rows, int64_t count, int64_t classes, const T* weight, double* means) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    const auto finish = [&](int64_t r, double lowest) {
-        if (!(lowest >= 0 && plain[r] < infinity<double>)) plain[r] = __builtin_nan("");
-    };
     int64_t r = 0;
 #if KULLBACK_HAS_SHUFFLES
+    using D = InDouble<T>;
     V columns[few_classes];
+    const int ahead = groups_ahead<T>(int(classes));
     for (; classes > 1 && classes <= few_classes && r + W <= count; r += W) {  // a lane per row
-        prefetch_rows<T>(rows.row(r + W), rows.stride, classes);
+        prefetch_rows<T>(rows.row(r + ahead * W), rows.stride, classes);
         load_columns<T>(rows.row(r), rows.stride, int(classes), columns);
         V sum = V{}, product = V{}, lowest = V{};
         by_sixteen(int(classes), [&](int begin, int end) KULLBACK_LAMBDA {
@@ -348,10 +359,13 @@ void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const T* we
             sum += sum_here;
             product += product_here;
         });
+        const V amiss = select<V>(sum < infinity<T>, select<V>(lowest < T(0), lowest, V{}), sum - sum);
+        const D plain = widen(sum), weighted = widen(product), one = D{} + 1.0;
+        const Mask<D> some = plain > 0.0;
+        store<D>(means + r, select<D>(some, weighted / select<D>(some, plain, one), one));
+        if (!any_lane<V>(amiss)) continue;
         for (int i = 0; i < W; ++i) {
-            plain[r + i] = get(sum, i);
-            weighted[r + i] = get(product, i);
-            finish(r + i, get(lowest, i));
+            if (get(amiss, i) != 0) means[r + i] = __builtin_nan("");
         }
     }
 #endif
@@ -371,25 +385,22 @@ void weigh_rows(const Rows<T>& rows, int64_t count, int64_t classes, const T* we
             sum.add(sum_lanes(sum_here));
             product.add(sum_lanes(product_here));
         }
-        plain[r] = sum.get();
-        weighted[r] = product.get();
-        double least = 0;
-        for (int i = 0; i < W; ++i) least = get(lowest, i) >= least ? least : double(get(lowest, i));
-        finish(r, least);
+        const double total = sum.get();
+        bool sound = total < infinity<double>;
+        for (int i = 0; i < W; ++i) sound &= get(lowest, i) >= 0;
+        means[r] = !sound ? __builtin_nan("") : total > 0 ? product.get() / total : 1;
     }
 }
 
-// Mean class weight of each soft row of a block; false, and the report says where, for an entry that is not valid.
+// The same for the job's targets; false, and the report says where, for an entry that is not valid.
 inline bool mean_weights(const Job& job, const BlockTargets& targets, int64_t begin, int64_t end, Scratch& scratch,
                          double* means, Report& report) {
     const int64_t count = end - begin;
-    double* weighted = scratch.take<double>(count);
     const auto weigh = [&](auto sample) {
         using T = decltype(sample);
         T* weight = scratch.take<T>(job.classes);
         for (int64_t k = 0; k < job.classes; ++k) weight[k] = T(static_cast<const double*>(job.class_weight)[k]);
-        weigh_rows(rows_of<T>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means,
-                   weighted);
+        mean_weights<T>(rows_of<T>(job.targets.rows, begin, end, job.classes, scratch), count, job.classes, weight, means);
     };
     if (job.targets.rows.type == Type::float32) {
         weigh(float{});
@@ -397,15 +408,16 @@ inline bool mean_weights(const Job& job, const BlockTargets& targets, int64_t be
         weigh(double{});
     }
     for (int64_t r = 0; r < count; ++r) {
-        if (means[r] != means[r] && targets.weight(r) != 0) {
-            double t = 0;
-            report.bad_row = begin + r;
-            for (report.bad_column = 0; report.bad_column < job.classes; ++report.bad_column) {
-                copy_rows<double>(job.targets.rows, begin + r, 1, report.bad_column, 1, &t);
-                if (!(t >= 0 && t < infinity<double>)) return false;
-            }
+        if (means[r] == means[r]) continue;
+        means[r] = 1;
+        if (targets.weight(r) == 0) continue;
+        double t = 0;
+        report.bad_row = begin + r;
+        for (report.bad_column = 0; report.bad_column < job.classes; ++report.bad_column) {
+            copy_rows<double>(job.targets.rows, begin + r, 1, report.bad_column, 1, &t);
+            if (!(t >= 0 && t < infinity<double>)) return false;
         }
-        means[r] = means[r] > 0 ? weighted[r] / means[r] : 1;
+        report.bad_row = report.bad_column = -1;  // a sum beyond all numbers, of numbers
     }
     return true;
 }

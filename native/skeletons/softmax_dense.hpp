@@ -121,11 +121,15 @@ struct DenseRows {
             found.scores = by.log_p != 0;
             found.exps = by.miss != 0;
         }
-        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t ? &found : nullptr);
+        const bool early = total_is_early();
+        const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept, t && early ? &found : nullptr);
         if (statistics.wanted()) statistics.put(r, z, classes, row, kept.transform);
-        if (masses.soft() && !found.sound && !masses.valid(r, report)) return false;
+        const auto sound = [&] { return !masses.soft() || found.sound || masses.valid(r, report); };
+        if (early && !sound()) return false;
         const bool empty = row.inverse == 0;
         if (Loss::apart && (empty || (may_be_lost<Loss>(job) && row.others < least_others<T>))) {
+            found.sound &= early;  // nobody has looked
+            if (!sound()) return false;
             value = exact();
             return true;
         }
@@ -134,11 +138,16 @@ struct DenseRows {
             value = of_sums(t, found, row, g, scale, kept);
             if (!masses.soft()) cool_row(r);
         } else {
-            value = t ? of_masses(z, t, found.total, row, g, scale, kept) : of_classes(z, r, row, g, scale, kept);
+            value = t ? of_masses(z, found, row, g, scale, kept) : of_classes(z, r, row, g, scale, kept);
+            if (!early && !sound()) return false;
         }
         if (row.broken()) value = row.sum;
         return true;
     }
+
+    // Whether a soft row's sum has to be known before its masses. If not, the row is read in the second sweep alone, while
+    // the first waits for logits.
+    bool total_is_early() const { return Loss::by_sums || Loss::looks_at_all || job.smoothing != 0; }
 
     // All is known from the first sweep: with M = sum s p and Q = sum p^2, g = p (a S + b M - 2 c S Q + 2 c S p - b s) - a s.
     double of_sums(const T* t, const RowMasses<T>& found, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
@@ -192,11 +201,14 @@ struct DenseRows {
 
     // sum s log(s / S) of a row's masses s.
     double entropy_term(const T* t, double total, double mass) const {
-        const T inverse = mass > double(Constants<T>::least_normal) ? T(1 / mass) : T(0), all = T(total);
-        return sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            const V s = masses.at(t, all, k, part);
-            return inside_row(s * log_to_one<V>(smaller<V>(s * inverse, splat<V>(T(1)))), part);
+        const V inverse = splat<V>(mass > double(Constants<T>::least_normal) ? T(1 / mass) : T(0));
+        double sum = 0;
+        with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
+            sum = sum_along<T>(classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+                return inside_row(part_of_entropy<V>(mass_at(k, part), inverse), part);
+            });
         });
+        return sum;
     }
 
     // The target of row r written out, in a row that is zero otherwise.
@@ -217,16 +229,19 @@ struct DenseRows {
         if constexpr (Loss::logs) {
             if (first == second && job.smoothing == 0) return of_class(z, first, row, g, scale, kept);
         }
-        const double value = of_masses(z, hot_row(r), 1, row, g, scale, kept);
+        RowMasses<T> found{hot_row(r), nullptr, false, false, false};
+        found.total = 1;
+        const double value = of_masses(z, found, row, g, scale, kept);
         cool_row(r);
         return value;
     }
 
-    double of_masses(const T* z, const T* t, double total, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
-        const double mass = Loss::looks_at_all || job.z_loss != 0 ? sum_of_masses(t, total) : 0;
-        const T log_sum = T(row.log_sum), all = T(mass), center = row.center, factor = this->factor;
-        const Loss cost = loss;  // and the numbers above: copies, which the stores below cannot touch
-        const T *shifts = shift, *kept_shifts = kept_shift;
+    double of_masses(const T* z, RowMasses<T>& found, const RowSum<T>& row, T* g, double scale, Kept<T> kept) const {
+        const T* t = found.t;
+        const bool late = masses.soft() && !total_is_early();
+        const double total = found.total;
+        double mass = Loss::looks_at_all ? sum_of_masses(t, total) : 0;
+        const T all = T(mass);
         const int64_t top = Loss::apart && row.others < 1 ? place_of_top(z, row, kept) : -1;
         double value = 0, a = 0;
         if (top >= 0) {
@@ -234,40 +249,92 @@ struct DenseRows {
             a = of_top(top, own, mass - own, row, value);
             kept.exp[top] = 0;  // as one that is not there
         }
-        LongSum<V> values, pulls;
-        with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
-            const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
-            auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
-                const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
-                V on_mass = mass_at(k, part);
-                if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
-                Chance<V> chance{p, T(1) - p, d - log_sum};
-                chance.unlikely = Loss::apart;
-                Shift<V> own{};
-                if constexpr (Loss::shifted) own = {load<V>(shifts + k, part, T(0)), load<V>(kept_shifts + k, part, T(0))};
-                const Cost<V> on = cost.on(chance, own);
-                V value = keep<V>(on_mass != T(0), on_mass * on.value);
-                V pull = -on_mass * on.pull;
-                if constexpr (Loss::looks_at_all) {
-                    const V off_mass = all - on_mass;
-                    const Cost<V> off = cost.off(chance);
-                    value += keep<V>(p != T(0), off_mass * off.value);
-                    pull += off_mass * p * off.pull;
-                }
-                values.add(inside_row(value, part));
-                pulls.add(inside_row(pull, part));
-                if (g) store<V>(g + k, part, pull);
-            };
-            along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
-                values.settle();
-                pulls.settle();
+        if (masses.soft()) kept.ahead = t + piece_size<T>;
+        Pulled sums;
+        bool careful = masses.spread != 0 || masses.weight || z == g;
+        if (!careful) {
+            with_form(loss, [&](const auto& form) KULLBACK_LAMBDA {
+                const auto plain = [&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)); };
+                sums = pull_classes<true>(form, plain, z, t, all, row, g, kept, top);
             });
-        });
-        value += values.total();
-        double all_pulls = pulls.total();
+            // only 0 times an infinite logarithm makes one that is no number: such a row is done over
+            const double both = sums.values.total() + sums.pulls.total();
+            careful = both != both && !row.broken();
+        }
+        if (careful) {
+            with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
+                sums = pull_classes<false>(loss, mass_at, z, t, all, row, g, kept, top);
+            });
+        }
+        if (late) {
+            found.total = sums.targets.total();
+            found.sound = found.total < infinity<double>;
+            for (int i = 0; i < traits<V>::width; ++i) found.sound &= get(sums.lowest, i) >= 0;
+        }
+        if (!Loss::looks_at_all && job.z_loss != 0) mass = sum_of_masses(t, found.total);
+        kept.ahead = nullptr;
+        value += sums.values.total();
+        double all_pulls = sums.pulls.total();
         add_z_loss(mass, row, value, all_pulls);
         if (g) write(row, kept, g, scale, all_pulls, a, top);
         return value;
+    }
+
+    // What a sweep class by class adds up: of values, pulls and, unless the loss looks at all classes, targets.
+    struct Pulled {
+        LongSum<V> values, pulls, targets;
+        V lowest = V{};  // target
+    };
+
+    // Writes each class' pull to g; `finite`: no logarithm counts as infinite.
+    template <bool finite, class Form, class MassAt>
+    KULLBACK_INLINE Pulled pull_classes(const Form& form, MassAt mass_at, const T* z, const T* t, T all,
+                                        const RowSum<T>& row, T* g, Kept<T> kept, int64_t top) const {
+        Pulled sums;
+        LongSum<V> values, pulls, targets;
+        V lowest = V{};
+        const T log_sum = T(row.log_sum), center = row.center, factor = this->factor;
+        const Form cost = form;  // and the numbers above: copies, which the stores below cannot touch
+        const T *shifts = shift, *kept_shifts = kept_shift;
+        const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
+        auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+            const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
+            V on_mass = mass_at(k, part);
+            if constexpr (!Loss::looks_at_all) {
+                const V target = load<V>(t + k, part, T(0));
+                lowest = smaller<V>(target, lowest);
+                targets.add(target);
+            }
+            if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
+            Chance<V> chance{p, T(1) - p, d - log_sum};
+            chance.unlikely = Loss::apart;
+            chance.finite = finite;
+            Shift<V> own{};
+            if constexpr (Loss::shifted) own = {load<V>(shifts + k, part, T(0)), load<V>(kept_shifts + k, part, T(0))};
+            const Cost<V> on = cost.on(chance, own);
+            V value = on_mass * on.value;
+            if constexpr (!finite) value = keep<V>(on_mass != T(0), value);
+            V pull = -on_mass * on.pull;
+            if constexpr (Loss::looks_at_all) {
+                const V off_mass = all - on_mass;
+                const Cost<V> off = cost.off(chance);
+                value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
+                pull += off_mass * p * off.pull;
+            }
+            values.add(inside_row(value, part));
+            pulls.add(inside_row(pull, part));
+            if (g) store<V>(g + k, part, pull);
+        };
+        along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
+            values.settle();
+            pulls.settle();
+            if constexpr (!Loss::looks_at_all) targets.settle();
+        });
+        sums.values = values;
+        sums.pulls = pulls;
+        sums.targets = targets;
+        sums.lowest = lowest;
+        return sums;
     }
 
     // What a class with p > 1/2 and these masses adds to the value; returns by how much it pulls, times its 1 - p.

@@ -13,13 +13,15 @@ namespace KULLBACK_LEVEL {
 // What the second stage reads of a job.
 struct Settings {
     double scale, inverse_temperature, z_loss, hard, spread;
+    bool divergence;
 
     explicit Settings(const Job& job)
         : scale(job.scale * job.inverse_temperature),
           inverse_temperature(job.inverse_temperature),
           z_loss(job.z_loss),
           hard(1 - job.smoothing),
-          spread(job.smoothing / double(job.classes)) {}
+          spread(job.smoothing / double(job.classes)),
+          divergence(job.divergence) {}
 };
 
 // 0 times an infinite loss is 0: a share of nothing costs nothing.
@@ -97,6 +99,11 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& settings, const Loss& los
         second->at_class = row_factor * blend<V>(share, away(row, at_other, row.at_class), other.at_class);
         row.at_class = blend<V>(share, row.at_class, away(other, at, other.at_class));
         row.loss = blend<V>(share, row.loss, other.loss);
+        if (Loss::linear && settings.divergence) {
+            const V entropy = entropy_of_two<V>(share * at.weight, (T(1) - share) * at_other.weight);
+            // at the minimum the difference of two equal numbers may round to a hair below zero
+            row.loss = larger<V>(V{}, row.loss + keep<V>(apart, entropy));
+        }
         row.on_p = blend<V>(share, row.on_p, other.on_p);
         row.on_weight = blend<V>(share, row.on_weight, other.on_weight);
     }
@@ -184,11 +191,9 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
             constexpr bool with = decltype(with_statistics)::value;
             for (int i = 0; i < count; ++i) {
                 V factors = splat<V>(T(settings.scale));
-                if (of.weight) {
-                    for (int j = 0; j < W; ++j) lane(factors, j) = T(of.weight[i * W + j] * settings.scale);
-                }
-                for (int j = 0; Two && j < W; ++j) lane(seconds[i].share, j) = T(of.share[i * W + j]);
+                if (of.weight) factors = narrow(load<InDouble<T>>(of.weight + i * W) * settings.scale);
                 SecondClass<T>* second = Two ? seconds + i : nullptr;
+                if constexpr (Two) second->share = in_lanes<T>(of.share + i * W);
                 store<V>(row_losses + i * W,
                          settle_group<T, Loss, E, Two, with>(settings, loss, groups[i], second, factors, tiny));
                 if (with) statistics.put_lanes(first + i * W, rows, groups[i].log_sum_exp, groups[i].prediction);

@@ -30,6 +30,7 @@ struct DenseGroup {
     V top_miss, alone;
     V with_d, with_exp, squares;  // sums of masses times d and times e, and of e^2
     V d_y, e_y, own_y;
+    bool finite;  // whether no logit is -inf
     V prediction;  // if the job wants it
     V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
 };
@@ -49,6 +50,7 @@ struct FewDenseRows {
     const T factor;
     const T* weight;
     Shift<T> shifts[Loss::shifted ? few_classes : 1];  // of each class
+    T made[Loss::shifted ? few_classes : 1];           // and what the loss makes of them
 
     FewDenseRows(const Job& j, const Loss& l, const Masses<T>& m, const Transform<T>& t)
         : job(j),
@@ -62,6 +64,7 @@ struct FewDenseRows {
             for (int k = 0; k < classes(); ++k) {
                 const T number = static_cast<const T*>(j.shift)[k];
                 shifts[k] = {number, loss.kept_of(number)};
+                made[k] = loss.made_of(number);
             }
         }
     }
@@ -125,7 +128,7 @@ struct FewDenseRows {
         top = larger<V>(splat<V>(-infinity<T>), top);
         const V center = select<V>(top > -infinity<T>, top, V{});
         const T scale = factor;
-        V rest = V{}, all = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{};
+        V rest = V{}, all = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{}, lowest = V{};
         bool scores = true;
         if constexpr (Loss::by_sums) scores = loss.by().log_p != 0;
         const auto target = x.first;
@@ -133,7 +136,7 @@ struct FewDenseRows {
         by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
             V rest_here = V{}, all_here = V{}, d_here = V{}, exp_here = V{}, squares_here = V{};
             each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                const V relative = (e[k] - center) * scale, y = exp_nonpositive<V>(relative);
+                const V relative = (e[k] - center) * scale, y = exp_or_zero<V>(relative);
                 e[k] = y;
                 const Mask<V> below = y < T(1);
                 rest_here += keep<V>(below, y);
@@ -151,6 +154,7 @@ struct FewDenseRows {
                     }
                 } else {
                     d[k] = relative;
+                    lowest = smaller<V>(relative, lowest);
                 }
             });
             rest += rest_here;
@@ -169,6 +173,7 @@ struct FewDenseRows {
         x.squares = squares;
         x.d_y = d_y;
         x.e_y = e_y;
+        x.finite = !any_lane<V>(keep<V>(lowest == splat<V>(-infinity<T>), splat<V>(T(1))));
     }
 
     // The sum of masses times d once more, where 0 times -inf made it NaN: that is nothing.
@@ -229,51 +234,66 @@ struct FewDenseRows {
             // at the minimum the difference of two equal numbers may round to a hair below zero
             if (job.divergence || by.log_p == 0) x.value = larger<V>(V{}, x.value);
         } else {
-            V values = V{}, pulls = V{}, top_mass = V{}, top_number = V{};
-            const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass, top_e = x.top_e;
-            const Loss cost = loss;  // a copy, which the stores below cannot touch
-            by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-                V values_here = V{}, pulls_here = V{};
-                for (int k = begin; k < end; ++k) {
-                    V p = e[k] * inverse, mass = s[k];
-                    const Shift<V> shift = shift_at(k);
-                    if constexpr (Loss::apart) {  // done below: here as one that is not there
-                        const Mask<V> is_top = e[k] == top_e;
-                        top_mass = select<V>(is_top, mass, top_mass);
-                        top_number = select<V>(is_top, shift.number, top_number);
-                        mass = select<V>(is_top, V{}, mass);
-                        p = select<V>(is_top, V{}, p);
-                    }
-                    Chance<V> chance{p, T(1) - p, d[k] - log_sum};
-                    chance.unlikely = Loss::apart;
-                    const Cost<V> on = cost.on(chance, shift);
-                    V value = keep<V>(mass != T(0), mass * on.value);
-                    V pull = -mass * on.pull;
-                    if constexpr (Loss::looks_at_all) {
-                        const V off_mass = all - mass;
-                        const Cost<V> off = cost.off(chance);
-                        value += keep<V>(p != T(0), off_mass * off.value);
-                        pull += off_mass * p * off.pull;
-                    }
-                    values_here += value;
-                    pulls_here += pull;
-                    s[k] = pull;
-                }
-                values += values_here;
-                pulls += pulls_here;
-            });
-            x.value = values;
-            x.pulls = pulls;
-            if constexpr (Loss::apart) add_top(x, top_mass, top_number);
+            if (x.finite) {
+                with_form(loss, [&](const auto& own) KULLBACK_LAMBDA { pull_classes<true>(own, e, s, d, x); });
+            } else {
+                pull_classes<false>(loss, e, s, d, x);
+            }
         }
         add_z_loss(x);
         x.value = select<V>(x.sum == x.sum, x.value, x.sum);
     }
 
-    // The classes that stand apart, one a row, with their masses and shifts.
-    KULLBACK_INLINE void add_top(G& x, V mass, V number) const {
+    // Class by class, for losses that are not known by sums. `finite`: no logit is -inf.
+    template <bool finite, class Form>
+    KULLBACK_INLINE void pull_classes(const Form& form, const V* e, V* s, const V* d, G& x) const {
+        V values = V{}, pulls = V{}, top_mass = V{}, top_made = V{};
+        const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass, top_e = x.top_e;
+        const Form cost = form;  // a copy, which the stores below cannot touch
+        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
+            V values_here = V{}, pulls_here = V{};
+            for (int k = begin; k < end; ++k) {
+                V p = e[k] * inverse, mass = s[k];
+                if constexpr (Loss::apart) {  // done below: here as one that is not there
+                    const Mask<V> is_top = e[k] == top_e;
+                    top_mass = select<V>(is_top, mass, top_mass);
+                    if constexpr (Loss::shifted) top_made = select<V>(is_top, splat<V>(made[k]), top_made);
+                    mass = select<V>(is_top, V{}, mass);
+                    p = select<V>(is_top, V{}, p);
+                }
+                Chance<V> chance{p, T(1) - p, d[k] - log_sum};
+                chance.unlikely = Loss::apart;
+                chance.finite = finite;
+                const Cost<V> on = cost.on(chance, shift_at(k));
+                V value = mass * on.value;
+                if constexpr (!finite) value = keep<V>(mass != T(0), value);
+                V pull = -mass * on.pull;
+                if constexpr (Loss::looks_at_all) {
+                    const V off_mass = all - mass;
+                    const Cost<V> off = cost.off(chance);
+                    value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
+                    pull += off_mass * p * off.pull;
+                }
+                values_here += value;
+                pulls_here += pull;
+                s[k] = pull;
+            }
+            values += values_here;
+            pulls += pulls_here;
+        });
+        x.value = values;
+        x.pulls = pulls;
+        if constexpr (Loss::apart) add_top(x, top_mass, top_made);
+    }
+
+    // The classes that stand apart, one a row, with their masses and what the loss makes of their shifts.
+    KULLBACK_INLINE void add_top(G& x, V mass, V made_of_shift) const {
+        if (!any_lane<V>(x.alone)) {
+            x.top_a = x.over_miss = V{};
+            return;
+        }
         const Chance<V> chance{x.inverse, x.top_miss, -x.log_sum};
-        const Cost<V> on = loss.on(chance, Shift<V>{number, V{}});
+        const Cost<V> on = loss.on(chance, Shift<V>{made_of_shift, V{}, true});
         V value = keep<V>(mass != T(0), mass * on.value), a = -mass * on.pull * x.top_miss;
         if constexpr (Loss::looks_at_all) {
             const V off_mass = x.mass - mass;
@@ -294,7 +314,7 @@ struct FewDenseRows {
         V sum = V{};
         by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
             V here = V{};
-            for (int k = begin; k < end; ++k) here += s[k] * log_to_one<V>(smaller<V>(s[k] * inverse, splat<V>(T(1))));
+            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA { here += part_of_entropy<V>(s[k], inverse); });
             sum += here;
         });
         return sum;
@@ -505,17 +525,30 @@ struct FewDenseRows {
     KULLBACK_INLINE void start_group(G& x, int64_t own, int count, double scale) const {
         const BlockTargets& targets = masses.targets;
         x.f = splat<V>(T(scale));
-        for (int j = 0; targets.weights && j < count; ++j) lane(x.f, j) = T(targets.weights[own + j] * scale);
-        if (masses.soft()) return;
-        int32_t first[W] = {}, second[W] = {};
-        x.share = splat<V>(T(1));
-        for (int j = 0; j < count; ++j) first[j] = second[j] = targets.first[own + j];
-        for (int j = 0; masses.mixed() && j < count; ++j) {
-            second[j] = targets.second[own + j];
-            lane(x.share, j) = T(masses.share(own + j));
+        if (targets.weights && count == W) {
+            x.f = narrow(load<InDouble<T>>(targets.weights + own) * scale);
+        } else {
+            for (int j = 0; targets.weights && j < count; ++j) lane(x.f, j) = T(targets.weights[own + j] * scale);
         }
-        x.first = classes_in_lanes<T>(first);
-        x.second = classes_in_lanes<T>(second);
+        if (masses.soft()) return;
+        const int32_t* at_first = targets.first + own;
+        const int32_t* at_second = masses.mixed() ? targets.second + own : at_first;
+        const double* share = masses.mixed() ? job.targets.share + masses.begin + own : nullptr;
+        int32_t first[W] = {}, second[W] = {};
+        double shares[W] = {};
+        if (count < W) {  // the last rows, filled up
+            for (int j = 0; j < count; ++j) {
+                first[j] = at_first[j];
+                second[j] = at_second[j];
+                if (share) shares[j] = share[j];
+            }
+            at_first = first;
+            at_second = second;
+            if (share) share = shares;
+        }
+        x.first = classes_in_lanes<T>(at_first);
+        x.second = classes_in_lanes<T>(at_second);
+        x.share = share ? in_lanes<T>(share) : splat<V>(T(1));
     }
 
     void copy(const T* from, T* to) const {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "simd/convert.hpp"
-#include "simd/transpose.hpp"
+#include "simd/widen.hpp"
 #include "skeletons/softmax_loss.hpp"
 #include "skeletons/softmax_transform.hpp"
 
@@ -28,6 +28,22 @@ KULLBACK_INLINE ClassNumbers<T> classes_in_lanes(const int32_t* y) {
         classes = __builtin_convertvector(narrow, decltype(classes));
     }
     return classes;
+}
+
+// table[at[0]], table[at[1]] and so on.
+template <class T, int... J>
+KULLBACK_INLINE Vector<T> look_up(const T* table, const int32_t* at, std::integer_sequence<int, J...>) {
+    return Vector<T>{table[at[J]]...};
+}
+template <class T>
+KULLBACK_INLINE Vector<T> look_up(const T* table, const int32_t* at) {
+    return look_up<T>(table, at, std::make_integer_sequence<int, lanes<T>>{});
+}
+
+// As many numbers as there are lanes.
+template <class T>
+KULLBACK_INLINE Vector<T> in_lanes(const double* from) {
+    return narrow(load<InDouble<T>>(from));
 }
 
 // Asks for as many rows as there are lanes.
@@ -242,9 +258,8 @@ KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, ClassNum
 
 template <class T>
 KULLBACK_INLINE void weigh_targets(const FewRows<T>& rows, const int32_t* y, Vector<T>& weight, Vector<T>& shift) {
-    weight = splat<Vector<T>>(T(1));
-    for (int j = 0; rows.weight && j < lanes<T>; ++j) lane(weight, j) = rows.weight[y[j]];
-    for (int j = 0; rows.shift && j < lanes<T>; ++j) lane(shift, j) = rows.shift[y[j]];
+    weight = rows.weight ? look_up<T>(rows.weight, y) : splat<Vector<T>>(T(1));
+    if (rows.shift) shift = look_up<T>(rows.shift, y);
 }
 
 // 0, which the compiler must not know: it would make the number of every class anew in every group.

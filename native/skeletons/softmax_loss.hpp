@@ -30,13 +30,17 @@ namespace KULLBACK_LEVEL {
 // log(1 - p) for p in [0, 1/2], by a polynomial for (-log(1 - p) - p) / p^2 (relative error 2e-9 and 6e-19 before rounding).
 template <class V>
 KULLBACK_INLINE V log_of_small_miss(V p) {
-    V q;
     if constexpr (sizeof(Scalar<V>) == 4) {
-        constexpr float terms[] = {
-            0x1.9d1a36p+0f, -0x1.266a4p+1f, 0x1.d38ecep+0f, -0x1.1f0f7cp-1f, 0x1.39229ap-2f,
-            0x1.263bfep-3f, 0x1.9d5aa2p-3f, 0x1.ffd998p-3f, 0x1.5555ap-2f, 0x1p-1f};
-        q = splat<V>(terms[0]);
-        for (int i = 1; i < 10; ++i) q = q * p + terms[i];
+        // By halves (Estrin), as in exp_remainder. Of less than 2^-30 the series has no more than p: larger powers are kept
+        // from being less than normal numbers.
+        const V tiny = p;
+        p = larger<V>(p, splat<V>(0x1p-30f));
+        const V p2 = p * p, p4 = p2 * p2;
+        const V q89 = p * 0x1.9d1a36p+0f + -0x1.266a4p+1f, q67 = p * 0x1.d38ecep+0f + -0x1.1f0f7cp-1f;
+        const V q45 = p * 0x1.39229ap-2f + 0x1.263bfep-3f, q23 = p * 0x1.9d5aa2p-3f + 0x1.ffd998p-3f;
+        const V q01 = p * 0x1.5555ap-2f + 0x1p-1f;
+        const V q = (q89 * p4 + (q67 * p2 + q45)) * p4 + (q23 * p2 + q01);
+        return -(tiny * (p * q) + tiny);
     } else {
         constexpr double terms[] = {
             0x1.0cb9fd73f5079p+5, -0x1.2c2aa4d9555fbp+7, 0x1.3e98e9e149fe1p+8, -0x1.a5fbdb419d917p+8,
@@ -45,10 +49,10 @@ KULLBACK_INLINE V log_of_small_miss(V p) {
             0x1.b5a7441f5942ap-4, 0x1.938794959a734p-4, 0x1.c7897ca48da5dp-4, 0x1.fffa620c76b8dp-4,
             0x1.2492634a46c85p-3, 0x1.555554b2f1f19p-3, 0x1.9999999c0279dp-3, 0x1.fffffffffb286p-3,
             0x1.5555555555574p-2, 0x1p-1};
-        q = splat<V>(terms[0]);
+        V q = splat<V>(terms[0]);
         for (int i = 1; i < 22; ++i) q = q * p + terms[i];
+        return -(p * p * q + p);
     }
-    return -(p * p * q + p);
 }
 
 // A probability and its complement, each to full relative precision where a loss needs it.
@@ -58,7 +62,12 @@ struct Chance {
     bool knows_log_miss = false;
     V known_log_miss = V{};
     bool unlikely = false;  // whether p is known to be 1/2 at most
+    bool finite = false;    // whether log p is known to be finite
 
+    // 0 times an infinite log p is 0.
+    KULLBACK_INLINE V times_log_p(V factor) const {
+        return finite ? factor * log_p : keep<V>(factor != Scalar<V>(0), factor * log_p);
+    }
     KULLBACK_INLINE V log_miss() const {
         if (knows_log_miss) return known_log_miss;
         if (unlikely) return log_of_small_miss<V>(p);
@@ -89,6 +98,12 @@ struct BySums {
 
 // Up to here e^shift and its inverse are ordinary numbers; rows with larger ones are done in double by softmax_exact.hpp.
 constexpr double largest_moderate_shift = 64;
+
+// Calls body(loss). Losses may call it with another, of the same values, that knows a setting when it is compiled.
+template <class Loss, class Body>
+KULLBACK_INLINE void with_form(const Loss& loss, Body body) {
+    body(loss);
+}
 
 struct SoftmaxLoss {
     static constexpr bool linear = false, looks_at_all = false, shifted = false, by_squares = false, apart = false;
@@ -147,6 +162,23 @@ struct ByTrueClass : Loss {
 };
 template <class Loss>
 using Indexed = std::conditional_t<Loss::linear || Loss::by_squares, Loss, ByTrueClass<Loss>>;
+
+// s log(s / S) of a part s of S, with 1 / S at hand, or 0 where S is too small to have one; 0 where s is 0.
+template <class V>
+KULLBACK_INLINE V part_of_entropy(V s, V inverse) {
+    // what a part below the least normal number adds is less than the last digit of the whole
+    return s * log_of_normal<V>(larger<V>(s * inverse, splat<V>(Constants<Scalar<V>>::least_normal)), V{});
+}
+
+// sum s log(s / S) of two masses and their sum S.
+template <class V>
+KULLBACK_INLINE V entropy_of_two(V a, V b) {
+    using T = Scalar<V>;
+    const V sum = a + b;
+    const Mask<V> some = sum > Constants<T>::least_normal;
+    const V inverse = keep<V>(some, T(1) / select<V>(some, sum, splat<V>(T(1))));
+    return part_of_entropy<V>(a, inverse) + part_of_entropy<V>(b, inverse);
+}
 
 // x^power for x in [0, 1] with log x at hand; small whole powers by multiplication.
 template <class V, class LogX>

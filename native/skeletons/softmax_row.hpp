@@ -83,6 +83,7 @@ struct Kept {
     // for logits that are transformed first: how, and room for them and, with a cap, for its slope
     const Transform<T>* transform = nullptr;
     T *scores = nullptr, *slope = nullptr;
+    const T* ahead = nullptr;  // what a sweep over what was kept asks for on its way, or null
 };
 
 // Sums of a soft row's target t, and of what it is multiplied with, that the first sweep adds up on its way.
@@ -137,6 +138,9 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
         }
         constexpr int64_t step = short_sum * lanes<T>;
         for (int64_t here = begin; here < end; here += step) {
+            for (int64_t line = here; kept.ahead && line < here + step; line += 64 / int64_t(sizeof(T))) {
+                prefetch(kept.ahead + line);
+            }
             along<T>(here, here + step < end ? here + step : end, [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 body(k, part, load<V>(e + (k - begin), part, T(0)) * factor);
             });

@@ -31,8 +31,8 @@ struct Transform {
     }
     bool any() const { return offset || capped; }
 
-    // Elements [begin, end) of one row; `slope` and `tanh`, used only with a cap, may be null.
-    void row(const T* z, int64_t begin, int64_t end, T* u, T* slope, T* tanh) const;
+    // Elements [begin, end) of one row; `slope` and `tanh`, used only with a cap, may be null. Returns the largest result.
+    T row(const T* z, int64_t begin, int64_t end, T* u, T* slope, T* tanh) const;
     // What becomes of logit z of class k.
     T score(T z, int64_t k) const;
     // In place, a vector per class; `slope` likewise.
