@@ -36,9 +36,9 @@ def runner(recipe: Recipe) -> kernels.Kernels:
 
 
 def _native_runs(recipe: Recipe) -> bool:
-    from kullback.kernels import _native
+    from kullback.kernels.cpu.arguments import families
 
-    if recipe.family not in _native.families(isinstance(recipe, SigmoidRecipe)):
+    if recipe.family not in families(isinstance(recipe, SigmoidRecipe)):
         return False
     if isinstance(recipe, SigmoidRecipe):
         return recipe.family != "asymmetric" or recipe.parameters[2] == 0 or recipe.parameters[2] >= _LEAST_CLIP

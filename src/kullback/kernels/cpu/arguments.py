@@ -51,7 +51,7 @@ def settings_of(recipe: Recipe, n_classes: int, dtype: np.dtype[Any]) -> Setting
         ShapeError: for weights of another number of classes.
     """
     is_sigmoid = isinstance(recipe, SigmoidRecipe)
-    if recipe.family not in _families(is_sigmoid):
+    if recipe.family not in families(is_sigmoid):
         raise InputError(f"the C++ kernels have no {'sigmoid' if is_sigmoid else 'softmax'} family {recipe.family!r}")
 
     def per_class(name: str) -> Array | None:
@@ -78,5 +78,6 @@ def settings_of(recipe: Recipe, n_classes: int, dtype: np.dtype[Any]) -> Setting
 
 
 @functools.cache
-def _families(is_sigmoid: bool) -> frozenset[str]:
+def families(is_sigmoid: bool) -> frozenset[str]:
+    """The losses that the native module has: those of labels, or all others."""
     return frozenset(_native.families(is_sigmoid))
