@@ -1,6 +1,7 @@
 // The kernels for independent labels, for one instruction level; see kernels.cpp, whose rules hold here too.
 #include "losses/asymmetric.hpp"
 #include "losses/binary_cross_entropy.hpp"
+#include "losses/label_entropy.hpp"
 #include "losses/sigmoid_brier.hpp"
 #include "losses/sigmoid_focal.hpp"
 #include "skeletons/sigmoid.hpp"
@@ -25,6 +26,7 @@ constexpr Family families[] = {
     family_of<SigmoidFocal>(),
     family_of<Asymmetric>(),
     family_of<SigmoidBrier>(),
+    family_of<LabelEntropy>(),
 };
 
 }  // namespace

@@ -46,11 +46,13 @@ KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
     return select<V>(held, on, off);
 }
 
-// The probability of what is the case and of what is not, each to full relative precision, and -log of both.
+// The probability of what is the case and of what is not, each to full relative precision, -log of both, and the
+// log-odds of being right, which near 0 has digits that the difference of the two costs has lost.
 template <class V>
 struct Odds {
     V right, wrong;
     V cost, wrong_cost;
+    V lead;
 };
 
 // 2 atanh(s) + rest.
@@ -230,7 +232,7 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
             } else {
                 const V x = turned<V>(held, load<V>(logits + j, part, T(0)));  // the log-odds of being wrong
                 const Softplus<V> s(x, load<V>(values + j, part, T(0)));
-                const Odds<V> odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x)};
+                const Odds<V> odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x), -x};
                 term = side.template at<curved>(held, odds);
             }
             const V weight = select<V>(held, weight_on, weight_off);
@@ -244,8 +246,8 @@ void sweep_labels(const LabelRun<T>& run, const Side& given) {
             const Softplus<V> s(z, load<V>(values + j, part, T(0)));
             const V p = s.p(), miss = s.miss();
             const V cost_on = log + keep<V>(on != T(0), down), cost_off = log + keep<V>(off != T(0), up);
-            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up});
-            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down});
+            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up, z});
+            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down, -z});
             value = on * a.value + off * b.value;
             result = scale * (curved ? off * b.bend + on * a.bend : off * b.pull - on * a.pull);
         }

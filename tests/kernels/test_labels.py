@@ -17,6 +17,7 @@ FAMILIES = {
     "sigmoid_focal": (2.0,),
     "asymmetric": (0.0, 4.0, 0.05),
     "sigmoid_brier": (),
+    "label_entropy": (),
 }
 VARIANTS = [
     ("sigmoid_focal", (0.0,)),

@@ -33,7 +33,7 @@ LOSSES = {
     **catalogue.SOFTMAX,
     **catalogue.SIGMOID,
     **catalogue.MARGIN,
-    **{name: entry for name, entry in catalogue.OTHERS.items() if name != "negative_entropy, labels"},
+    **catalogue.OTHERS,
     "negative_log_likelihood": (lambda c: NegativeLogLikelihood(class_weight=catalogue.counts(c)), None),
     "cross_entropy_from_probabilities": (lambda c: CrossEntropyFromProbabilities(label_smoothing=0.1), None),
 }
@@ -97,7 +97,6 @@ class Squares(UserLoss):
         CrossEntropy() + 0.01 * LogitL2(),
         0.5 * BinaryCrossEntropy(),
         BinaryCrossEntropy() + 0.1 * NegativeEntropy(),
-        NegativeEntropy(target_form="labels"),
         Squares(),
     ],
     ids=str,

@@ -20,21 +20,25 @@ Float: TypeAlias = NDArray[np.float64]
 
 
 class Odds(NamedTuple):
-    """A probability and its complement, both to full relative precision, with their logarithms; any shape."""
+    """A probability and its complement, both to full relative precision, with their logarithms; any shape.
+
+    Near 0 a difference of logarithms has lost digits of the log-odds, which `logit` has where it is given.
+    """
 
     p: Float
     miss: Float
     log_p: Float
     log_miss: Float
+    logit: Float | None = None
 
     @property
     def log_odds(self) -> Float:
         """o = log p − log(1 − p)."""
-        return self.log_p - self.log_miss
+        return self.log_p - self.log_miss if self.logit is None else self.logit
 
     def mirrored(self) -> Odds:
         """The same for the event that it does not hold: p and 1 − p change places."""
-        return Odds(self.miss, self.p, self.log_miss, self.log_p)
+        return Odds(self.miss, self.p, self.log_miss, self.log_p, None if self.logit is None else -self.logit)
 
 
 class Term(NamedTuple):
@@ -72,7 +76,7 @@ def sigmoid_odds(z: Float) -> Odds:
     low_log = log_high - np.abs(z)
     up = z >= 0
     return Odds(np.where(up, high, low), np.where(up, low, high), np.where(up, log_high, low_log),
-                np.where(up, low_log, log_high))  # fmt: skip
+                np.where(up, low_log, log_high), z)  # fmt: skip
 
 
 def product(a: Float, b: Float) -> Float:
@@ -155,6 +159,13 @@ def clipped_focal(odds: Odds, parameters: Sequence[float], shift: Float | None) 
     return Term(product(weight, -log_y), first, weight * p * bent + first * (m - p))
 
 
+def negative_entropy(odds: Odds, parameters: Sequence[float], shift: Float | None) -> Term:
+    """p·log p + (1 − p)·log(1 − p), whatever holds."""
+    p, m = odds.p, odds.miss
+    pull = product(p * m, odds.log_odds)
+    return Term(product(p, odds.log_p) + product(m, odds.log_miss), pull, p * m + (m - p) * pull)
+
+
 SOFTMAX_FAMILIES = {
     "cross_entropy": Family(log_loss),
     "one_vs_rest": Family(log_loss, mirror(log_loss)),
@@ -171,4 +182,5 @@ SIGMOID_FAMILIES = {
     "sigmoid_brier": Family(brier, mirror(brier)),
     "sigmoid_focal": Family(focal, mirror(focal)),
     "asymmetric": Family(focal, clipped_focal),
+    "label_entropy": Family(negative_entropy, negative_entropy),
 }

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from kullback import kernels
 from kullback.kernels import dispatch
-from kullback.kernels.recipe import Evaluation, PlainRecipe, TargetSummary
+from kullback.kernels.recipe import Evaluation, PlainRecipe, Recipe, TargetSummary
 from kullback.losses import base
 from kullback.losses.base import Array, Float, Loss
 from kullback.targets import ClassTargets, LabelRows, Targets, as_class_targets, as_label_targets
@@ -21,7 +21,7 @@ class BlockLoss(Loss):
     """A loss given by functions of a block of rows in float64; targets arrive as dense masses.
 
     Rows that do not count never arrive, and ignored labels arrive masked: input −inf, mass 0. Rows with a NaN or +inf
-    input come out as NaN whatever the functions say. Where the C++ kernels know the loss too, they run it.
+    input come out as NaN whatever the functions say. Where the kernels know the loss too, they run it.
     """
 
     target_form: ClassVar[Literal["classes", "labels"]] = "classes"
@@ -49,19 +49,19 @@ class BlockLoss(Loss):
         weight = base.per_class("class_weight", self.class_weight, mass.shape[-1])
         return mass if weight is None else np.asarray(mass * weight)
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
-        """The loss as the C++ kernels know it, or None."""
+    def _kernel_recipe(self, n_classes: int) -> Recipe | None:
+        """The loss as kernels know it, or None."""
         return None
 
-    def _in_kernels(self, n_classes: int) -> PlainRecipe | None:
-        """The recipe, where the active kernels are those in C++, which have such losses."""
-        recipe = self._plain_recipe(n_classes)
-        return recipe if recipe is not None and dispatch.backend_of(recipe) == "cpu" else None
+    def _in_kernels(self, n_classes: int) -> Recipe | None:
+        """The recipe, where there are kernels to run it: those in NumPy have no plain losses."""
+        recipe = self._kernel_recipe(n_classes)
+        return None if isinstance(recipe, PlainRecipe) and dispatch.backend_of(recipe) != "cpu" else recipe
 
     @property
     def backend(self) -> str:
         """Where the loss runs: ``"cpu"`` (C++), ``"reference"``, or ``"numpy"`` for what is nowhere else."""
-        recipe = self._plain_recipe(base.class_count(self) or 1)
+        recipe = self._kernel_recipe(base.class_count(self) or 1)
         return "numpy" if recipe is None else dispatch.backend_of(recipe)
 
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
@@ -89,7 +89,7 @@ class BlockLoss(Loss):
         gradient: Array | None,
     ) -> Evaluation:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            return kernels.active().evaluate(
+            return dispatch.runner(recipe).evaluate(
                 recipe,
                 logits,
                 targets,
@@ -121,7 +121,7 @@ class BlockLoss(Loss):
         self, logits: Array, targets: Any, direction: Array, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            kernels.active().hessian_product(
+            dispatch.runner(recipe).hessian_product(
                 recipe,
                 logits,
                 targets,
@@ -143,7 +143,7 @@ class BlockLoss(Loss):
         self, logits: Array, targets: Any, *, row_weight: Float | None, scale: float, out: Array
     ) -> None:
         if (recipe := self._in_kernels(logits.shape[1])) is not None:
-            kernels.active().hessian_diagonal(
+            dispatch.runner(recipe).hessian_diagonal(
                 recipe,
                 logits,
                 targets,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError, KullbackWarning
-from kullback.kernels.recipe import Evaluation, PlainRecipe
+from kullback.kernels.recipe import Evaluation, PlainRecipe, Recipe
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float
 from kullback.losses.block_loss import BlockLoss
@@ -269,11 +269,11 @@ class CrossEntropyFromProbabilities(BlockLoss):
             high += int(((s > 0) & (q > 1 - self.clip)).any(axis=1).sum())
         return low, high, int(counts.sum())
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+    def _kernel_recipe(self, n_classes: int) -> PlainRecipe:
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         return PlainRecipe(self.name, (self.clip,), self.label_smoothing, weight)
 
-    def _tallied(self, recipe: PlainRecipe, x: Array, targets: Any, **how: Any) -> tuple[Evaluation, int, int]:
+    def _tallied(self, recipe: Recipe, x: Array, targets: Any, **how: Any) -> tuple[Evaluation, int, int]:
         """One pass of the C++ kernels, with how many rows lie below the clip and above; bad inputs raise."""
         from kullback.kernels import cpu
 

@@ -139,7 +139,7 @@ class NegativeLogLikelihood(BlockLoss):
         """The class with the largest log-probability, (N,); the first of equals."""
         return np.asarray(np.argmax(base.as_logits(logits), axis=1))
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe:
+    def _kernel_recipe(self, n_classes: int) -> PlainRecipe:
         weight = base.per_class("class_weight", self.class_weight, n_classes)
         return PlainRecipe(self.name, (), self.label_smoothing, weight)
 

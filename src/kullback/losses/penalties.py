@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback.errors import InputError
-from kullback.kernels.recipe import PlainRecipe
+from kullback.kernels.recipe import PlainRecipe, Recipe, SigmoidRecipe
 from kullback.kernels.reference.softmax import softmax_odds
 from kullback.losses import base
 from kullback.losses.base import Array, Batch, Float
@@ -158,7 +158,7 @@ class Penalty(BlockLoss):
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
         return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
+    def _kernel_recipe(self, n_classes: int) -> Recipe:
         return PlainRecipe(self.name, (float(self.target_form == "labels"),))
 
     def _mass_of(self, mass: Float) -> Float:
@@ -247,8 +247,7 @@ class NegativeEntropy(Penalty):
     entropy minimisation.
 
     With labels p = σ(z) is a probability of its own for each, and the row's penalty is the sum over its labels of
-    p·log p + (1 − p)·log(1 − p), from −C·log 2. Ignored labels and scores of −inf add nothing. That form is computed in
-    NumPy; the one for classes in C++.
+    p·log p + (1 − p)·log(1 − p), from −C·log 2. Ignored labels and scores of ±inf add nothing.
 
     Args:
         target_form: ``"classes"`` or ``"labels"``.
@@ -276,33 +275,27 @@ class NegativeEntropy(Penalty):
         n_scores = np.asarray((~np.isneginf(x)).sum(axis=1))
         return -math.log(2) * n_scores if self.target_form == "labels" else -np.log(np.maximum(n_scores, 1))
 
-    def _plain_recipe(self, n_classes: int) -> PlainRecipe | None:
-        return super()._plain_recipe(n_classes) if self.target_form == "classes" else None
+    def initial_value(self, n_classes: int) -> float:
+        """The penalty of scores that are all 0: −log C, or −C·log 2 of labels."""
+        return float(self._least(np.zeros((1, base.check_class_number(n_classes))))[0])
+
+    def _kernel_recipe(self, n_classes: int) -> Recipe:
+        return SigmoidRecipe("label_entropy") if self.target_form == "labels" else super()._kernel_recipe(n_classes)
 
     def _cost(self, x: Float) -> Float:
-        if self.target_form == "labels":
-            size, e = _sizes(x)
-            return np.asarray(-(np.log1p(e) + size * e / (1 + e)).sum(axis=1, where=~np.isneginf(x)))
         return np.asarray(_parts(x)[2][:, 0])
 
     def _slope(self, x: Float) -> Float:
-        if self.target_form == "labels":
-            return _unmasked(x) * _spread(x)
         p, log_p, total = _parts(x)
         return np.asarray(p * (log_p - total))
 
     def _bend(self, x: Float, v: Float) -> Float:
-        if self.target_form == "labels":
-            return self._own_bend(x) * v
         p, log_p, total = _parts(x)
         delta = v - (p * v).sum(axis=1, keepdims=True)
         change = delta - (p * (log_p + 1) * delta).sum(axis=1, keepdims=True)
         return np.asarray(p * delta * (log_p - total) + p * change)
 
     def _own_bend(self, x: Float) -> Float:
-        if self.target_form == "labels":
-            size, e = _sizes(x)
-            return np.asarray(_spread(x) * (1 - size * (1 - e) / (1 + e)))
         p, log_p, total = _parts(x)
         return np.asarray(p * (1 - 2 * p) * (log_p - total) + p * (1 - p))
 
@@ -312,18 +305,6 @@ def _parts(x: Float) -> tuple[Float, Float, Float]:
     odds = softmax_odds(x).odds
     log_p = np.where(odds.p > 0, odds.log_p, 0.0)
     return odds.p, log_p, (odds.p * log_p).sum(axis=1, keepdims=True)
-
-
-def _sizes(x: Float) -> tuple[Float, Float]:
-    """|z| and e^−|z|, which is the smaller of p and 1 − p over the larger; 0 and 1 for masked scores."""
-    size = np.abs(_unmasked(x))
-    return size, np.exp(-size)
-
-
-def _spread(x: Float) -> Float:
-    """p·(1 − p), 0 for masked scores."""
-    e = _sizes(x)[1]
-    return np.where(np.isneginf(x), 0.0, e / (1 + e) ** 2)
 
 
 def _unmasked(x: Float) -> Float:

@@ -227,7 +227,7 @@ class SigmoidLoss(RecipeLoss):
         on_balance, off_balance = self._balance()
         # certainties are left as they are: the derivatives vanish there, and with them what they could tell
         inner = Odds(*(np.where((odds.p > 0) & (odds.miss > 0), x, math.log(0.5) if k > 1 else 0.5)
-                       for k, x in enumerate(odds)))  # fmt: skip
+                       for k, x in enumerate(odds[:4])))  # fmt: skip
         pull = -on_balance * self._positive(odds.p.shape[-1]) * family.on(inner, self._parameters(), None).first
         push = off_balance * family.off(inner, self._parameters(), None).first
         truth = np.where((odds.p > 0) & (odds.miss > 0), push / (push + pull), odds.p)
