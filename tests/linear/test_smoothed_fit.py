@@ -1,4 +1,4 @@
-"""Hinges with kinks are fitted by rounded-off ones, and proved on the hinge itself."""
+"""Hinges with kinks and many weights are fitted by rounded-off ones, and proved on the hinge itself."""
 
 import warnings
 
@@ -10,6 +10,12 @@ from kullback.errors import NotConvergedWarning
 from kullback.linear.smoothed_hinge import Rounding, rounded_off
 
 LOSSES = [WestonWatkins(), CrammerSinger(margin=2.0), CrammerSinger(squared=True)]
+
+
+@pytest.fixture(autouse=True)
+def many(monkeypatch):
+    """Every number of weights is too many for a step that solves for all of them."""
+    monkeypatch.setattr("kullback.linear.interior_fit.MOST_AT_ONCE", 0)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ MOST_STEPS = 20
 NEGLIGIBLE = 1e-14
 # The root of the curvature that is as good as none, as a share of the largest one's.
 IMMOVABLE = 1e-9
+NO_PENALTY = "without a penalty (C=inf) the dual has no finite value off the optimum"
 # The rounding of a mean loss over the rows, in units of its last digit.
 BLURRED = 1000.0
 
@@ -90,7 +91,7 @@ def why_no_gap(objective: LinearObjective) -> str:
     if not loss.convex:
         return f"{loss.name} is not convex, so no point can be proved optimal"
     if objective.penalty == 0:
-        return "without a penalty (C=inf) the dual has no finite value off the optimum"
+        return NO_PENALTY
     return ""
 
 

@@ -44,6 +44,7 @@ from kullback.linear.penalties import resolve_penalty
 from kullback.linear.progress import Silent, shown
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
+from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask, Follow
 from kullback.losses import CATALOGUE, Loss, parse_loss
@@ -203,6 +204,11 @@ class LinearEstimator(BaseEstimator):
             raise InputError(
                 f"{type(self).__name__} makes logits, but {loss.name} takes {_NOT_LOGITS[loss.link]}; use "
                 "'cross_entropy', which is the same loss on logits, and exact where a softmax saturates"
+            )
+        if self.solver != "auto" and rounded_off(loss) is not None:
+            raise InputError(
+                f"solver={self.solver!r} needs a loss with a continuous gradient, and {loss.name} has kinks; leave "
+                "solver='auto'"
             )
         if isinstance(loss, ScorePenalty):
             raise InputError(

@@ -22,6 +22,7 @@ from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
+from kullback.linear.interior_fit import InteriorFit, fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
@@ -41,7 +42,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
-RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit]
+RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit | InteriorFit]
 
 # Up to so many multiplications a pass takes less time than calling for another thread.
 FEW_PRODUCTS = 1 << 21
@@ -177,10 +178,17 @@ class FitTask:
             curvature=self._curvature,
             fit_intercept=self._fit_intercept,
         )
+        fit: RawFit
+        hinge = rounded_off(self._loss) if solver == "auto" else None
+        # A penalty with a kink leaves few columns in use, which are enough for the steps.
+        if hinge is not None and (parts.lasso > 0 or fits_at_once(self.design.shape[1], n_outputs)):
+            why = f"{self._loss.name} has kinks, which a convex program has not"
+            fit = partial(fit_interior, self.design, terms, scaling, hinge, parts, tol=tol, max_iter=max_iter, run=run)
+            return self._solve_raw("interior_point", why, fit, start, follow, announce)
         if parts.lasso > 0:
-            fit: RawFit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
+            fit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
-        if solver == "auto" and penalty > 0 and (hinge := rounded_off(self._loss)) is not None:
+        if hinge is not None and penalty > 0:
             why = f"{self._loss.name} has kinks, which are rounded off less and less"
             fit = partial(fit_smoothed, self.design, terms, scaling, hinge, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("smoothed", why, fit, start, follow, announce)
