@@ -374,6 +374,20 @@ def test_empty_columns_change_nothing(rng, warm):
     np.testing.assert_allclose(model.predict_proba(wide), narrow.predict_proba(X), atol=1e-7)
 
 
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"loss": "poly"}, {"C": math.inf}], ids=str)
+def test_a_start_far_along_shifts_of_all_classes_costs_no_steps(rng, settings):
+    X = rng.normal(size=(300, 5))
+    y = (X @ rng.normal(size=(5, 4)) + rng.gumbel(size=(300, 4))).argmax(axis=1)
+    start = rng.normal(size=(4, 5))
+    shift, lift = 100 * rng.normal(size=5), 1e3
+    plain = SoftmaxClassifier(**settings).fit(X, y, coef_init=start - start.mean(axis=0))
+    far = SoftmaxClassifier(**settings).fit(X, y, coef_init=start + shift, intercept_init=np.full(4, lift))
+    assert far.converged_
+    assert far.n_iter_[0] == plain.n_iter_[0]
+    assert far.history_[0].objective == pytest.approx(plain.history_[0].objective, rel=1e-9)
+    np.testing.assert_allclose(far.coef_, plain.coef_, atol=1e-9)
+
+
 def test_starting_values(iris):
     X, y = iris
     best = SoftmaxClassifier(tol=1e-10).fit(X, y)
