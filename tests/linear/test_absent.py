@@ -191,3 +191,30 @@ def test_where_a_fit_starts(rng, priors, temperature):
     pull = loss.value_and_gradient(logits, ClassIndices(np.zeros(50, int)), reduction="sum")[1]
     assert temperature * pull[:, 2].max() < NEXT_TO_NOTHING
     np.testing.assert_array_equal(ruled_out((weights, intercept), gone, loss, centred=False)[0][:, :2], weights[:, :2])
+
+
+@pytest.mark.parametrize("loss", ["poly", "poly(epsilon=-1)", "poly(epsilon=0.5, temperature=3)", "focal(gamma=0)"])
+def test_for_convex_losses_of_a_softmax(data, loss):
+    X, y = data
+    check(fit(X, y, loss=loss), X, y, loss=loss)
+
+
+@pytest.mark.parametrize("settings", [{}, {"penalty": "l1"}], ids=str)
+def test_for_margins(data, settings):
+    X, y = data
+    counts = np.bincount(y).tolist()
+    loss = f"ldam(class_counts={counts}, temperature=0.2)"
+    model = fit(X, y, loss=loss, **settings)
+    assert model.converged_
+    del counts[GONE]
+    kept = y != GONE
+    margins = 0.5 * (np.bincount(y) / np.bincount(y).min()) ** -0.25
+    others = SoftmaxClassifier(
+        loss=f"ldam(class_counts={counts}, temperature=0.2, max_margin={np.delete(margins, GONE).max()})",
+        tol=1e-9,
+        **settings,
+    ).fit(X[kept], y[kept])
+    assert model.certificate_.dual <= others.certificate_.primal * (1 + 1e-12)
+    assert others.certificate_.dual <= model.certificate_.primal * (1 + 1e-12)
+    assert model.n_iter_[0] <= 1.5 * others.n_iter_[0]
+    assert model.loss_.probabilities(model.logits(X))[:, GONE].max() < NEXT_TO_NOTHING

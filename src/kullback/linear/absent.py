@@ -6,6 +6,8 @@ under a smooth penalty those of the others have mean zero over the classes; so i
 the others' logits is the mean of their intercepts, and the largest of them no less. An intercept that lies `FAR_BELOW`
 under that mean leaves the class no probability that float64 could add to another, whatever the columns hold: a fit
 that starts there starts where that class ends.
+
+That is so of every convex loss that sees the logits by their softmax alone: cross-entropies, poly-1, LDAM.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.row_curvature import has_dual
 from kullback.losses import Loss
 from kullback.losses.softmax_loss import SoftmaxLoss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, Targets, counted_rows
@@ -31,7 +32,7 @@ NO_MASS = 1e-20
 
 
 def absent_classes(loss: Loss, targets: Targets, n_outputs: int, row_weight: Vector | None) -> Mask | None:
-    """Which classes hold no target mass to speak of, (C,); None where all do, or where the loss is no cross-entropy.
+    """Which classes hold no target mass to speak of, (C,); None where all do, or for other losses than the module's.
 
     Args:
         loss: with class weights in it.
@@ -43,7 +44,7 @@ def absent_classes(loss: Loss, targets: Targets, n_outputs: int, row_weight: Vec
     >>> absent_classes(CrossEntropy(), ClassIndices(np.array([0, 1, 2])), 3, np.array([1.0, 0.0, 2.0]))
     array([False,  True, False])
     """
-    if not isinstance(loss, SoftmaxLoss) or not has_dual(loss):
+    if not isinstance(loss, SoftmaxLoss) or not loss.convex:
         return None
     assert isinstance(targets, ClassIndices | ClassRows | ClassMixture)
     weight = np.ones(len(targets)) if row_weight is None else row_weight
@@ -61,7 +62,7 @@ def ruled_out(parameters: Parameters, absent: Mask, loss: Loss, *, centred: bool
     Args:
         parameters: weights and intercepts; what they make of the other classes among themselves is kept.
         absent: (C,).
-        loss: what is minimised, a cross-entropy.
+        loss: what is minimised.
         centred: whether the weights are to have mean zero over the classes, as a smooth penalty wants them.
     """
     weights, intercept = (part.copy() for part in parameters)
@@ -71,6 +72,8 @@ def ruled_out(parameters: Parameters, absent: Mask, loss: Loss, *, centred: bool
     assert isinstance(loss, SoftmaxLoss)
     temperature, offset = loss.temperature, loss._offset(len(absent))
     shift = np.zeros(len(absent)) if offset is None else offset
-    level = float((intercept / temperature + shift)[~absent].mean())
+    # Margins of LDAM lower the other classes where they are the target.
+    margins = loss._shift(len(absent))
+    level = float((intercept / temperature + shift)[~absent].mean()) - (0.0 if margins is None else margins.max())
     intercept[absent] = temperature * (level - FAR_BELOW - shift[absent])
     return weights, intercept
