@@ -1,10 +1,13 @@
 """Classes without examples that count: the optimum is that of the other classes alone, and is proved as fast."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import sparse
 
 from kullback import SoftmaxClassifier, SoftmaxPath
+from kullback.errors import SeparableWarning
 from kullback.linear.absent import absent_classes, ruled_out
 from kullback.losses import BinaryCrossEntropy, CrossEntropy, WestonWatkins
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows
@@ -218,3 +221,25 @@ def test_for_margins(data, settings):
     assert others.certificate_.dual <= model.certificate_.primal * (1 + 1e-12)
     assert model.n_iter_[0] <= 1.5 * others.n_iter_[0]
     assert model.loss_.probabilities(model.logits(X))[:, GONE].max() < NEXT_TO_NOTHING
+
+
+@pytest.mark.parametrize("how", ["rows", "class"])
+def test_without_a_penalty_the_class_separates_nothing(rng, how):
+    X = rng.normal(size=(300, 3))
+    y = (X @ rng.normal(size=(3, 4)) + rng.gumbel(size=(300, 4))).argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fit(X, y, how, C=np.inf)
+    assert model.converged_
+    assert "separation" not in model.certificate_.reason
+    kept = y != GONE
+    others = SoftmaxClassifier(C=np.inf).fit(X[kept], y[kept])
+    assert model.certificate_.primal == pytest.approx(others.certificate_.primal, rel=1e-9)
+
+
+def test_what_the_columns_tell_apart_is_said_of_the_others_alone(rng):
+    X = rng.normal(size=(300, 3))
+    y = (X @ rng.normal(size=(3, 4)) + rng.gumbel(size=(300, 4))).argmax(axis=1)
+    X[y == 3, 0] += 100
+    with pytest.warns(SeparableWarning, match="tell 3 from 0 and 1 apart"):
+        fit(X, y, C=np.inf)

@@ -83,6 +83,13 @@ class Finding(NamedTuple):
     separation: Separation | None
     unknown: str = ""
 
+    def of(self, held: NDArray[np.int64]) -> Finding:
+        """The same of classes by the numbers that they are given."""
+        if self.separation is None:
+            return self
+        pairs = tuple((int(held[one]), int(held[other])) for one, other in self.separation.pairs)
+        return self._replace(separation=self.separation._replace(pairs=pairs))
+
     def told(self, names: Sequence[Any]) -> str:
         """What a certificate says of it; an empty string where the classes overlap."""
         if self.separation is not None:
@@ -129,8 +136,11 @@ def find_separation(
             return NOTHING  # every class is wanted in every row: all stay level
         p = coupled_probabilities(loss, logits[rows]) * (factor[rows] * share)[:, None]
         p[np.arange(len(rows)), own] = 0.0
-        comparisons = Comparisons(X, rows, own, logits.shape[1], fit_intercept=fit_intercept)
-        return _classes(comparisons, p, weights, intercept, logits[rows])
+        # A class without examples that count is behind all others by an intercept alone, whatever the columns hold.
+        held = np.unique(own) if fit_intercept else np.arange(logits.shape[1])
+        own = np.searchsorted(held, own)
+        comparisons = Comparisons(X, rows, own, len(held), fit_intercept=fit_intercept)
+        return _classes(comparisons, p[:, held], weights[:, held], intercept[held], logits[np.ix_(rows, held)]).of(held)
     if isinstance(targets, LabelRows) and isinstance(loss, BinaryCrossEntropy):
         pull = loss.value_and_gradient(logits, targets, sample_weight=sample_weight, reduction="sum")[1]
         return _labels(X, np.asarray(targets.rows), weight, pull, logits, weights, intercept, fit_intercept)
