@@ -279,6 +279,13 @@ def test_weights_of_eight_orders_of_magnitude_and_copies_of_columns(data, rng):
         proved(X, y, 10.0 ** rng.uniform(-4, 4, len(y)), loss="weston_watkins", penalty=penalty, C=1e-3)
 
 
+@pytest.mark.parametrize("settings", [{"penalty": "l2", "C": 1e4}, {"penalty": "l1"}], ids=str)
+def test_hardly_more_rows_than_classes(rng, settings):
+    X = rng.normal(size=(40, 3))
+    for loss in LOSSES:
+        proved(X, np.arange(40) % 35, loss=loss, **settings)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "preconditioned"])
 def test_solvers_of_smooth_losses_are_refused(data, solver):
     with pytest.raises(InputError, match=f"solver='{solver}' needs .* weston_watkins has kinks; leave solver='auto'"):

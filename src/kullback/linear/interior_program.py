@@ -8,6 +8,7 @@ the first try shows; both by one factorisation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,8 +24,12 @@ Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # Share of the way to the nearest boundary that a step goes.
 INTERIOR = 0.99
-# What holds weights that nothing else holds, as a share of their curvature; it is raised where rounding asks for it.
-STEADY, STEADIER, STEADIEST = 1e-13, 100.0, 1e-6
+# What holds weights that nothing else holds, as a share of their curvature: the first that rounding lets be factorised.
+STEADY = (1e-13, 1e-11, 1e-9, 1e-7)
+# The least curvature that it is a share of, as a share of the mean one.
+LEAST_BENT = 1e-6
+# How often a solution is corrected for what was raised, and for rounding.
+CORRECTIONS = 2
 # By how much the duals may be out of balance in a proof.
 BALANCED = 1e-11
 # Rows that are looked at together where their products take memory.
@@ -166,17 +171,30 @@ class InteriorProgram:
         diagonal = np.diag_indices(len(matrix))
         matrix[diagonal] += np.tile(self._ridge[:, 0], width)
         bent = matrix[diagonal].copy()
-        bent = np.maximum(bent, bent.mean() * 1e-6)
-        steady = STEADY
-        while steady <= STEADIEST:
-            matrix[diagonal] += steady * bent
-            try:
+        least, factor = np.maximum(bent, LEAST_BENT * bent.mean()), None
+        for steady in STEADY:
+            matrix[diagonal] = bent + steady * least
+            with suppress(linalg.LinAlgError):
                 factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
-            except linalg.LinAlgError:
-                steady *= STEADIER
-                continue
-            return lambda wanted: linalg.cho_solve(factor, wanted.T.ravel(), check_finite=False).reshape(width, size).T
-        return None
+                break
+        if factor is None:
+            return None
+        matrix[diagonal] = bent
+        root = np.sqrt(least)
+
+        def solve(wanted: Vector) -> Vector:
+            target = wanted.T.ravel()
+            found = linalg.cho_solve(factor, target, check_finite=False)
+            left = target - matrix @ found
+            for _ in range(CORRECTIONS):
+                tried = found + linalg.cho_solve(factor, left, check_finite=False)
+                still = target - matrix @ tried
+                if not np.abs(still / root).max() < np.abs(left / root).max():
+                    break
+                found, left = tried, still
+            return np.asarray(found.reshape(width, size).T)
+
+        return solve
 
     def _of_hinges(self) -> Vector:
         """(K·P, K·P) the sum over the examples of x·xᵀ ⊗ how their duals move with their logits, output by output."""
