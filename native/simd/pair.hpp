@@ -34,6 +34,9 @@ struct traits<Pair<H>> {
     static constexpr int width = 2 * traits<H>::width;
 };
 
+template <class H>
+constexpr bool fuses<Pair<H>> = fuses<H>;
+
 #define KULLBACK_PAIRWISE(op)                                                                    \
     template <class H>                                                                           \
     KULLBACK_INLINE auto operator op(const Pair<H>& x, const Pair<H>& y) {                       \

@@ -203,6 +203,37 @@ KULLBACK_INLINE Scalar<V> get(const V& v, int i) {
     }
 }
 
+// Whether x - n * c below is rounded once. Compilers fuse products and sums as they like, so this asks for it by name.
+template <class V>
+constexpr bool fuses = false;
+#if KULLBACK_HAS_VECTORS && defined(__FMA__)
+template <>
+inline constexpr bool fuses<float> = true;
+template <>
+inline constexpr bool fuses<VectorF> = sizeof(VectorF) == 32 || sizeof(VectorF) == 64;
+#endif
+
+template <class V>
+KULLBACK_INLINE V minus_product(V x, V n, Scalar<V> c) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {minus_product<H>(x.a, n.a, c), minus_product<H>(x.b, n.b, c)};
+    } else {
+#if KULLBACK_HAS_VECTORS && defined(__FMA__)
+        if constexpr (std::is_same_v<V, float>) return __builtin_fmaf(-n, c, x);
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
+            return V(_mm256_fnmadd_ps(__m256(n), _mm256_set1_ps(c), __m256(x)));
+        }
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+            return V(_mm512_fnmadd_ps(__m512(n), _mm512_set1_ps(c), __m512(x)));
+        }
+#endif
+#endif
+        return x - n * c;
+    }
+}
+
 // Square root, correctly rounded.
 template <class V>
 KULLBACK_INLINE V root(V a) {

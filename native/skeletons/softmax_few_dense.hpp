@@ -123,10 +123,7 @@ struct FewDenseRows {
     // wants those with the masses s; one row of one class the target's own; others what d is for each class.
     template <bool OneHot>
     KULLBACK_INLINE void sum_group(V* e, const V* s, V* d, G& x) const {
-        V top = e[0];
-        each_class<C>(1, classes(), [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
-        top = larger<V>(splat<V>(-infinity<T>), top);
-        const V center = select<V>(top > -infinity<T>, top, V{});
+        const V center = x.center;
         const T scale = factor;
         V rest = V{}, all = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{}, lowest = V{};
         bool scores = true;
@@ -165,7 +162,6 @@ struct FewDenseRows {
         });
         // how many logits are the largest, a whole number, however the two sums were rounded
         const V ties = (all - rest + Constants<T>::round_magic) - Constants<T>::round_magic;
-        x.center = center;
         x.others = rest + (ties - T(1));
         x.sum = rest + ties;
         x.with_d = with_d;
@@ -432,7 +428,7 @@ struct FewDenseRows {
             }
             const int ahead = groups_ahead<T>(classes());
             V broken = V{};
-            for (int i = 0; i < here; ++i) {
+            const auto prepare = [&](int i) KULLBACK_LAMBDA {
                 const int64_t own = r + i * W;
                 const int lanes_here = whole == 0 ? int(rows) : W;
                 // the lines that the gradient will overwrite, and rows to come, come from memory while exp keeps the
@@ -441,6 +437,7 @@ struct FewDenseRows {
                 prefetch_rows<T>(z + (i + ahead) * W * z_stride, z_stride, classes());
                 if (soft) prefetch_rows<T>(t + (i + ahead) * W * t_stride, t_stride, classes());
                 G& x = groups[i];
+                V* e_i = e + i * classes();
                 start_group(x, own, lanes_here, scale);
                 if constexpr (OneHot) {
                     x.mass = splat<V>(T(1));
@@ -448,15 +445,23 @@ struct FewDenseRows {
                 } else {
                     load_masses(t ? t + i * W * t_stride : nullptr, t_stride, s + i * classes(), x, broken);
                 }
-                load_columns<T>(z + i * W * z_stride, z_stride, classes(), e + i * classes());
-                if (statistics.prediction) x.prediction = largest_classes<T>(e + i * classes(), classes());
-                if (transform.any()) transform.columns(e + i * classes(), classes(), slopes + i * classes());
+                load_columns<T>(z + i * W * z_stride, z_stride, classes(), e_i);
+                if (statistics.prediction) x.prediction = largest_classes<T>(e_i, classes());
+                if (transform.any()) transform.columns(e_i, classes(), slopes + i * classes());
+                x.center = center_of<T, C>(e_i, classes());
+            };
+            const auto sum = [&](int i) KULLBACK_LAMBDA {
+                G& x = groups[i];
                 sum_group<OneHot>(e + i * classes(), s + i * classes(), d + (relative ? i * classes() : 0), x);
                 if constexpr (Loss::by_sums && !OneHot) {
                     if (any_lane<V>(select<V>(x.with_d == x.with_d, V{}, splat<V>(T(1))))) {
                         add_scores(z + i * W * z_stride, z_stride, s + i * classes(), x);
                     }
                 }
+            };
+            for (int i = 0; i <= here; ++i) {  // as in softmax_few_stages.hpp
+                if (i < here) prepare(i);
+                if (i > 0) sum(i - 1);
             }
             const bool some_broken = any_lane<V>(broken);
             for (int64_t j = 0; some_broken && j < rows; ++j) {

@@ -69,14 +69,14 @@ KULLBACK_INLINE int groups_ahead(int classes) {
 // How many vectors are kept between the stages below: 8 KiB of logits at most, so that they stay in the nearest cache.
 template <class T>
 constexpr int kept_vectors = 256;
-constexpr int most_groups = 32;
+constexpr int most_groups = 16;  // what is known of more groups would not leave room for their rows there
 
 // What the first stage finds for a group of as many rows as there are lanes, each number a lane per row.
 template <class T>
 struct Group {
     using V = Vector<T>;
     ClassNumbers<T> target;
-    V center;    // the largest logit
+    V center;    // the largest logit, or 0 if that is -inf
     V misses;    // sum of exp over the classes that are no target
     V squares;   // sum of exp^2 over them, if the loss has a use for it
     V d_y, e_y;  // the target's logit relative to the largest, and its exp
@@ -165,6 +165,17 @@ struct FewRows {
     SecondClass<T>* seconds;  // or null
 };
 
+// The largest logit in each lane, or 0 if that is -inf.
+template <class T, int C>
+KULLBACK_INLINE Vector<T> center_of(const Vector<T>* e, int dynamic_classes) {
+    using V = Vector<T>;
+    const int classes = C > 0 ? C : dynamic_classes;
+    V top = e[0];
+    each_class<C>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
+    top = larger<V>(splat<V>(-infinity<T>), top);
+    return select<V>(top > -infinity<T>, top, V{});
+}
+
 // One group of stage 1, in place; `second` only with Two.
 template <class T, int C, Extent E, bool Squares, bool Two>
 KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class, T factor, Vector<T>* e,
@@ -172,10 +183,7 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumber
     constexpr T unlift = Constants<T>::unlift;
     using V = Vector<T>;
     const int classes = C > 0 ? C : dynamic_classes;
-    V top = e[0];
-    each_class<C>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
-    top = larger<V>(splat<V>(-infinity<T>), top);
-    const V center = select<V>(top > -infinity<T>, top, V{});
+    const V center = group.center;
     const auto target = group.target, other = Two ? second->target : target;
     auto class_here = first_class;
     V misses = V{}, squares = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
@@ -213,7 +221,6 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumber
         squares += squares_here;
         weighted += weighted_here;
     }
-    group.center = center;
     group.misses = misses * unlift;
     if constexpr (Squares) group.squares = squares * (unlift * unlift);
     group.d_y = d_y;
@@ -277,7 +284,7 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
     const int64_t stride = plain ? classes : rows.stride, g_stride = plain ? classes : rows.g_stride;
     const ClassNumbers<T> first = first_class<T, C>(rows);
     const int ahead = groups_ahead<T>(classes);
-    for (int i = 0; i < rows.count; ++i) {
+    const auto prepare = [&](int i) KULLBACK_LAMBDA {
         V* e = rows.columns + i * classes;
         Group<T>& group = rows.groups[i];
         SecondClass<T>* second = Two ? rows.seconds + i : nullptr;
@@ -297,7 +304,17 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
             weigh_targets(rows, y, group.weight, group.shift);
             if constexpr (Two) weigh_targets(rows, rows.second + i * W, second->weight, second->shift);
         }
-        sum_group<T, C, E, Squares, Two>(rows.weight, classes, first, rows.factor, e, group, second);
+        group.center = center_of<T, C>(e, classes);
+    };
+    const auto sum = [&](int i) KULLBACK_LAMBDA {
+        sum_group<T, C, E, Squares, Two>(rows.weight, classes, first, rows.factor, rows.columns + i * classes,
+                                         rows.groups[i], Two ? rows.seconds + i : nullptr);
+    };
+    // the next group's columns and the largest of them are on their way while this one's exp are computed
+    prepare(0);
+    for (int i = 0; i < rows.count; ++i) {
+        if (i + 1 < rows.count) prepare(i + 1);
+        sum(i);
     }
 }
 
