@@ -1,5 +1,4 @@
-// exp for arguments <= 0 and logarithms, within 2 ulp over the whole range, subnormal numbers included (floats below
-// e^-40 within 2.3).
+// exp for arguments <= 0 and logarithms, within 2 ulp over the whole range, subnormal numbers included.
 //
 // The softmax and the sigmoid only ever need exp of something non-positive (a logit minus its row's largest, or
 // -|z|), which spares the overflow half of the range. Polynomials interpolate at Chebyshev nodes; coefficients were
@@ -66,8 +65,8 @@ KULLBACK_INLINE V exp_remainder(V r, V r2) {
     }
 }
 
-// exp(x) for x <= 0 is a power of two times exp(whole), where `r` lacks the last digits of `whole`, as all but the first
-// term of the series may. The power comes times 2^lift.
+// exp(x) for x <= 0 is a power of two times exp(whole), where `r` may lack the last digits of `whole`: the higher terms of
+// the series do without them, and so need not wait for them. The power comes times 2^lift.
 template <class V>
 struct ReducedExp {
     V r, whole, lifted;
@@ -83,8 +82,7 @@ KULLBACK_INLINE ReducedExp<V> reduced_exp(V x) {
     const V n = shifted - magic;
     ReducedExp<V> reduced;
     if constexpr (fuses<V>) {
-        // exact, as this part of log 2 has 21 digits, n eight, and what is left is small; what it lacks of log 2 is so
-        // little that only the first term of the series needs it, for which the others need not wait
+        // exact, as this part of log 2 has 21 digits, n eight, and what is left is small
         reduced.r = minus_product<V>(x, n, K::ln2);
         reduced.whole = minus_product<V>(reduced.r, n, K::ln2_rest);
     } else {
@@ -108,8 +106,8 @@ KULLBACK_INLINE ReducedExp<V> lifted_exp(V x) {
 // exp(whole).
 template <class V>
 KULLBACK_INLINE V exp_of(const ReducedExp<V>& reduced) {
-    const V r = reduced.r, r2 = r * r;
-    return exp_remainder<V>(r, r2) * r2 + (reduced.whole + Scalar<V>(1));
+    const V r = reduced.r, whole = reduced.whole;
+    return exp_remainder<V>(r, r * r) * (whole * whole) + (whole + Scalar<V>(1));
 }
 
 // 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
@@ -144,7 +142,7 @@ KULLBACK_INLINE ExpAndRest<V> exp_and_rest(V x) {
     constexpr T unlift = Constants<T>::unlift;
     // exp(x) - 1 = r + r^2 q where no power of two is taken out, as near 0
     const auto [r, whole, lifted] = lifted_exp<V>(x);
-    const V r2 = r * r, more = exp_remainder<V>(r, r2) * r2 + whole;
+    const V more = exp_remainder<V>(r, r * r) * (whole * whole) + whole;
     const V power = lifted * unlift;
     return {(more + T(1)) * lifted * unlift, (T(1) - power) - power * more};
 }
