@@ -365,7 +365,7 @@ def _masked(case: _Case) -> None:
             targets[targets == 0] = 1
         value, gradient = loss.value_and_gradient(x, targets, reduction="none")
         assert np.isfinite(value).all(), f"a masked class (input {nothing}) without mass gives {value[0]}"
-        if loss.link in ("softmax", "sigmoid") and _levels_free(loss):
+        if loss.link in ("softmax", "sigmoid") and not _minds_sizes(loss):
             x[:, 0] = -600.0 * getattr(loss, "temperature", 1.0)
             case.close(value, _values(case, x, targets), "a masked class costs more than a hopeless one", 1e-9)
         where = 0
@@ -395,7 +395,7 @@ def _order(case: _Case) -> None:
 
 def _level(case: _Case) -> None:
     loss = case.loss
-    if loss.link != "softmax" or not _levels_free(loss):
+    if loss.link != "softmax" or not loss.ignores_level:
         raise _Skip("it does not say that only differences of logits matter")
     shift = case.rng.integers(-5, 6, (case.n, 1)).astype(np.float64)
     value, gradient = loss.value_and_gradient(case.x + shift, case.targets, reduction="none")
@@ -414,12 +414,12 @@ def _alike(loss: Loss) -> bool:
     return _class_count(loss) is None and all(getattr(part, "symmetric", True) for _, part in _terms(loss))
 
 
-def _levels_free(loss: Loss) -> bool:
-    """Whether nothing in the loss looks at the level of the logits, only at their differences."""
+def _minds_sizes(loss: Loss) -> bool:
+    """Whether something in the loss looks at the logits themselves and not at what their link makes of them."""
     parts = [part for _, part in _terms(loss)]
     if any(getattr(part, "z_loss", 0) or getattr(part, "softcap", None) for part in parts):
-        return False
-    return not any(isinstance(part, LogitL1 | LogitL2) for part in parts)
+        return True
+    return any(isinstance(part, LogitL1 | LogitL2) for part in parts)
 
 
 def _ties(case: _Case) -> None:

@@ -236,7 +236,7 @@ def test_classes_without_weight_leave_a_fit_of_the_others(data, loss, settings):
 
 def test_a_hinge_of_one_class_is_zero(data):
     X, y = data
-    options = {"fit_intercept": True, "penalty_factor": 1.0, "shift_free": True}
+    options = {"fit_intercept": True, "penalty_factor": 1.0}
     task = FitTask(X, ClassIndices(np.full(len(y), 2)), 3, WestonWatkins(), None, **options)
     solution = task.solve(1.0, tol=1e-6, max_iter=10)
     assert solution.result.converged

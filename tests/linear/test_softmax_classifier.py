@@ -25,6 +25,7 @@ from kullback import (
 )
 from kullback.errors import DataError, InputError, NotConvergedWarning, TargetError
 from kullback.linear.softmax_classifier import encoded
+from kullback.losses import CATALOGUE
 
 
 @pytest.fixture
@@ -522,3 +523,37 @@ def test_columns_of_zeros_get_weights_of_zero(settings):
     assert not np.delete(model.coef_, used, axis=1).any()
     again = SoftmaxClassifier(**settings, max_iter=0, tol=1e9).fit(X, y, coef_init=model.coef_)
     np.testing.assert_allclose(again.coef_, model.coef_, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy(z_loss=0.05),
+        CrossEntropy(softcap=4.0),
+        CrossEntropy() + 0.1 * LogitL2(),
+        0.5 * CrossEntropy() + CrossEntropy(z_loss=0.1),
+    ],
+    ids=str,
+)
+def test_a_loss_that_minds_the_level_of_the_logits_is_minimised_at_that_level(iris, loss):
+    X, y = iris
+    model = SoftmaxClassifier(loss=loss, C=0.5, tol=1e-10, max_iter=5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)  # what is not convex has no proof
+        model.fit(X, y)
+    logits = X @ model.coef_.T + model.intercept_
+    value, gradient = loss.value_and_gradient(logits, y)
+    assert value + np.square(model.coef_).sum() / (2 * 0.5 * len(y)) == pytest.approx(
+        model.certificate_.primal, rel=1e-9
+    )
+    np.testing.assert_allclose(gradient.sum(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(gradient.T @ X + model.coef_ / (0.5 * len(y)), 0, atol=2e-5)
+    np.testing.assert_allclose(model.decision_function(X), logits, rtol=1e-12)
+
+
+def test_losses_say_whether_they_mind_the_level_of_the_logits(rng):
+    z, y = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
+    for name, loss in {name: kind() for name, kind in CATALOGUE.items() if kind().target_form == "classes"}.items():
+        if loss.link in ("softmax", "none"):
+            same = np.allclose(loss(z, y, reduction="none"), loss(z + 1.5, y, reduction="none"), rtol=1e-12)
+            assert loss.ignores_level == same, name

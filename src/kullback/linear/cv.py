@@ -285,7 +285,6 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
                 weight,
                 penalty_factor=plain.penalty_factor,
                 C=self.C_,
-                shift_free=True,
                 classes=classes,
                 init=(stored[:, :-1], stored[:, -1]),
                 ended=ended,

@@ -256,7 +256,6 @@ class LinearEstimator(BaseEstimator):
         *,
         C: float,
         penalty_factor: float,
-        shift_free: bool,
         classes: NDArray[Any],
         init: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
         ended: str = "",
@@ -273,8 +272,6 @@ class LinearEstimator(BaseEstimator):
             sample_weight: validated (N,) or None.
             C: inverse strength of the penalty.
             penalty_factor: multiplies ½‖W‖².
-            shift_free: whether adding one number to every logit of a row changes nothing, so that weights and
-                intercepts are reported with mean zero over the classes.
             classes: (C,) labels of the outputs.
             init: `coef_` and `intercept_` to start from; None for the earlier fit's, or zeros.
             ended: why the start is to be taken as it is, and only its gap to be found.
@@ -289,7 +286,6 @@ class LinearEstimator(BaseEstimator):
             sample_weight,
             fit_intercept=self.fit_intercept,
             penalty_factor=penalty_factor,
-            shift_free=shift_free,
             penalty=resolve_penalty(self.penalty, self.l1_ratio),
         )
         start = self._start(task.shape, init)

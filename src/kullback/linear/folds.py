@@ -84,7 +84,6 @@ class Examples:
             weight,
             fit_intercept=self.fit_intercept,
             penalty_factor=self.penalty_factor,
-            shift_free=True,
             penalty=self.penalty,
             n_fits=n_fits,
         )

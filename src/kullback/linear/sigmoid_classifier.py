@@ -165,7 +165,6 @@ class SigmoidClassifier(ClassifierMixin, LinearEstimator):
             weight,
             C=float(self.C),
             penalty_factor=1.0,
-            shift_free=False,
             classes=np.arange(n_labels),
             init=(coef_init, intercept_init),
         )

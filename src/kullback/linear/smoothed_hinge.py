@@ -48,6 +48,11 @@ class SmoothedHinge(UserLoss):
     smoothness: float = 1.0
 
     @property
+    def ignores_level(self) -> bool:
+        """True, as of the hinge."""
+        return True
+
+    @property
     def convex(self) -> bool:
         """True: a largest value of linear functions."""
         return True

@@ -75,9 +75,10 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     Attributes:
         classes_: (C,) labels in sorted order.
         coef_: (C, d) weights, mean zero over classes under a smooth penalty, with exact zeros under the others;
-            (1, d) for two classes, second minus first.
-        intercept_: (C,) intercepts, mean zero; (1,) for two classes. A class whose examples all have weight zero gets
-            one of about −50, which is as good as −inf; the others' have mean zero then.
+            (1, d) for two classes, second minus first. The mean is what the loss makes it where that minds the level
+            of the logits: a softcap, a z-loss, a penalty on their size.
+        intercept_: (C,) intercepts, mean zero likewise; (1,) for two classes. A class whose examples all have weight
+            zero gets one of about −50, which is as good as −inf; the others' have mean zero then.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
         n_iter_: (1,) iterations used.
@@ -167,7 +168,6 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             weight,
             C=float(self.C),
             penalty_factor=penalty_factor(len(classes)),
-            shift_free=True,
             classes=classes,
             init=(coef_init, intercept_init),
         )

@@ -83,8 +83,6 @@ class FitTask:
         fit_intercept: whether there is one.
         penalty_factor: multiplies ½‖W‖².
         penalty: with λ = 1; the L2 penalty by default.
-        shift_free: whether adding one number to every logit of a row changes nothing, so that weights and intercepts
-            are reported with mean zero over the classes.
         n_fits: for how many values of C it will be solved; what serves all of them may cost more, and is kept.
     """
 
@@ -98,7 +96,6 @@ class FitTask:
         *,
         fit_intercept: bool,
         penalty_factor: float,
-        shift_free: bool,
         penalty: Penalty = RIDGE,
         n_fits: int = 1,
     ) -> None:
@@ -112,7 +109,9 @@ class FitTask:
         self._sample_weight = sample_weight
         self._fit_intercept = fit_intercept
         self._penalty_factor = penalty_factor
-        self._shift_free = shift_free
+        # Weights and intercepts are reported with mean zero over the classes where their mean changes nothing, and of
+        # two classes, of which one difference is reported.
+        self._shift_free = loss.ignores_level or (loss.target_form == "classes" and n_outputs == 2)
         self._penalty = penalty
         self._curvature = _curvature_at_start(loss, n_outputs)
         self._absent = (
@@ -360,7 +359,6 @@ class FitTask:
             self._sample_weight,
             fit_intercept=self._fit_intercept,
             penalty_factor=self._penalty_factor,
-            shift_free=self._shift_free,
             penalty=self._penalty,
             n_fits=self._n_fits,
         )

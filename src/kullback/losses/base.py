@@ -52,6 +52,11 @@ class Loss(ABC):
         """Whether the loss is convex in the logits."""
 
     @property
+    def ignores_level(self) -> bool:
+        """Whether a number added to all logits of a row changes nothing, as it changes no softmax of them."""
+        return self.link == "softmax"
+
+    @property
     @abstractmethod
     def proper(self) -> bool:
         """Whether the true distribution is its minimiser, so that its probabilities need no recovery."""

@@ -90,6 +90,11 @@ class CrossEntropy(SoftmaxLoss):
         return self.softcap is None and self.z_loss == 0
 
     @property
+    def ignores_level(self) -> bool:
+        """False with a softcap or a z-loss, which hold the level of the logits."""
+        return self.softcap is None and self.z_loss == 0
+
+    @property
     def proper(self) -> bool:
         """True unless smoothing, unequal class weights, unequal priors or a softcap move the minimiser."""
         return super().proper and self.softcap is None and len(set(self.priors or ())) <= 1

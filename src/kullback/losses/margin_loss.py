@@ -63,6 +63,11 @@ class MarginLoss(RecipeLoss):
     # ------------------------------------------------------------ what the loss is
 
     @property
+    def ignores_level(self) -> bool:
+        """True: a hinge looks at differences of scores."""
+        return True
+
+    @property
     def convex(self) -> bool:
         """True: hinges of linear functions."""
         return True

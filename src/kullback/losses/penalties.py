@@ -262,6 +262,11 @@ class NegativeEntropy(Penalty):
     name: ClassVar[str] = "negative_entropy"
 
     @property
+    def ignores_level(self) -> bool:
+        """True of classes, whose probabilities are a softmax."""
+        return self.target_form == "classes"
+
+    @property
     def convex(self) -> bool:
         """False: flat far out."""
         return False

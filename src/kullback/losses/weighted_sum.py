@@ -106,6 +106,11 @@ class WeightedSum(SolvedLoss):
         return getattr(self._main, "ignore_index", None)
 
     @property
+    def ignores_level(self) -> bool:
+        """True if every term does."""
+        return all(loss.ignores_level for _, loss in self.terms)
+
+    @property
     def convex(self) -> bool:
         """True if every term is convex and added, not subtracted."""
         return all(loss.convex and a >= 0 for a, loss in self.terms)
