@@ -75,6 +75,24 @@ def test_the_system_may_take_what_waits_behind_another():
     assert offered() - before >= LIKE.nbytes
 
 
+def test_the_system_is_told_once_and_again_after_use(monkeypatch):
+    told = []
+    monkeypatch.setattr(buffers._Region, "madvise", lambda region, advice: told.append((region, advice)))
+    first, second, larger = (buffers.result_like(LIKE.expand(times, -1, -1)) for times in (1, 1, 4))
+    told.clear()  # of huge pages
+    del second, first
+    assert len(told) == 1
+    for _ in range(3):  # a loop that drops a result and asks for its like again, beside one that is not asked for
+        first = buffers.result_like(LIKE)
+        del first
+    assert len(told) == 1
+    second, first = buffers.result_like(LIKE), buffers.result_like(LIKE)
+    del second, first
+    assert len(told) == 2
+    del larger
+    assert len(told) == 3
+
+
 def test_a_training_loop_needs_one_piece():
     logits = torch.randn(2048, 1024, requires_grad=True)
     target = torch.randint(0, 1024, (2048,))

@@ -49,9 +49,10 @@ def empty_cache() -> None:
 
 
 class _Region(mmap.mmap):
-    """Memory from the system, with room to start at a huge page."""
+    """Memory from the system, with room to start at a huge page; whether the system may take its pages."""
 
     start: int
+    given: bool = False
 
 
 class _Memory(np.ndarray[Any, Any]):
@@ -78,13 +79,17 @@ def _memory(size: int) -> _Memory:
 
 
 def _fitting(size: int) -> _Region | None:
-    """The smallest kept region that holds `size` bytes and is not far too large; it is no longer kept."""
-    fitting = [region for region in list(_kept) if size + HUGE_PAGE <= len(region) <= 2 * (size + HUGE_PAGE)]
+    """The smallest kept region that holds `size` bytes and is not far too large; it is no longer kept.
+
+    Of several as large the one kept last, whose pages are the likeliest to be in a cache.
+    """
+    fitting = [region for region in reversed(list(_kept)) if size + HUGE_PAGE <= len(region) <= 2 * (size + HUGE_PAGE)]
     for region in sorted(fitting, key=len):
         try:
             _kept.remove(region)
         except ValueError:  # another thread took it
             continue
+        region.given = False
         return region
     return None
 
@@ -96,8 +101,10 @@ def _keep(region: _Region) -> None:
         with contextlib.suppress(IndexError):
             waiting.append(_kept.popleft())
     for idle in waiting:
-        with contextlib.suppress(OSError):
-            idle.madvise(mmap.MADV_FREE)
+        if not idle.given:
+            idle.given = True
+            with contextlib.suppress(OSError):
+                idle.madvise(mmap.MADV_FREE)
     _kept.extend([*waiting, region][-MOST_KEPT:])
     while len(_kept) > MOST_KEPT:  # another thread kept one meanwhile
         with contextlib.suppress(IndexError):
