@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +29,7 @@ from kullback.linear.interior_program import ROWS_AT_ONCE, InteriorProgram
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap
+from kullback.linear.raw_fit import RawFit
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.smoothed_hinge import SmoothedHinge
@@ -62,16 +62,6 @@ PATIENCE = 5
 _SHARES = np.linspace(0.0, 1.0, 9)
 
 
-@dataclass(frozen=True, eq=False)
-class InteriorFit:
-    """Where a fit ended: raw weights (d, C), intercepts (C,), what the solver says, and what is proved."""
-
-    weights: Vector
-    intercept: Vector
-    result: SolverResult
-    certificate: Certificate
-
-
 def fits_at_once(n_columns: int, n_outputs: int) -> bool:
     """Whether a step can solve for all weights of so many columns and outputs."""
     return (n_columns + 1) * n_outputs <= MOST_AT_ONCE
@@ -89,7 +79,7 @@ def fit_interior(
     max_iter: int,
     follow: Follow,
     run: Run = map,
-) -> InteriorFit:
+) -> RawFit:
     """Minimise a hinge with kinks plus any penalty, or none.
 
     Args:
@@ -142,7 +132,7 @@ class _Fit:
         self._spread = np.array([[-0.5, 0.5]]) if two else np.eye(int(self._held.sum()))
         self._weights, self._intercept = np.zeros((design.shape[1], len(self._spread))), np.zeros(len(self._spread))
 
-    def run(self, start: Parameters | None) -> InteriorFit:
+    def run(self, start: Parameters | None) -> RawFit:
         if self._held.sum() < 2:
             self._primal = self._dual = self._residual = 0.0  # a hinge of one class is zero once that leads
             return self._finish("")
@@ -307,7 +297,7 @@ class _Fit:
             lowest = min(lowest, float(logits[np.arange(len(logits)), own[piece]].min()))
         return lowest - self._duals.margin
 
-    def _finish(self, stopped: str) -> InteriorFit:
+    def _finish(self, stopped: str) -> RawFit:
         lasso, ridge = self._penalty.lasso, self._penalty.ridge
         reason = "" if lasso or ridge else NO_PENALTY
         if stopped and not reason:
@@ -325,9 +315,7 @@ class _Fit:
         )
         weights, intercept = self._raw()
         scaled = np.concatenate([weights.ravel(), intercept])
-        return InteriorFit(
-            weights, intercept, SolverResult(scaled, not stopped, stopped, tuple(self._records)), certificate
-        )
+        return RawFit(weights, intercept, SolverResult(scaled, not stopped, stopped, tuple(self._records)), certificate)
 
 
 def _examples(terms: Terms) -> tuple[Index, Index, Vector]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from kullback.linear.choice import Terms
 from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.problem import relative_gap
+from kullback.linear.raw_fit import RawFit
 from kullback.linear.row_curvature import has_dual
 from kullback.linear.row_space import RowSpace
 from kullback.linear.scaling import ColumnScaling
@@ -52,16 +52,6 @@ def suits_rows(design: DenseDesign | SparseDesign, terms: Terms, scaling: Column
     return few and float(scaling.scale.max()) <= ONE_SCALE * float(scaling.scale.min())
 
 
-@dataclass(frozen=True, eq=False)
-class RowFit:
-    """Where a fit ended: raw weights (d, C), intercepts (C,), what the solver says, and what is proved."""
-
-    weights: Vector
-    intercept: Vector
-    result: SolverResult
-    certificate: Certificate
-
-
 def fit_rows(
     design: SparseDesign,
     terms: Terms,
@@ -72,7 +62,7 @@ def fit_rows(
     max_iter: int,
     follow: Follow | None = None,
     run: Run = map,
-) -> RowFit:
+) -> RawFit:
     """Minimise the loss plus an L2 penalty.
 
     Args:
@@ -121,7 +111,7 @@ class _Fit:
         self._pairs: InnerProductPairs | None = None
         self._history = History(self._report, self._began)
 
-    def run(self) -> RowFit:
+    def run(self) -> RawFit:
         try:
             result = self._minimise()
         except Stopped as stop:
@@ -330,7 +320,7 @@ class _Fit:
         self._proved = len(self._history), distance
         return distance
 
-    def _finish(self, result: SolverResult) -> RowFit:
+    def _finish(self, result: SolverResult) -> RawFit:
         space = self._space
         # A proof is made before the record of its point.
         done = self._proved is not None and self._proved[0] == len(self._history) - 1
@@ -346,4 +336,4 @@ class _Fit:
             reason="" if math.isfinite(self._dual) else self._reason,
         )
         weights, intercept = space.weights(self._at)
-        return RowFit(weights, intercept, result, certificate)
+        return RawFit(weights, intercept, result, certificate)

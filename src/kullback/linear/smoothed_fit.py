@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.objective import Block, LinearObjective
 from kullback.linear.problem import LinearProblem, relative_gap
+from kullback.linear.raw_fit import RawFit
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.smoothed_hinge import Rounding, SmoothedHinge
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -39,16 +40,6 @@ FIRST, LAST, FINER = 1.0, 1e-8, 8.0
 STAGE, SHARE = 1e-3, 0.3
 
 
-@dataclass(frozen=True, eq=False)
-class SmoothedFit:
-    """Where a fit ended: raw weights (d, C), intercepts (C,), what the solver says, and what is proved."""
-
-    weights: Vector
-    intercept: Vector
-    result: SolverResult
-    certificate: Certificate
-
-
 def fit_smoothed(
     design: DenseDesign | SparseDesign,
     terms: Terms,
@@ -60,7 +51,7 @@ def fit_smoothed(
     max_iter: int,
     follow: Follow,
     run: Run = map,
-) -> SmoothedFit:
+) -> RawFit:
     """Minimise a hinge plus an L2 penalty.
 
     Args:
@@ -133,7 +124,7 @@ def fit_smoothed(
         reason="" if math.isfinite(dual) else reason,
     )
     weights, intercept = scaling.to_raw(*whole.split(at))
-    return SmoothedFit(weights, intercept, SolverResult(at, not ended, ended, tuple(records)), certificate)
+    return RawFit(weights, intercept, SolverResult(at, not ended, ended, tuple(records)), certificate)
 
 
 def _bound(objective: LinearObjective, parameters: Vector) -> tuple[float, str]:

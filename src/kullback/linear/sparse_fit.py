@@ -25,6 +25,7 @@ from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap, unproved
+from kullback.linear.raw_fit import RawFit
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -52,21 +53,13 @@ INNER = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class SparseFit:
+class SparseFit(RawFit):
     """Where a fit ended.
 
     Attributes:
-        weights: (d, C) raw weights of the logits.
-        intercept: (C,).
-        result: of the solver; its parameters are those of all features.
-        certificate: what is proved.
         screened: (d,) which features were proved to be zero along the way.
     """
 
-    weights: Vector
-    intercept: Vector
-    result: SolverResult
-    certificate: Certificate
     screened: NDArray[np.bool_]
 
 

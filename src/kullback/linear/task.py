@@ -22,18 +22,19 @@ from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
-from kullback.linear.interior_fit import InteriorFit, fit_interior, fits_at_once
+from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
+from kullback.linear.raw_fit import RawFit
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
-from kullback.linear.row_fit import RowFit, fit_rows, suits_rows
+from kullback.linear.row_fit import fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.separation import Finding, find_separation
-from kullback.linear.smoothed_fit import SmoothedFit, fit_smoothed
+from kullback.linear.smoothed_fit import fit_smoothed
 from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
-from kullback.linear.sparse_fit import SparseFit, fit_sparse
+from kullback.linear.sparse_fit import fit_sparse
 from kullback.losses import Loss
 from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
@@ -42,7 +43,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Parameters: TypeAlias = tuple[Vector, Vector]
 Run: TypeAlias = Callable[..., Iterator[Any]]
 Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
-RawFit: TypeAlias = Callable[..., RowFit | SparseFit | SmoothedFit | InteriorFit]
+Fit: TypeAlias = Callable[..., RawFit]
 
 # Up to so many multiplications a pass takes less time than calling for another thread.
 FEW_PRODUCTS = 1 << 21
@@ -180,7 +181,7 @@ class FitTask:
             curvature=self._curvature,
             fit_intercept=self._fit_intercept,
         )
-        fit: RawFit
+        fit: Fit
         hinge = rounded_off(self._loss) if solver == "auto" else None
         # A penalty with a kink leaves few columns in use, which are enough for the steps.
         if hinge is not None and (parts.lasso > 0 or fits_at_once(self.design.shape[1], n_outputs)):
@@ -395,7 +396,7 @@ class FitTask:
         self,
         name: str,
         why: str,
-        fit: RawFit,
+        fit: Fit,
         start: Parameters | None,
         follow: Follow | None,
         announce: Callable[[str], object] | None,
