@@ -7,6 +7,7 @@
 #include "linear/descent.hpp"
 #include "linear/pass.hpp"
 #include "losses/hinges.hpp"
+#include "simd/few_steps.hpp"
 #include "skeletons/margin.hpp"
 #include "skeletons/plain.hpp"
 #include "skeletons/softmax.hpp"
@@ -47,7 +48,7 @@ constexpr const Family* row_families[] = {
     &plain_families[4],
 };
 
-// For the tests of simd/elementary.hpp.
+// For the tests of simd/elementary.hpp and simd/few_steps.hpp.
 template <class T>
 void elementary(int which, const void* in, void* out, int64_t n) {
     const T* x = static_cast<const T*>(in);
@@ -58,7 +59,9 @@ void elementary(int which, const void* in, void* out, int64_t n) {
         store<V>(y + k, part, which == 0   ? exp_nonpositive<V>(v)
                               : which == 1 ? log1p_nonnegative<V>(v)
                               : which == 2 ? log1p_to_one<V>(v)
-                                           : log_to_one<V>(v));
+                              : which == 3 ? log_to_one<V>(v)
+                              : which == 4 ? exp_in_few_steps<V>(v)
+                                           : log1p_in_few_steps<V>(v));
     });
 }
 

@@ -12,8 +12,8 @@ namespace {
 
 template <class T, class Loss>
 constexpr PrecisionKernels kernels_of() {
-    using Rows = SigmoidRows<T, Loss>;
-    return {&Rows::evaluate, &Rows::hessian_product, &Rows::hessian_diagonal};
+    using Rows = LabelLoss<T, Loss>;
+    return {&Rows::evaluate, &Rows::hessian, &Rows::hessian};
 }
 template <class Loss>
 constexpr Family family_of() {

@@ -88,7 +88,8 @@ struct ClippedSide {
             if (power.powers.off == 0) raised = select<V>(outside, V{}, raised);  // 0^0 is 1
             const V steep = lower * power.template gamma<V>(held) * (odds.wrong * odds.right);
             // right is 0 where the cost is infinite
-            return {raised * cost, steep * bounded<V>(cost) + raised * (odds.wrong * share), V{}};
+            const V level = rounded<V>(raised * (odds.wrong * share));
+            return {raised * cost, steep * bounded<V>(cost) + level, V{}};
         } else {
             const V x = select<V>(outside, one, difference);
             const V inverse = T(1) / pick(held, one, x * y);

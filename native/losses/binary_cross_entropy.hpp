@@ -1,7 +1,7 @@
 // Binary cross-entropy per label: -log of the probability of what is the case.
 #pragma once
 
-#include "skeletons/sigmoid.hpp"
+#include "skeletons/sigmoid_tile.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {

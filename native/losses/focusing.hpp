@@ -4,7 +4,7 @@
 // them go the same way all along. Other powers are exp(gamma log x).
 #pragma once
 
-#include "skeletons/sigmoid.hpp"
+#include "skeletons/sigmoid_tile.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -28,7 +28,7 @@ KULLBACK_INLINE V times_where(const LaneBits<V>& bits, V power, V x) {
     } else {
         // the bit becomes the sign
         constexpr int shift = 8 * int(sizeof(Scalar<V>)) - 1 - bit;
-        return power * (I(bits.each << shift) < 0 ? x : one);
+        return power * select<V>(I(bits.each << shift) < 0, x, one);
     }
 }
 
@@ -87,7 +87,7 @@ struct Each {
     KULLBACK_INLINE LaneBits<V> bits(Mask<V> held, Body body) const {
         using I = typename traits<V>::integer;
         const int a = body(on), b = body(off);
-        return {a | b, a & b, held ? I{} + a : I{} + b};
+        return {a | b, a & b, bits_as<I>(select<V>(held, bits_as<V>(I{} + a), bits_as<V>(I{} + b)))};
     }
     template <class Body>
     KULLBACK_INLINE bool any(Body body) const {
@@ -134,13 +134,22 @@ struct WholePower {
     }
 };
 
+template <class V>
+KULLBACK_INLINE V root_of(V x) {
+    if constexpr (is_pair<V>::value) {
+        return {root_of(x.a), root_of(x.b)};
+    } else {
+        return root<V>(x);
+    }
+}
+
 // x^(halves / 2), known when compiled.
 template <int halves>
 struct FixedPower {
     template <class V>
     KULLBACK_INLINE V operator()(V x) const {
         const V whole = whole_power<V>(x, LaneBits<V>{halves / 2, halves / 2, typename traits<V>::integer{}});
-        return halves % 2 == 1 ? whole * root<V>(x) : whole;
+        return halves % 2 == 1 ? whole * root_of(x) : whole;
     }
 };
 
@@ -166,7 +175,7 @@ struct HalfPower {
             return halves / 2;
         }));
         return times_where<0>(powers.template bits<V>(held, [](int halves) KULLBACK_LAMBDA { return halves & 1; }),
-                              power, root<V>(x));
+                              power, root_of(x));
     }
     template <class V, class Held>
     KULLBACK_INLINE V gamma(Held held) const {
@@ -227,10 +236,11 @@ KULLBACK_INLINE LabelTerm<V> focused(const Odds<V>& odds, V weight, V gamma, V c
     const V slow = gamma * (pull * bounded<V>(cost));
     LabelTerm<V> x;
     x.value = weight * cost;
-    x.pull = weight * (slow + push);
+    x.pull = weight * (slow + rounded<V>(push));
     if (curved) {
-        const V bent = T(2) * gamma * pull * push + (gamma - T(1)) * pull * slow + push * push;
-        x.bend = weight * bent + x.pull * (odds.right - odds.wrong);
+        const V both = T(2) * gamma * pull * push + rounded<V>(push * push);
+        const V bent = (gamma - T(1)) * pull * slow + both;
+        x.bend = weight * bent + rounded<V>(x.pull * (odds.right - odds.wrong));
     }
     return x;
 }

@@ -1,7 +1,7 @@
 // The negative entropy of a label, p log p + (1 - p) log(1 - p), whichever way the label points.
 #pragma once
 
-#include "skeletons/sigmoid.hpp"
+#include "skeletons/sigmoid_tile.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -22,7 +22,7 @@ struct LabelEntropy {
         const V cost = bounded<V>(odds.cost), wrong_cost = bounded<V>(odds.wrong_cost);
         const V lead = larger<V>(splat<V>(T(-1e30)), bounded<V>(odds.lead));
         const V spread = odds.right * odds.wrong;
-        return {-(odds.right * cost + odds.wrong * wrong_cost), -spread * lead,
+        return {-(odds.wrong * wrong_cost + rounded<V>(odds.right * cost)), -spread * lead,
                 spread * (T(1) - (odds.right - odds.wrong) * lead)};
     }
 };

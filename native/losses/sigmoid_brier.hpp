@@ -1,7 +1,7 @@
 // The Brier score of a label: the squared probability of what is not the case.
 #pragma once
 
-#include "skeletons/sigmoid.hpp"
+#include "skeletons/sigmoid_tile.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {

@@ -1,266 +1,19 @@
 // The element-by-element skeleton: losses on sigmoid(z / T), summed over a row's labels.
 //
-// Rows are worked on in tiles: a few rows, or a piece of a long one, that stay in the nearest cache and are swept as
-// one run of numbers, so that the number of labels need not fit the vectors. Labels of any type are converted a tile
-// at a time. Values go to the tile and are summed by row afterwards.
-//
-// A label is either soft, and pulled by two masses, or hard, 0 or 1. Which of the two a tile holds is looked at
-// first, together with the check that every label is valid. A hard label turns its logit around if it does not hold,
-// and then the loss is needed on one side only; that halves the work of the losses that are not cross-entropy.
-//
-// A tile is swept several times: for exponentials, logarithms, and what follows from both. Loops that short keep to the
-// registers there are, and the processor looks ahead past several rounds of them.
-//
-// A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
-// at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
-// right; `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no mass
-// asks for them, so that no mass times an infinite cost is nothing. A side whose cost has a logarithm of its own says with
-// half_log(held, x, e, right, wrong) how it is found for hard labels, but in curved sweeps.
+// Rows are worked on in tiles, as runs of numbers, so that the number of labels need not fit the vectors. Labels of any
+// type are converted a tile at a time. Whether a tile's labels are all hard, 0 or 1, is looked at first, together with the
+// check that every label is valid; see sigmoid_tile.hpp for the sweeps that follow. Values go to the tile and are summed
+// by row afterwards.
 #pragma once
 
 #include "simd/convert.hpp"
-#include "simd/elementary.hpp"
-#include "simd/half_log.hpp"
-#include "simd/pair.hpp"
+#include "skeletons/sigmoid_tile.hpp"
 #include "skeletons/softmax_row.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-// The logarithm that a side has a use for: none, log(1 + e), or one of its own.
-enum class LabelLog { none, one_plus_e, own };
-
-struct Present {};
-struct Absent {};
-
-template <class V>
-KULLBACK_INLINE V pick(Present, V on, V) {
-    return on;
-}
-template <class V>
-KULLBACK_INLINE V pick(Absent, V, V off) {
-    return off;
-}
-template <class V>
-KULLBACK_INLINE V pick(Mask<V> held, V on, V off) {
-    return select<V>(held, on, off);
-}
-
-// The probability of what is the case and of what is not, each to full relative precision, -log of both, and the
-// log-odds of being right, which near 0 has digits that the difference of the two costs has lost.
-template <class V>
-struct Odds {
-    V right, wrong;
-    V cost, wrong_cost;
-    V lead;
-};
-
-// 2 atanh(s) + rest.
-template <class V>
-struct HalfLog {
-    V s, rest;
-};
-
-// `yes` where the sign bit is set, -0 included: one step, without a comparison.
-template <class V>
-KULLBACK_INLINE V where_negative(V sign, V yes, V no) {
-    using I = typename traits<V>::integer;
-    return bits_as<I>(sign) < 0 ? yes : no;
-}
-
-// A hard label's loss: raised * cost, and minus its derivative: steep * cost + level.
-template <class V>
-struct HardTerm {
-    V raised, steep, level;
-};
-
-// What both orientations of a log-odds share.
-template <class V>
-struct Softplus {
-    V e;             // exp(-|z|)
-    V small, large;  // sigmoid(-|z|) and sigmoid(|z|)
-    V sign;
-
-    KULLBACK_INLINE explicit Softplus(V z) : Softplus(z, exp_nonpositive<V>(negative_size<V>(z))) {}
-    KULLBACK_INLINE Softplus(V z, V exponential) : e(exponential), sign(z) {
-        large = Scalar<V>(1) / (e + Scalar<V>(1));
-        small = e * large;
-    }
-    KULLBACK_INLINE V p() const { return where_negative<V>(sign, small, large); }
-    KULLBACK_INLINE V miss() const { return where_negative<V>(sign, large, small); }
-};
-
-// -z where the condition holds, z elsewhere.
-template <class V>
-KULLBACK_INLINE V turned(Mask<V> condition, V z) {
-    using I = typename traits<V>::integer;
-    if constexpr (traits<V>::width == 1) {
-        return condition ? -z : z;
-    } else {
-        return bits_as<V>(bits_as<I>(z) ^ bits_as<I>(keep<V>(condition, splat<V>(Scalar<V>(-0.0)))));
-    }
-}
-
-template <class V>
-KULLBACK_INLINE V positive_part(V z) {
-    return larger<V>(z, V{});
-}
-
-template <class V>
-KULLBACK_INLINE V bounded(V cost) {
-    return smaller<V>(splat<V>(Scalar<V>(1e30)), cost);
-}
-
-template <class V>
-struct LabelTerm {
-    V value, pull, bend;  // pull is how fast the value falls with the log-odds of being right, bend its second derivative
-};
-
-enum class LabelOutput { value, gradient, diagonal };
-
-// One tile: `labels` are 0 or 1 for a hard sweep, or ignored. The weights belong to the elements period by period, and
-// are padded by two vectors' length.
 template <class T>
-struct LabelRun {
-    int64_t count = 0;
-    const T *logits = nullptr, *labels = nullptr;
-    const char *next_logits = nullptr, *next_labels = nullptr;  // where the next tile's are likely to be
-    int64_t label_bytes = 0;
-    const T *on = nullptr, *off = nullptr;  // what a label weighs if it holds, and if not
-    int64_t period = 0;
-    T hard = 1, even = 0;  // a label t counts as t * hard + even
-    T scale = 1;           // of the output
-    T ignored = 0;         // what labels that are worth nothing say, or NaN
-    T *values = nullptr, *out = nullptr;
-    T *logs = nullptr, *rights = nullptr, *wrongs = nullptr, *raised = nullptr;  // room for what is handed from sweep to sweep
-};
-
-template <class T, LabelOutput Output, bool Hard, bool Ignoring, class Side>
-void sweep_labels(const LabelRun<T>& run, const Side& given) {
-    constexpr bool curved = Output == LabelOutput::diagonal;
-    constexpr bool own_log = Side::log_used == LabelLog::own && Hard && !curved;
-    // copies, because for all that the compiler knows, what is written could be the numbers of `run` and of the loss
-    const Side side = given;
-    const T *const logits = run.logits, *const labels = run.labels, *const weights_on = run.on;
-    const T* const weights_off = run.off;
-    const char *const next_logits = run.next_logits, *const next_labels = run.next_labels;
-    T *const values = run.values, *const logs = run.logs, *const rights = run.rights, *const wrongs = run.wrongs;
-    T *const raised = run.raised, *const out = run.out;
-    const int64_t count = run.count, period = run.period, label_bytes = run.label_bytes;
-    const T hard = run.hard, even = run.even, scale = run.scale, ignored = run.ignored;
-    using One = Vector<T>;
-    using Two = Pair<One>;
-    const auto each = [&](auto kind, auto body) KULLBACK_LAMBDA {
-        constexpr int width = traits<decltype(kind)>::width;
-        int64_t j = 0;
-        for (; width > lanes<T> && j + width <= count; j += width) body(kind, j, Whole{});
-        along<T>(j, count, [&](int64_t i, auto part) KULLBACK_LAMBDA { body(One{}, i, part); });
-    };
-    each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-        using V = decltype(kind);
-        // the lines of the next tile come from memory while exp keeps the processor busy
-        for (int64_t line = 0; line < traits<V>::width; line += 64 / int64_t(sizeof(T))) {
-            prefetch(next_logits + (j + line) * int64_t(sizeof(T)));
-            prefetch(next_labels + (j + line) * label_bytes);
-            if (Output != LabelOutput::value) prefetch(out + count + j + line);
-        }
-        store<V>(values + j, part, exp_nonpositive<V>(negative_size<V>(load<V>(logits + j, part, T(0)))));
-    });
-    if constexpr (own_log) {
-        each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-            using V = decltype(kind);
-            const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
-            const Softplus<V> s(turned<V>(held, load<V>(logits + j, part, T(0))), load<V>(values + j, part, T(0)));
-            store<V>(rights + j, part, s.miss());
-            store<V>(wrongs + j, part, s.p());
-        });
-        each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-            using V = decltype(kind);
-            const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
-            const V x = turned<V>(held, load<V>(logits + j, part, T(0)));
-            const V e = load<V>(values + j, part, T(0)), right = load<V>(rights + j, part, T(0));
-            const HalfLog<V> log = side.half_log(held, x, e, right, load<V>(wrongs + j, part, T(0)));
-            store<V>(logs + j, part, log.s);
-            store<V>(values + j, part, log.rest);
-        });
-        side.with_off([&](auto raise) KULLBACK_LAMBDA {
-            each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-                using V = decltype(kind);
-                store<V>(raised + j, part, raise(load<V>(wrongs + j, part, T(0))));
-            });
-        });
-        side.with_on([&](auto raise) KULLBACK_LAMBDA {
-            each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-                using V = decltype(kind);
-                const Mask<V> held = load<V>(labels + j, part, T(0)) != T(0);
-                const V right = load<V>(rights + j, part, T(0)), wrong = load<V>(wrongs + j, part, T(0));
-                const V power = select<V>(held, raise(wrong), load<V>(raised + j, part, T(0)));
-                const HardTerm<V> term = side.hard_term(held, right, wrong, power);
-                store<V>(raised + j, part, term.raised);
-                if constexpr (Output != LabelOutput::value) {
-                    store<V>(rights + j, part, term.steep);
-                    store<V>(wrongs + j, part, term.level);
-                }
-            });
-        });
-    } else if constexpr (Side::log_used != LabelLog::none) {
-        each(Two{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-            using V = decltype(kind);
-            store<V>(logs + j, part, log1p_to_one<V>(load<V>(values + j, part, T(0))));
-        });
-    }
-    int64_t k = 0;
-    each(One{}, [&](auto kind, int64_t j, auto part) KULLBACK_LAMBDA {
-        using V = decltype(kind);
-        V log{};
-        if constexpr (Side::log_used != LabelLog::none) log = load<V>(logs + j, part, T(0));
-        V t = load<V>(labels + j, part, T(0));
-        const V weight_on = load<V>(weights_on + k), weight_off = load<V>(weights_off + k);
-        k += traits<V>::width;
-        k = k >= period ? k - period : k;
-        V value, result;
-        const Mask<V> known = t != ignored;
-        if constexpr (Ignoring) t = keep<V>(known, t);
-        if constexpr (Hard) {
-            const Mask<V> held = t != T(0);
-            LabelTerm<V> term;
-            if constexpr (own_log) {
-                const V cost = twice_atanh<V>(log) + load<V>(values + j, part, T(0));
-                term.value = load<V>(raised + j, part, T(0)) * cost;
-                // steep is 0 where the cost is infinite
-                term.pull = load<V>(rights + j, part, T(0)) * bounded<V>(cost) + load<V>(wrongs + j, part, T(0));
-            } else {
-                const V x = turned<V>(held, load<V>(logits + j, part, T(0)));  // the log-odds of being wrong
-                const Softplus<V> s(x, load<V>(values + j, part, T(0)));
-                const Odds<V> odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x), -x};
-                term = side.template at<curved>(held, odds);
-            }
-            const V weight = select<V>(held, weight_on, weight_off);
-            value = weight * term.value;
-            // the loss falls with the logit of a label that holds; second derivatives have one sign for both
-            result = curved ? weight * scale * term.bend : turned<V>(held, weight * scale * term.pull);
-        } else {
-            const V z = load<V>(logits + j, part, T(0)), y = t * hard + even;
-            const V on = y * weight_on, off = weight_off - y * weight_off;
-            const V up = positive_part<V>(z), down = positive_part<V>(-z);
-            const Softplus<V> s(z, load<V>(values + j, part, T(0)));
-            const V p = s.p(), miss = s.miss();
-            const V cost_on = log + keep<V>(on != T(0), down), cost_off = log + keep<V>(off != T(0), up);
-            const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up, z});
-            const LabelTerm<V> b = side.template at<curved>(Absent{}, Odds<V>{miss, p, cost_off, log + down, -z});
-            value = on * a.value + off * b.value;
-            result = scale * (curved ? off * b.bend + on * a.bend : off * b.pull - on * a.pull);
-        }
-        if constexpr (Ignoring) {
-            value = keep<V>(known, value);
-            result = keep<V>(known, result);
-        }
-        if constexpr (Output != LabelOutput::diagonal) store<V>(values + j, part, value);
-        if constexpr (Output != LabelOutput::value) store<V>(out + j, part, result);
-    });
-}
-
-template <class T, class Loss>
 struct SigmoidRows {
     using V = Vector<T>;
     static constexpr int64_t size = 4096 / sizeof(T);  // of a tile, in elements
@@ -268,7 +21,7 @@ struct SigmoidRows {
     struct Tile {
         alignas(64) T logits[size], labels[size], values[size], out[size];
         alignas(64) T logs[size], rights[size], wrongs[size], raised[size];
-        alignas(64) T on[size + 4 * lanes<T>], off[size + 4 * lanes<T>];
+        alignas(64) T on[size], off[size];
     };
 
     // Where a tile lies: some whole rows, or a piece of one.
@@ -278,23 +31,41 @@ struct SigmoidRows {
     };
 
     const Job& job;
+    const LabelSweeps<T> sweeps;
+    const void* const side;  // the loss, as the sweeps know it
     const T *weight, *positive;
-    const bool even_weights;  // whether all labels weigh the same
-    bool weightless = false;  // whether a label weighs nothing
+    const bool even_weights;   // whether all labels weigh the same, if they hold and if not
+    bool same_weight = false;  // and those that hold as much as the others
+    bool weightless = false;   // whether a label weighs nothing
+    int64_t laid = -1;         // the first column of the weights that are in the tile
+    T value_weight = 1;        // what the tile's values are to be multiplied by
     Tile& tile;
     LabelRun<T> run;
+    Stretch<T> here;  // where the tile is, but for its last numbers
 
-    SigmoidRows(const Job& j, Tile& t, LabelOutput output)
+    SigmoidRows(const Job& j, Tile& t, const LabelSweeps<T>& s, const void* l)
         : job(j),
+          sweeps(s),
+          side(l),
           weight(static_cast<const T*>(j.class_weight)),
           positive(static_cast<const T*>(j.positive_weight)),
           even_weights(all_same(weight, j.classes) && all_same(positive, j.classes)),
           tile(t) {
-        const double inner = job.inverse_temperature * (output == LabelOutput::diagonal ? job.inverse_temperature : 1.0);
+        const double inner = job.inverse_temperature * (sweeps.output == LabelOutput::diagonal ? job.inverse_temperature : 1.0);
         run.scale = T((j.targets.row_weight ? 1.0 : j.scale) * inner);
         run.hard = T(1 - job.smoothing);
         run.even = T(job.smoothing / 2);
         run.ignored = j.targets.has_ignore ? T(j.targets.ignore_index) : T(__builtin_nan(""));
+        for (int64_t k = 0; k < j.classes; ++k) weightless |= off_weight(k) == 0;
+        if (sweeps.even && even_weights && j.classes > 0) same_weight = on_weight(0) == off_weight(0);
+        if (same_weight) run.weight = off_weight(0);
+        run.on = tile.on;
+        run.off = tile.off;
+        run.values = tile.values;
+        run.logs = tile.logs;
+        run.rights = tile.rights;
+        run.wrongs = tile.wrongs;
+        run.raised = tile.raised;
     }
 
     static bool all_same(const T* x, int64_t n) {
@@ -306,19 +77,20 @@ struct SigmoidRows {
     T off_weight(int64_t k) const { return weight ? weight[k] : T(1); }
     T on_weight(int64_t k) const { return positive ? off_weight(k) * positive[k] : off_weight(k); }
 
-    // Weights of the columns [column, column + columns), repeated over a whole vector or more.
-    void lay_weights(int64_t column, int64_t columns) {
-        const int64_t width = even_weights ? 1 : columns;
-        run.period = (2 * lanes<T> + width - 1) / width * width;
-        weightless = false;
-        for (int64_t j = 0; j < run.period + 2 * lanes<T>; ++j) {
-            const int64_t k = column + j % width;
-            tile.on[j] = on_weight(k);
-            tile.off[j] = off_weight(k);
-            weightless |= tile.off[j] == 0;
+    // The weights of a tile's labels.
+    void lay_weights(const Place& at) {
+        const int64_t column = even_weights ? 0 : at.column, period = even_weights ? 1 : at.columns;
+        if (laid == column) return;
+        for (int64_t k = 0; k < period; ++k) {
+            tile.on[k] = on_weight(column + k);
+            tile.off[k] = off_weight(column + k);
         }
-        run.on = tile.on;
-        run.off = tile.off;
+        for (int64_t filled = period; filled < size; filled *= 2) {
+            const size_t bytes = size_t(size - filled < filled ? size - filled : filled) * sizeof(T);
+            std::memcpy(tile.on + filled, tile.on, bytes);
+            std::memcpy(tile.off + filled, tile.off, bytes);
+        }
+        laid = column;
     }
 
     static bool packed(const Matrix& m, const Place& at) {
@@ -344,22 +116,42 @@ struct SigmoidRows {
         with_type(job.targets.rows.type, [&](auto sample) { run.label_bytes = sizeof sample; });
         run.next_logits = end(job.logits, sizeof(T));
         run.next_labels = end(job.targets.rows, run.label_bytes);
+        run.next_out = sweeps.output == LabelOutput::value ? run.next_logits
+                                                           : reinterpret_cast<const char*>(here.out + run.count);
     }
 
     // Divides the logits by the temperature.
     void cool(int64_t n) {
         const T factor = T(job.inverse_temperature);
-        const T* logits = run.logits;
-        for (int64_t k = 0; k < n; ++k) tile.logits[k] = logits[k] * factor;
-        run.logits = tile.logits;
+        const T* logits = here.logits;
+        along<T>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
+            store<V>(tile.logits + k, part, load<V>(logits + k, part, T(0)) * factor);
+        });
+        here.logits = tile.logits;
+    }
+
+    // The last numbers go where there is room for whole vectors, in the tile.
+    void lay_last(const T* from, T* to) const {
+        if (from != to) std::memcpy(to + here.end, from + here.end, size_t(run.count - here.end) * sizeof(T));
+        for (int64_t k = run.count; k < here.end + traits<Two<T>>::width; ++k) to[k] = 0;
+    }
+    void lay_stretches() {
+        constexpr int64_t width = traits<Two<T>>::width;
+        here.end = run.count - run.count % width;
+        run.stretches[0] = here;
+        run.stretches[1] = {here.end, run.count, tile.logits, tile.labels, tile.out};
+        if (here.end == run.count) return;
+        lay_last(here.logits, tile.logits);
+        lay_last(here.labels, tile.labels);
     }
 
     // Before some elements of a tile are struck out, the tile needs a copy of its own.
     void own(const Place& at) {
-        if (run.logits != tile.logits) std::memcpy(tile.logits, run.logits, size_t(at.count()) * sizeof(T));
-        if (run.labels != tile.labels) std::memcpy(tile.labels, run.labels, size_t(at.count()) * sizeof(T));
-        run.logits = tile.logits;
-        run.labels = tile.labels;
+        const size_t bytes = size_t(at.count()) * sizeof(T);
+        if (here.logits != tile.logits) std::memcpy(tile.logits, here.logits, bytes);
+        if (here.labels != tile.labels) std::memcpy(tile.labels, here.labels, bytes);
+        here.logits = tile.logits;
+        here.labels = tile.labels;
     }
 
     // Rows of weight 0 count as logits and labels of 0.
@@ -375,9 +167,11 @@ struct SigmoidRows {
     void weigh(const Place& at) {
         for (int64_t r = 0; r < at.rows; ++r) {
             const int64_t columns = at.columns;
-            T* __restrict out = run.out + r * columns;
+            T* const out = here.out + r * columns;
             const T factor = T(job.targets.row_weight[at.row + r] * job.scale);
-            for (int64_t k = 0; k < columns; ++k) out[k] *= factor;
+            int64_t k = 0;
+            for (; k + lanes<T> <= columns; k += lanes<T>) store<V>(out + k, load<V>(out + k) * factor);
+            for (; k < columns; ++k) out[k] *= factor;
         }
     }
 
@@ -398,7 +192,7 @@ struct SigmoidRows {
         const Matrix& m = job.targets.rows;
         const bool bytes = m.type == Type::uint8 || m.type == Type::boolean;
         if (job.targets.has_ignore) return all_hard<true>(at.count());
-        if (!bytes || run.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight)
+        if (!bytes || here.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight)
             return all_hard<false>(at.count());
         unsigned char any = 0;
         for (int64_t r = 0; r < at.rows; ++r) {
@@ -411,14 +205,21 @@ struct SigmoidRows {
     template <bool Ignoring>
     bool all_hard(int64_t n) const {
         using I = typename traits<V>::integer;
-        I odd = bits_as<I>(V{});
-        along<T>(0, n, [&](int64_t k, auto part) KULLBACK_LAMBDA {
-            V t = load<V>(run.labels + k, part, T(0));
-            if constexpr (Ignoring) t = keep<V>(t != run.ignored, t);
-            odd |= bits_as<I>(t * t - t);
-        });
+        const T *const labels = here.labels, ignored = run.ignored;
+        I odd[4] = {};
+        const auto look = [&](I& found, int64_t k, auto part) KULLBACK_LAMBDA {
+            V t = load<V>(labels + k, part, T(0));
+            if constexpr (Ignoring) t = keep<V>(t != ignored, t);
+            found |= bits_as<I>(t * t - t);
+        };
+        int64_t k = 0;
+        for (; k + 4 * lanes<T> <= n; k += 4 * lanes<T>) {
+            for (int i = 0; i < 4; ++i) look(odd[i], k + i * lanes<T>, Whole{});
+        }
+        along<T>(k, n, [&](int64_t i, auto part) KULLBACK_LAMBDA { look(odd[0], i, part); });
+        odd[0] |= odd[1] | (odd[2] | odd[3]);
         int64_t parts[sizeof(V) / 8 + 1] = {};
-        std::memcpy(parts, &odd, sizeof odd);
+        std::memcpy(parts, odd, sizeof(V));
         int64_t any = 0;
         for (int64_t part : parts) any |= part;
         return any == 0;
@@ -428,10 +229,11 @@ struct SigmoidRows {
     int64_t first_bad(int64_t n) const {
         const bool ignoring = job.targets.has_ignore;
         const T ignored = run.ignored;
+        const T* const labels = here.labels;
         int32_t bad = 0;
-        for (int64_t k = 0; k < n; ++k) bad |= int32_t(!(run.labels[k] >= 0)) | int32_t(!(run.labels[k] <= 1));
+        for (int64_t k = 0; k < n; ++k) bad |= int32_t(!(labels[k] >= 0)) | int32_t(!(labels[k] <= 1));
         for (int64_t k = 0; bad && k < n; ++k) {
-            if (!(run.labels[k] >= 0 && run.labels[k] <= 1) && !(ignoring && run.labels[k] == ignored)) return k;
+            if (!(labels[k] >= 0 && labels[k] <= 1) && !(ignoring && labels[k] == ignored)) return k;
         }
         return -1;
     }
@@ -472,55 +274,41 @@ struct SigmoidRows {
         return total;
     }
 
-    static void evaluate(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
-        if (job.out) {
-            Loss::with(job, [&](const auto& side) { tiles<LabelOutput::gradient>(job, side, begin, end, report); });
-        } else {
-            Loss::with(job, [&](const auto& side) { tiles<LabelOutput::value>(job, side, begin, end, report); });
-        }
-    }
-    // The Hessian is diagonal: a product is the diagonal times a direction.
-    static void hessian_diagonal(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
-        Loss::with(job, [&](const auto& side) { tiles<LabelOutput::diagonal>(job, side, begin, end, report); });
-    }
-    static void hessian_product(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
-        Loss::with(job, [&](const auto& side) { tiles<LabelOutput::diagonal>(job, side, begin, end, report); });
-    }
-
-    template <LabelOutput Output, class Side>
-    static void tiles(const Job& job, const Side& side, int64_t begin, int64_t end, Report& report) {
+    static void tiles(const Job& job, const LabelSweeps<T>& sweeps, const void* side, int64_t begin, int64_t end,
+                      Report& report) {
         Tile tile;
-        SigmoidRows rows(job, tile, Output);
+        SigmoidRows rows(job, tile, sweeps, side);
+        const bool values = sweeps.output != LabelOutput::diagonal;
         const int64_t classes = job.classes;
         if (classes <= size) {
             const int64_t step = classes > 0 ? size / classes : 1;
-            rows.lay_weights(0, classes);
             for (int64_t i = begin; i < end; i += step) {
                 const Place at{i, end - i < step ? end - i : step, 0, classes};
-                if (!rows.template one_tile<Output>(side, at, report)) return;
-                if constexpr (Output == LabelOutput::diagonal) continue;
+                if (!rows.one_tile(at, report)) return;
+                if (!values) continue;
                 // single rows matter only if someone asks for them, or to find out which is infinite
                 if (!job.per_example) {
-                    const double total = job.targets.row_weight ? rows.weighted_sum(at) : sum(tile.values, at.count());
+                    double total = job.targets.row_weight ? rows.weighted_sum(at) : sum(tile.values, at.count());
+                    total *= double(rows.value_weight);
                     if (total < infinity<double>) {
                         report.total += total;
                         continue;
                     }
                 }
-                for (int64_t r = 0; r < at.rows; ++r) rows.put(i + r, sum(tile.values + r * classes, classes), report);
+                for (int64_t r = 0; r < at.rows; ++r) {
+                    rows.put(i + r, double(rows.value_weight) * sum(tile.values + r * classes, classes), report);
+                }
             }
             return;
         }
-        if (rows.even_weights) rows.lay_weights(0, classes);
         for (int64_t i = begin; i < end; ++i) {
             double value = 0;
             for (int64_t column = 0; column < classes; column += size) {
                 const Place at{i, 1, column, classes - column < size ? classes - column : size};
-                if (!rows.even_weights) rows.lay_weights(column, at.columns);
-                if (!rows.template one_tile<Output>(side, at, report)) return;
-                if constexpr (Output != LabelOutput::diagonal) value += sum(tile.values, at.columns);
+                if (!rows.one_tile(at, report)) return;
+                if (values) value += double(rows.value_weight) * sum(tile.values, at.columns);
             }
-            if constexpr (Output != LabelOutput::diagonal) rows.put(i, value, report);
+            if (values) rows.put(i, value, report);
         }
     }
 
@@ -529,14 +317,11 @@ struct SigmoidRows {
     }
 
     // Sweeps one tile; false, and the report says where, if one of its labels is not valid.
-    template <LabelOutput Output, class Side>
-    bool one_tile(const Side& side, const Place& at, Report& report) {
+    bool one_tile(const Place& at, Report& report) {
         const int64_t n = at.count();
-        const LabelRun<T> kept = run;
         run.count = n;
-        run.logits = read(job.logits, at, tile.logits);
-        run.labels = read(job.targets.rows, at, tile.labels);
-        look_ahead(at);
+        here.logits = read(job.logits, at, tile.logits);
+        here.labels = read(job.targets.rows, at, tile.labels);
         if (job.inverse_temperature != 1) cool(n);
         if (job.targets.row_weight) strike_rows(at);
         if (weightless) strike_weightless(at);
@@ -549,33 +334,45 @@ struct SigmoidRows {
                 return false;
             }
         }
-        run.values = tile.values;
-        run.logs = tile.logs;
-        run.rights = tile.rights;
-        run.wrongs = tile.wrongs;
-        run.raised = tile.raised;
         const bool direct = job.out && (job.out_stride == at.columns || at.rows == 1);
         T* target = job.out ? static_cast<T*>(job.out) + at.row * job.out_stride + at.column : nullptr;
-        run.out = !job.out || direct ? target : tile.out;
-        if (!hard || job.smoothing != 0) {
-            sweep_labels<T, Output, false, true>(run, side);
-        } else if (Output != LabelOutput::gradient || job.targets.has_ignore) {
-            sweep_labels<T, Output, true, true>(run, side);
-        } else {
-            sweep_labels<T, Output, true, Output != LabelOutput::gradient>(run, side);
-        }
-        if (job.targets.row_weight && Output != LabelOutput::value) weigh(at);
-        if (Output == LabelOutput::diagonal && job.direction.data) {
+        here.out = direct ? target : tile.out;
+        lay_stretches();
+        look_ahead(at);
+        const bool ignoring = job.targets.has_ignore, soft = !hard || job.smoothing != 0, same = same_weight && !soft;
+        if (!same) lay_weights(at);
+        value_weight = same ? run.weight : T(1);
+        (soft ? sweeps.soft[ignoring] : sweeps.hard[ignoring][same])(run, side);
+        if (!job.out) return true;
+        if (direct) std::memcpy(target + here.end, tile.out + here.end, size_t(n - here.end) * sizeof(T));
+        if (job.targets.row_weight) weigh(at);
+        if (job.direction.data) {
             const T* direction = read(job.direction, at, tile.values);
-            for (int64_t k = 0; k < n; ++k) run.out[k] *= direction[k];
+            for (int64_t k = 0; k < n; ++k) here.out[k] *= direction[k];
         }
-        if (job.out && !direct) {
-            for (int64_t r = 0; r < at.rows; ++r) {
-                std::memcpy(target + r * job.out_stride, tile.out + r * at.columns, size_t(at.columns) * sizeof(T));
-            }
+        for (int64_t r = 0; !direct && r < at.rows; ++r) {
+            std::memcpy(target + r * job.out_stride, tile.out + r * at.columns, size_t(at.columns) * sizeof(T));
         }
-        run = kept;
         return true;
+    }
+};
+
+// The kernels of a loss.
+template <class T, class Loss>
+struct LabelLoss {
+    template <LabelOutput Output>
+    static void rows(const Job& job, int64_t begin, int64_t end, Report& report) {
+        Loss::with(job, [&](const auto& side) {
+            using Side = std::decay_t<decltype(side)>;
+            SigmoidRows<T>::tiles(job, label_sweeps<T, Output, Side>(), &side, begin, end, report);
+        });
+    }
+    static void evaluate(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+        job.out ? rows<LabelOutput::gradient>(job, begin, end, report) : rows<LabelOutput::value>(job, begin, end, report);
+    }
+    // Hessians are diagonal: a product is the diagonal times a direction.
+    static void hessian(const Job& job, int64_t begin, int64_t end, void*, Report& report) {
+        rows<LabelOutput::diagonal>(job, begin, end, report);
     }
 };
 

@@ -125,6 +125,23 @@ def test_every_variant_of_a_loss(rng, family, parameters, dtype):
         assert_near(ours[2:], truth[2:], u, [4 * steep**2, 12 * steep**2])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("family", "parameters"), [*FAMILIES.items(), ("sigmoid_focal", (1.5,)), ("asymmetric", (0.5, 2.5, 0.05))]
+)
+def test_equal_rows_have_equal_bits_wherever_they_lie(rng, family, parameters, dtype):
+    """A number is rounded alike in a vector by itself, beside another one, or at the end of a tile."""
+    for c in (3, 37, 100, 511):
+        z, v = (np.tile(x, (1500 // c + 3, 1)).astype(dtype) for x in rng.normal(size=(2, 1, c)) * 4)
+        hard = np.tile(rng.random(c) < 0.3, (len(z), 1))
+        soft, unknown = np.tile(rng.random(c), (len(z), 1)).astype(dtype), np.where(hard[:1] & (z > 0), -1, hard)
+        for smoothing in (0.0, 0.1):
+            recipe = SigmoidRecipe(family, parameters, smoothing, 1.5, rng.uniform(0.1, 3, c), rng.uniform(0.1, 2, c))
+            for labels in (hard.astype(dtype), soft, unknown):
+                for result in run(cpu, recipe, z, LabelRows(labels), v, ignore_index=-1):
+                    np.testing.assert_array_equal(result, np.broadcast_to(result[:1], result.shape))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layouts_and_aliasing(rng, family):
     recipe = SigmoidRecipe(family=family, parameters=FAMILIES[family])
