@@ -551,6 +551,61 @@ def test_a_loss_that_minds_the_level_of_the_logits_is_minimised_at_that_level(ir
     np.testing.assert_allclose(model.decision_function(X), logits, rtol=1e-12)
 
 
+LEVELS = {
+    "z-loss": CrossEntropy(z_loss=0.05),
+    "softcap": CrossEntropy(softcap=4.0),
+    "size": CrossEntropy() + 0.1 * LogitL2(),
+}
+
+
+@pytest.mark.parametrize("loss", LEVELS.values(), ids=LEVELS)
+@pytest.mark.parametrize("penalty", ["l2", "l1", "elasticnet", "group"])
+def test_two_classes_keep_both_rows_where_the_loss_minds_the_level(iris, loss, penalty):
+    X, y = iris[0][:80, :2], iris[1][:80]
+    model = SoftmaxClassifier(loss=loss, penalty=penalty, C=0.5, tol=1e-9, max_iter=5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)  # what is not convex has no proof
+        model.fit(X, y)
+    assert (model.coef_.shape, model.intercept_.shape) == ((2, 2), (2,))
+    logits = X @ model.coef_.T + model.intercept_
+    np.testing.assert_allclose(model.decision_function(X), logits[:, 1] - logits[:, 0], rtol=1e-12)
+    value, gradient = loss.value_and_gradient(logits, y)
+    lasso, ridge = {"l2": (0, 2), "l1": (1, 0), "elasticnet": (0.5, 1), "group": (math.sqrt(2), 0)}[penalty]
+    sizes = np.sqrt(np.square(model.coef_).sum(axis=0)) if penalty == "group" else np.abs(model.coef_)
+    whole = value + (lasso * sizes.sum() + 0.5 * ridge * np.square(model.coef_).sum()) / (0.5 * len(y))
+    assert whole == pytest.approx(model.certificate_.primal, rel=1e-9)
+    # the derivatives in both intercepts, not in their difference alone
+    np.testing.assert_allclose(gradient.sum(axis=0), 0, atol=1e-5)
+    again = SoftmaxClassifier(loss=loss, penalty=penalty, C=0.5, tol=1e-9, warm_start=True, max_iter=5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        again.fit(X, y, coef_init=model.coef_, intercept_init=model.intercept_)
+    assert again.certificate_.primal == pytest.approx(whole, rel=1e-7)
+
+
+@pytest.mark.parametrize("penalty", ["l2", "l1", "elasticnet", "group"])
+def test_a_level_that_hardly_counts_leaves_the_fit_of_two_classes_as_it_is(iris, penalty):
+    """So little of a z-loss moves nothing: both rows cost what their difference costs without one."""
+    X, y = iris[0][:100, :2], iris[1][:100]
+    settings = {"penalty": penalty, "C": 0.5, "tol": 1e-9, "max_iter": 5000}
+    plain = SoftmaxClassifier(**settings).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        both = SoftmaxClassifier(loss=CrossEntropy(z_loss=1e-9), **settings).fit(X, y)
+    assert both.certificate_.primal == pytest.approx(plain.certificate_.primal, rel=1e-6)
+    np.testing.assert_allclose(both.coef_[1] - both.coef_[0], plain.coef_[0], atol=1e-3)
+
+
+def test_paths_and_searches_keep_both_rows_of_two_classes(iris):
+    X, y = iris[0][:100, :2], iris[1][:100]
+    loss = CrossEntropy() + 0.1 * LogitL2()
+    path = SoftmaxPath([0.1, 1.0], loss=loss).fit(X, y)
+    assert path.coefs_.shape == (2, 2, 2)
+    search = SoftmaxClassifierCV([0.1, 1.0], loss=loss, keep_coefs=True, cv=2).fit(X, y)
+    assert search.coef_.shape == (2, 2)
+    assert search.coefs_paths_.shape == (2, 2, 2, 3)
+
+
 def test_losses_say_whether_they_mind_the_level_of_the_logits(rng):
     z, y = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
     for name, loss in {name: kind() for name, kind in CATALOGUE.items() if kind().target_form == "classes"}.items():

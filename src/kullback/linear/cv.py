@@ -258,7 +258,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.n_iters_ = np.array([[p.n_iter for p in f] + [0] * (len(Cs) - len(f)) for f in folds], dtype=np.int32)
         if self.keep_coefs:
             rows = [
-                [self._row_form(examples.to_columns((point.weights, point.intercept))) for point in fold]
+                [self._row_form(examples.to_columns((point.weights, point.intercept)), loss) for point in fold]
                 for fold in folds
             ]
             missing = np.full_like(next(row for fold in rows for row in fold), np.nan)
@@ -267,7 +267,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         chosen = f": C was chosen from {n_used} of {len(Cs)} Cs by {len(used)} of {len(splits)} folds" if ended else ""
         self.classes_, self.loss_ = classes, loss
         if not self.refit:
-            self._store_parameters(*start)
+            self._store_parameters(*start, loss)
             at = [folds[number][place] for number in used]
             self.n_iter_ = np.array([point.n_iter for point in at], dtype=np.int32)
             self.converged_, self.interrupted_ = all(point.converged for point in at) and not ended, bool(ended)
@@ -276,7 +276,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             elif np.isinf(self.C_):
                 self._warn_of_separated_folds(search, at)
         else:
-            stored = self._row_form(start)
+            stored = self._row_form(start, loss)
             self._fit(
                 X,
                 targets,
@@ -455,11 +455,11 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             valid = "a whole number other than 0, or None"
             check_number("n_jobs", self.n_jobs, valid, lambda v: v != 0, integer=True)
 
-    def _row_form(self, parameters: Parameters) -> Vector:
-        """Weights (d, C) and intercepts (C,) as rows (C, d + 1), or one row for two classes."""
+    def _row_form(self, parameters: Parameters, loss: Loss) -> Vector:
+        """Weights (d, C) and intercepts (C,) as rows (C, d + 1), or as one row where models store one."""
         weights, intercept = parameters
         rows = np.concatenate([weights.T, intercept[:, None]], axis=1)
-        return rows[1:] - rows[:1] if len(rows) == 2 else rows
+        return rows[1:] - rows[:1] if self._one_row(len(rows), loss) else rows
 
 
 class _Search:

@@ -63,8 +63,6 @@ class LinearEstimator(BaseEstimator):
 
     # What to say of targets with several columns.
     _rows_of_y = ""
-    # Whether two outputs are stored as one row, the second minus the first.
-    _one_row_for_two = False
     # How to go on after an interruption.
     _going_on = "fit again with warm_start=True, with the same checkpoint= or from coef_init= to go on"
 
@@ -141,8 +139,14 @@ class LinearEstimator(BaseEstimator):
         """Weights (d, C) and intercepts (C,) of the logits, from arrays shaped as `coef_` and `intercept_`."""
         return coef.T, intercept
 
-    def _store_parameters(self, weights: Vector, intercept: Vector) -> None:
+    def _one_row(self, n_outputs: int, loss: Loss) -> bool:
+        """Whether so many outputs are stored as one row, the second minus the first."""
+        return False
+
+    def _store_parameters(self, weights: Vector, intercept: Vector, loss: Loss) -> None:
         """Set `coef_` and `intercept_` from weights (d, C) and intercepts (C,)."""
+        if self._one_row(len(intercept), loss):
+            weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
         self.coef_, self.intercept_ = np.ascontiguousarray(weights.T), intercept
 
     def _probabilities(self, logits: Array) -> Vector:
@@ -288,7 +292,7 @@ class LinearEstimator(BaseEstimator):
             penalty_factor=penalty_factor,
             penalty=resolve_penalty(self.penalty, self.l1_ratio),
         )
-        start = self._start(task.shape, init)
+        start = self._start(task.shape, init, loss)
         checkpoint, resumed = None, None
         if kept and self.checkpoint is not None:
             checkpoint, resumed = self._checkpoint(task.shape, X, targets, loss, sample_weight)
@@ -322,7 +326,7 @@ class LinearEstimator(BaseEstimator):
                 checkpoint.save(solution.weights, solution.intercept, course.history)
             else:
                 checkpoint.remove()
-        self._store_parameters(solution.weights, solution.intercept)
+        self._store_parameters(solution.weights, solution.intercept, loss)
         self.loss_, self.classes_ = loss, classes
         self.history_ = course.history
         # A warm start that is already there counts as one iteration, as scikit-learn's solvers count.
@@ -444,14 +448,14 @@ class LinearEstimator(BaseEstimator):
         }
 
     def _start(
-        self, shape: tuple[int, int], init: tuple[ArrayLike | None, ArrayLike | None]
+        self, shape: tuple[int, int], init: tuple[ArrayLike | None, ArrayLike | None], loss: Loss
     ) -> tuple[Vector, Vector] | None:
         """Weights (d, C) and intercepts (C,) to start from; None for zeros."""
         earlier = self.warm_start and hasattr(self, "coef_")
         if not earlier and init[0] is None and init[1] is None:
             return None
         n_columns, n_outputs = shape
-        n_rows = 1 if n_outputs == 2 and self._one_row_for_two else n_outputs
+        n_rows = 1 if self._one_row(n_outputs, loss) else n_outputs
         coef, intercept = np.zeros((n_rows, n_columns)), np.zeros(n_rows)
         if earlier:
             if self.coef_.shape != coef.shape:

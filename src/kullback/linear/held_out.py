@@ -84,7 +84,7 @@ class HeldOut:
             mass = targets.dense(len(self._classes))
             return expected_score(self._scorer, self._scoring, answers, mass, weight, **told)
         model = SoftmaxClassifier(recover=self._recover)
-        model._store_parameters(*parameters)
+        model._store_parameters(*parameters, examples.loss)
         model.classes_, model.loss_ = self._classes, examples.loss
         model.n_features_in_ = examples.X.shape[1]
         labels: NDArray[Any] = (

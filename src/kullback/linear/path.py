@@ -162,7 +162,7 @@ class SoftmaxPath(SoftmaxClassifier):
                     break
                 if checkpoint is not None:
                     checkpoint.add(0, len(points) - 1, point)
-        self._store(Cs, points)
+        self._store(Cs, points, loss)
         self.classes_, self.loss_ = classes, loss
         if checkpoint is not None:
             checkpoint.finish(done=not self.interrupted_)
@@ -171,14 +171,14 @@ class SoftmaxPath(SoftmaxClassifier):
             finding = task.separation((last.weights, last.intercept))
             judged = self._judged(finding, last.certificate, last.weights, classes.tolist(), stacklevel=3)
             points[-1] = dataclasses.replace(last, certificate=judged)
-            self._store(Cs, points)
+            self._store(Cs, points, loss)
         self._warn_of(Cs, points)
         return self
 
-    def _store(self, Cs: Vector, points: list[PathPoint]) -> None:
+    def _store(self, Cs: Vector, points: list[PathPoint], loss: Loss) -> None:
         coefs, intercepts = [], []
         for point in points:
-            self._store_parameters(point.weights, point.intercept)
+            self._store_parameters(point.weights, point.intercept, loss)
             coefs.append(self.coef_)
             intercepts.append(self.intercept_)
         last = points[-1]

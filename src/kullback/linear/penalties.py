@@ -13,6 +13,7 @@ selection and estimation in regression with grouped variables".
 
 from __future__ import annotations
 
+import math
 import numbers
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -46,6 +47,10 @@ class Penalty:
     def scaled(self, factor: float) -> Penalty:
         """The same penalty times a number."""
         return Penalty(factor * self.lasso, factor * self.ridge, self.grouped)
+
+    def of_both(self) -> Penalty:
+        """The same of both rows of weights of two classes: opposite ones, ∓w/2, then cost what w costs here."""
+        return Penalty(self.lasso * (math.sqrt(2) if self.grouped else 1.0), 2 * self.ridge, self.grouped)
 
     def value(self, weights: Vector) -> float:
         """The penalty of (d, K) weights."""

@@ -35,7 +35,9 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
 
     It minimises C·Σ_i w_i·loss_i + ½‖W‖² over weights W and an unpenalised intercept, as scikit-learn's
     `LogisticRegression` does. With two classes the penalty is on the one vector that matters, the difference of the
-    two classes' weights: again the objective of `LogisticRegression`. Columns are put on the same footing inside
+    two classes' weights: again the objective of `LogisticRegression`. Where the loss minds the level of the logits (a
+    softcap, a z-loss, a penalty on their size) both classes keep their weights, on which the penalty is such that
+    opposite ones cost what their difference would. Columns are put on the same footing inside
     the solver, so raw columns of very different size are no obstacle.
 
     `predict` follows the trained loss. `predict_proba` reports probabilities of the data as it is, with what class
@@ -75,10 +77,10 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     Attributes:
         classes_: (C,) labels in sorted order.
         coef_: (C, d) weights, mean zero over classes under a smooth penalty, with exact zeros under the others;
-            (1, d) for two classes, second minus first. The mean is what the loss makes it where that minds the level
-            of the logits: a softcap, a z-loss, a penalty on their size.
-        intercept_: (C,) intercepts, mean zero likewise; (1,) for two classes. A class whose examples all have weight
-            zero gets one of about −50, which is as good as −inf; the others' have mean zero then.
+            (1, d) for two classes, second minus first. Where the loss minds the level of the logits the mean is what
+            the loss makes it, and two classes have two rows.
+        intercept_: (C,) intercepts, mean zero likewise; (1,) where `coef_` is (1, d). A class whose examples all have
+            weight zero gets one of about −50, which is as good as −inf; the others' have mean zero then.
         loss_: the loss that was minimised, class weights included.
         n_features_in_: d.
         n_iter_: (1,) iterations used.
@@ -96,7 +98,6 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
     """
 
     classes_: NDArray[Any]
-    _one_row_for_two = True
     _rows_of_y = " Rows of probabilities, one for each class, are numbers (N, C)."
 
     def __init__(
@@ -274,10 +275,8 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             return coef.T, intercept
         return np.stack([-coef[0] / 2, coef[0] / 2], axis=1), np.array([-intercept[0] / 2, intercept[0] / 2])
 
-    def _store_parameters(self, weights: Vector, intercept: Vector) -> None:
-        if len(intercept) == 2:
-            weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
-        super()._store_parameters(weights, intercept)
+    def _one_row(self, n_outputs: int, loss: Loss) -> bool:
+        return n_outputs == 2 and loss.ignores_level
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

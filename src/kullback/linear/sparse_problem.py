@@ -56,7 +56,8 @@ class Bound(NamedTuple):
 class SparseObjective:
     """Loss plus penalty over (P,) = V (d, K) row by row, then b' (K,), in the scaled variables of `smooth`.
 
-    With two classes K is 1 and the parameters are those of the difference of the two logits; otherwise K is C.
+    With two classes K is 1 and the parameters are those of the difference of the two logits, unless the loss minds
+    their level; otherwise K is C.
 
     Args:
         smooth: the mean loss, without a penalty.
@@ -66,7 +67,8 @@ class SparseObjective:
     def __init__(self, smooth: LinearObjective, penalty: Penalty) -> None:
         self.smooth = smooth.by_blocks()
         self.penalty = penalty
-        two = smooth.loss.target_form == "classes" and smooth.n_outputs == 2
+        loss = smooth.loss
+        two = loss.target_form == "classes" and smooth.n_outputs == 2 and loss.ignores_level
         self.spread: Array | None = np.array([[-0.5, 0.5]]) if two else None
         self.n_outputs = 1 if two else smooth.n_outputs
         self.n_columns = smooth.design.shape[1]

@@ -110,9 +110,8 @@ class FitTask:
         self._sample_weight = sample_weight
         self._fit_intercept = fit_intercept
         self._penalty_factor = penalty_factor
-        # Weights and intercepts are reported with mean zero over the classes where their mean changes nothing, and of
-        # two classes, of which one difference is reported.
-        self._shift_free = loss.ignores_level or (loss.target_form == "classes" and n_outputs == 2)
+        # Weights and intercepts are reported with mean zero over the classes where their mean changes nothing.
+        self._shift_free = loss.ignores_level
         self._penalty = penalty
         self._curvature = _curvature_at_start(loss, n_outputs)
         self._absent = (
@@ -166,6 +165,8 @@ class FitTask:
             start = ruled_out(nowhere if start is None else start, self._absent, self._loss, centred=smooth)
         parts = self._penalty.scaled(1.0 / (float(C) * batch.divisor))
         penalty = self._penalty_factor * parts.ridge
+        if self._loss.target_form == "classes" and n_outputs == 2 and not self._loss.ignores_level:
+            parts = parts.of_both()  # where norms are added they are otherwise of the difference alone
         terms = Terms(
             self._loss, batch.targets, self._sample_weight, n_outputs, batch.divisor, penalty, self._fit_intercept
         )
