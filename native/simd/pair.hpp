@@ -36,6 +36,8 @@ struct traits<Pair<H>> {
 
 template <class H>
 constexpr bool fuses<Pair<H>> = fuses<H>;
+template <class H>
+constexpr bool looks_up<Pair<H>> = looks_up<H>;
 
 #define KULLBACK_PAIRWISE(op)                                                                    \
     template <class H>                                                                           \

@@ -212,6 +212,9 @@ inline constexpr bool fuses<float> = true;
 template <>
 inline constexpr bool fuses<VectorF> = sizeof(VectorF) == 32 || sizeof(VectorF) == 64;
 #endif
+// Whether there is one instruction that looks up a number of a small table for every lane.
+template <class V>
+constexpr bool looks_up = std::is_same_v<V, VectorF> && traits<V>::width > 1 && fuses<V>;
 
 template <class V>
 KULLBACK_INLINE V minus_product(V x, V n, Scalar<V> c) {
