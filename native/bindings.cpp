@@ -228,6 +228,9 @@ void set_out(Job& job, const OptionalOut& out) {
     job.out_stride = out->stride(0);
 }
 
+// A result of so many bytes has left the caches before anyone reads it.
+constexpr int64_t stream_bytes = int64_t(32) << 20;
+
 // What a loss is, into a job that knows its classes and the type of its logits.
 void set_loss(Job& job, const std::vector<double>& parameters, double smoothing, double inverse_temperature,
               const OptionalIn& class_weight, const OptionalIn& positive_weight, const OptionalIn& shift,
@@ -291,6 +294,9 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     if (log_sum_exp) job.log_sum_exp = log_sum_exp->data();
     if (prediction) job.prediction = static_cast<int64_t*>(prediction->data());
     set_out(job, out);
+    const int64_t number_bytes = job.logits.type == Type::float64 ? 8 : 4;
+    const int64_t out_bytes = int64_t(logits.shape(0)) * job.out_stride * number_bytes;
+    job.stream = out_bytes >= stream_bytes && job.out != job.logits.data && !is_half;
     const RowKernel kernel = pick(family, job.logits.type, operation);
     const Report report = run_rows(kernel, job, int64_t(logits.shape(0)), is_half ? &half : nullptr);
     if (tally) {

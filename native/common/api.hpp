@@ -57,6 +57,7 @@ struct Job {
     int64_t* prediction = nullptr;  // (N,) the class with the largest logit, or -1; softmax losses only
     void* out = nullptr;  // (N, C) in the logits' type: gradient, product, diagonal or probabilities
     int64_t out_stride = 0;
+    bool stream = false;  // `out` is larger than the caches, and nobody reads or writes it in between
 };
 
 // What one block of rows reports. Blocks have a fixed size, and their totals are added in order.

@@ -79,7 +79,7 @@ struct SoftmaxRows {
                      const RowStatistics<T>& statistics) const {
         const int64_t a = masses.targets.first[r], b = masses.mixed() ? masses.targets.second[r] : -1;
         const double share = masses.share(r);
-        kept.result = g;
+        kept.result = kept.streams ? nullptr : g;
         const RowSum<T> row = sum_row(z, classes, job.inverse_temperature, kept);
         if (statistics.wanted()) statistics.put(r, z, classes, row, kept.transform);
         double weighted_log_p = 0;
@@ -133,8 +133,8 @@ struct SoftmaxRows {
                 along_kept(row, kept, classes, job.inverse_temperature, f,
                            [&](int64_t k, auto part, V e) KULLBACK_LAMBDA { put(g, kept, k, part, e); });
             }
-            g[a] = T(gradient_scale * at_a) * (kept.slope ? kept.slope[a] : T(1));
-            if (b >= 0) g[b] = T(gradient_scale * at_b) * (kept.slope ? kept.slope[b] : T(1));
+            put_one(g, kept, a, T(gradient_scale * at_a));
+            if (b >= 0) put_one(g, kept, b, T(gradient_scale * at_b));
         }
         return row.broken() ? row.sum : at.loss;
     }
@@ -174,6 +174,7 @@ struct SoftmaxRows {
         const Rows<T> logits = rows_of<T>(job.logits, begin, end, job.classes, scratch);
         const Masses<T> masses(job, targets, begin, end, scratch);
         Kept<T> kept = room_to_keep<T>(job.classes, scratch, &transform);
+        kept.streams = run.streams();
         const RowStatistics<T> statistics(job, begin);
         const bool in_double = run.needs_double(), by_class = run.by_class();
         // where nobody looks at them again, exp takes the place of the transformed logits
@@ -239,6 +240,13 @@ struct SoftmaxRows {
             }
             put_loss<T>(job, i, row_weight * value, report);
         }
+        if (kept.streams) finish_streams();
+    }
+
+    // Rows of whole vectors can be stored past the caches.
+    bool streams() const {
+        const bool aligned = reinterpret_cast<uintptr_t>(job.out) % stream_alignment == 0;
+        return job.stream && aligned && (classes | job.out_stride) % lanes<T> == 0;
     }
 
     void times(const T* slope, T* g) const {

@@ -112,7 +112,8 @@ struct DenseRows {
     // False, and the report says where, if a soft target is not valid.
     template <class Exact>
     bool row(const T* z, int64_t r, T* g, double scale, Kept<T> kept, double& value, Report& report, Exact exact) const {
-        kept.result = g;
+        kept.streams &= Loss::by_sums;  // others add to what they have written before
+        kept.result = kept.streams ? nullptr : g;
         const T* t = masses.soft() ? masses.rows.row(r) : nullptr;
         RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0, false, false};
         if constexpr (Loss::by_sums) {

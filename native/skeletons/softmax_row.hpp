@@ -8,6 +8,7 @@
 
 #include "simd/convert.hpp"
 #include "simd/elementary.hpp"
+#include "simd/stream.hpp"
 #include "skeletons/softmax_transform.hpp"
 
 namespace kullback {
@@ -79,7 +80,8 @@ template <class T>
 struct Kept {
     T* exp = nullptr;
     T* centers = nullptr;
-    const T* result = nullptr;  // where the row's result will be written; may be null
+    const T* result = nullptr;  // where the row's result will be written, if its lines are to be asked for
+    bool streams = false;       // whether the result is stored past the caches
     // for logits that are transformed first: how, and room for them and, with a cap, for its slope
     const Transform<T>* transform = nullptr;
     T *scores = nullptr, *slope = nullptr;
@@ -154,11 +156,22 @@ KULLBACK_INLINE void along_kept(const RowSum<T>& row, Kept<T> kept, int64_t clas
     along_kept(row, kept, classes, inverse_temperature, f, body, [] {});
 }
 
-// Writes an element of the gradient, times the cap's slope where there is one.
+// Writes elements of the gradient, times the cap's slope where there is one.
 template <class T, class Part>
 KULLBACK_INLINE void put(T* g, const Kept<T>& kept, int64_t k, Part part, Vector<T> value) {
     using V = Vector<T>;
-    store<V>(g + k, part, kept.slope ? value * load<V>(kept.slope + k, part, T(0)) : value);
+    if (kept.slope) value = value * load<V>(kept.slope + k, part, T(0));
+    if constexpr (std::is_same_v<Part, Whole>) {
+        if (kept.streams) return stream<V>(g + k, value);
+    }
+    store<V>(g + k, part, value);
+}
+// Overwrites one.
+template <class T>
+KULLBACK_INLINE void put_one(T* g, const Kept<T>& kept, int64_t k, T value) {
+    if (kept.slope) value *= kept.slope[k];
+    if (kept.streams) return stream_one(g + k, value);
+    g[k] = value;
 }
 
 template <class T>
