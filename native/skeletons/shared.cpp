@@ -136,7 +136,7 @@ KULLBACK_INLINE double sum_piece(const T* z, const T* raw, int64_t begin, int64_
         V a = V{}, b = V{}, c = V{}, d = V{};
         for (; k + 4 * W <= stop; k += 4 * W) {
             // exp keeps the processor busy: let memory fetch meanwhile what comes after this piece, and the lines that
-            // the result will overwrite (faster, when measured, than stores that bypass the caches)
+            // the result will overwrite if it does not go past the caches
             for (int64_t line = 0; line < 4 * W; line += 64 / int64_t(sizeof(T))) {
                 prefetch(raw + (end - begin) + k + line);
                 if (result) prefetch(result + k + line);
