@@ -11,7 +11,7 @@ from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
 from kullback.linear.design import SparseDesign
 from kullback.linear.row_space import RowGram
-from kullback.linear.solvers.inner_products import InnerProductPairs, two_loops
+from kullback.linear.solvers.inner_products import InnerProductPairs
 
 N, D = 150, 700
 
@@ -159,34 +159,59 @@ def test_a_fit_cut_short_says_how_far_it_is(text):
     assert cut.n_iter_ == [2]
 
 
+@pytest.mark.parametrize("short", [0, 6])
 @pytest.mark.parametrize("pairs", [0, 1, 4])
-def test_the_direction_is_that_of_the_two_loops(pairs):
+def test_the_direction_is_that_of_the_two_loops(pairs, short):
+    """Along the long part the estimate starts from a multiple of the identity, along the short one from a matrix."""
     rng = np.random.default_rng(pairs)
-    root = rng.normal(size=(30, 30))
-    hessian = root @ root.T
-    store = InnerProductPairs(30, 4, np.float64, lambda function: [function(slice(0, 13)), function(slice(13, 30))])
-    kept = []
-    for _ in range(pairs):
-        step = rng.normal(size=30)
-        change = hessian @ step
-        for row, vector in ((store.new_step, step / 2), (store.new_change, change)):
-            store.vectors[row], store.images[row] = vector, vector
-        assert store.learn(2.0)
-        kept.append((step, change))
-    gradient = rng.normal(size=30)
-    wanted, shares = -gradient, []
-    for step, change in reversed(kept):
-        shares.append(step @ wanted / (step @ change))
-        wanted = wanted - shares[-1] * change
-    if kept:
-        wanted = wanted * (kept[-1][0] @ kept[-1][1]) / (kept[-1][1] @ kept[-1][1])
-    for (step, change), share in zip(kept, reversed(shares), strict=True):
-        wanted = wanted + (share - change @ wanted / (step @ change)) * step
-    slope = store.propose(gradient, gradient, float(gradient @ gradient))
-    np.testing.assert_allclose(store.vectors[store.new_step], wanted, rtol=1e-9)
-    assert slope == pytest.approx(float(gradient @ wanted), rel=1e-9)
-    assert two_loops(np.ones((1, 1)), 0).tolist() == [-1.0]
+    size, kept = 30, []
+    root = rng.normal(size=(size + short, size + short))
+    hessian = root @ root.T / 10 + np.eye(size + short)
+    inverse = np.linalg.inv(hessian[size:, size:])
+
+    def each(function):
+        return [function(slice(0, 13)), function(slice(13, size))]
+
+    store = InnerProductPairs(size, short, 3, np.float64, each, 0.7)
+    gradient = rng.normal(size=size + short)
+    long, image, square = gradient[:size].copy(), gradient[:size].copy(), gradient[:size] @ gradient[:size]
+    for number in range(pairs + 1):
+        wanted, shares = -gradient, []
+        for step, change in reversed(kept[-3:]):
+            shares.append(step @ wanted / (step @ change))
+            wanted = wanted - shares[-1] * change
+        scale = kept[-1][0][:size] @ kept[-1][1][:size] / (kept[-1][1][:size] @ kept[-1][1][:size]) if kept else 0.7
+        wanted = np.concatenate([scale * wanted[:size], inverse @ wanted[size:]])
+        for (step, change), share in zip(kept[-3:], reversed(shares), strict=True):
+            wanted = wanted + (share - change @ wanted / (step @ change)) * step
+        slope = store.propose(long, image, square, gradient[size:], inverse)
+        new = store.new_step
+        np.testing.assert_allclose(store.vectors[new], wanted[:size], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(store.images[new], wanted[:size], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(store.shorts[new], wanted[size:], rtol=1e-8, atol=1e-12)
+        assert slope == pytest.approx(float(gradient @ wanted), rel=1e-9)
+        if number == pairs:
+            break
+        length = 0.3 * (number + 1)
+        change = hessian @ (length * wanted)
+        gradient = gradient + change
+        store.vectors[store.new_change] = store.images[store.new_change] = gradient[:size]
+        square, learnt = store.learn(length, long, image, change[size:])
+        assert learnt
+        assert square == pytest.approx(gradient[:size] @ gradient[:size])
+        np.testing.assert_allclose(long, gradient[:size], rtol=1e-12)
+        kept.append((length * wanted, change))
+    assert len(store) == min(pairs, 3)
     store.forget()
+    assert len(store) == 0
+
+
+def test_a_step_without_curvature_is_left_out():
+    store = InnerProductPairs(4, 0, 3, np.float64, lambda function: [function(slice(0, 4))])
+    gradient = np.ones(4)
+    store.propose(gradient, gradient.copy(), 4.0, np.zeros(0), np.zeros((0, 0)))
+    store.vectors[store.new_change] = store.images[store.new_change] = 2.0  # the gradient grows against the step
+    assert store.learn(1.0, gradient, np.ones(4), np.zeros(0)) == (16.0, False)
     assert len(store) == 0
 
 

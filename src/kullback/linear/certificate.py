@@ -40,6 +40,7 @@ from kullback.linear.row_curvature import (
     structure_of,
 )
 from kullback.linear.solvers.base import Point
+from kullback.losses import Loss
 
 # Probabilities up to this size are kept between the two passes of a certificate.
 KEPT_BYTES = 1 << 25
@@ -144,17 +145,36 @@ def balance(objective: LinearObjective, parameters: Vector, point: Point) -> Bal
         return _at_best_intercept(objective, parameters, point)
     rows = RowCurvatures(objective)
     curvature = objective.over_logits(parameters, rows.curvature) / objective.total_weight
+    shift = balancing_shift(loss, pull, curvature)
+    if shift.reason:
+        return Balanced(point.gradient, math.inf, parameters, shift.reason)
+    return Balanced(point.gradient + rows.moved(parameters, shift.intercept), shift.fenchel, parameters)
+
+
+class Shift(NamedTuple):
+    """What moves the subgradients of a loss with known dual points until they sum to zero.
+
+    intercept: (C,) along whose curvature they are moved.
+    fenchel: at most how much the losses and their conjugates then differ from Fenchel's equality.
+    reason: why there is none; otherwise an empty string.
+    """
+
+    intercept: Vector
+    fenchel: float
+    reason: str = ""
+
+
+def balancing_shift(loss: Loss, pull: Vector, curvature: Vector) -> Shift:
+    """Find the δ of the module from the mean subgradient (C,) and the mean curvature (C, C) along the intercepts."""
     shift = _solve(curvature, -pull)
     left = pull + curvature @ shift
     if not np.abs(left).max() <= _unbalanced(pull):
         why = "some class has no probability left in any row, so its intercept cannot be balanced"
-        return Balanced(point.gradient, math.inf, parameters, why)
+        return Shift(shift, math.inf, why)
     reach = float(np.ptp(shift)) if loss.link == "softmax" else float(np.abs(shift).max())
     if not reach <= loss.temperature:  # type: ignore[attr-defined]
-        return Balanced(point.gradient, math.inf, parameters, "the intercepts are still far from their optimum")
-    moved = rows.moved(parameters, shift)
-    fenchel = max(0.0, float(shift @ curvature @ shift))
-    return Balanced(point.gradient + moved, fenchel, parameters)
+        return Shift(shift, math.inf, "the intercepts are still far from their optimum")
+    return Shift(shift, max(0.0, float(shift @ curvature @ shift)))
 
 
 def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Point) -> Balanced:

@@ -95,6 +95,15 @@ def _spread_at_zero(loss: Loss, n_outputs: int) -> float:
     return float((p * (1 - p)).sum())
 
 
+def summed_curvature(loss: Loss, logits: Array, targets: Targets, sample_weight: Vector | None) -> Array:
+    """Σ over rows of the loss's Hessian in the logits (C, C), in the precision of the logits."""
+    if structure_of(loss) != "coupled" or logits.shape[1] == 1:
+        return intercept_curvature(loss, logits, targets, sample_weight)
+    p = coupled_probabilities(loss, logits)
+    weighted = p * row_scale(loss, targets, logits.shape[1], sample_weight).astype(p.dtype)[:, None]
+    return np.asarray(np.diag(weighted.sum(axis=0)) - weighted.T @ p)
+
+
 def intercept_curvature(loss: Loss, logits: Array, targets: Targets, sample_weight: Vector | None) -> Array:
     """Σ over rows of the loss's Hessian in the logits (C, C), for a loss that is not coupled."""
     n_outputs = logits.shape[1]

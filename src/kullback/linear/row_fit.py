@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Terms
@@ -17,7 +18,7 @@ from kullback.linear.interruption import Stopped
 from kullback.linear.problem import relative_gap
 from kullback.linear.raw_fit import RawFit
 from kullback.linear.row_curvature import has_dual
-from kullback.linear.row_space import RowSpace
+from kullback.linear.row_space import RowSpace, Trial
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import History, IterationRecord, Point, SolverResult
 from kullback.linear.solvers.inner_products import InnerProductPairs
@@ -38,6 +39,11 @@ MOST_PAIRS, LEAST_PAIRS = 12, 5
 PAIR_BYTES = 1 << 28
 # Problems of fewer multiplications a pass gain nothing from float32.
 SMALL_WORK = 10**6
+# The intercepts' curvature is the sum over so many parts of the rows, one of which is computed anew in every step.
+PARTS = 4
+# What steadies the intercepts' curvature, as a share of its largest entry: a class that hardly any row gives a chance
+# must not be moved far.
+STEADY = 1e-6
 # After so many proofs that fell short of what float32 promised, the fit goes on in float64.
 MOST_FAILED = 4
 
@@ -99,9 +105,10 @@ class _Fit:
         self._passes = 0
         self._space = self._space_in(np.float64 if small else np.float32)
         self._at = np.zeros(self._space.length, self._space.dtype)
+        self._level = np.zeros(terms.n_outputs)
         if start is not None:
             if terms.fit_intercept:
-                self._space.intercept_of(self._at)[:] = start[1] + scaling.centre @ start[0]
+                self._level = start[1] + scaling.centre @ start[0]
             if self._start is not None:
                 self._at[-1] = 1.0
         self._dual, self._primal, self._reason = -math.inf, math.inf, ""
@@ -124,7 +131,7 @@ class _Fit:
 
     def _report(self, record: IterationRecord) -> None:
         if self._follow is not None:
-            self._follow(record, lambda: self._space.weights(self._at))
+            self._follow(record, lambda: self._space.weights(self._at, self._level))
 
     def _minimise(self) -> SolverResult:
         stalled, first = 0, True
@@ -166,7 +173,6 @@ class _Fit:
         space, at = self._space, self._at
         n_bytes = 4 * space.length * space.dtype.itemsize
         kept = min(MOST_PAIRS, max(LEAST_PAIRS, PAIR_BYTES // max(n_bytes, 1)))
-        self._pairs = InnerProductPairs(space.length, kept, space.dtype, space.each)
         self._gradient, self._image = np.empty(space.length, space.dtype), np.empty(space.length, space.dtype)
         self._logits = np.empty(space.shape, space.dtype)
         if at[: space.count].any() or (self._start is not None and at[-1]):
@@ -174,28 +180,35 @@ class _Fit:
             np.multiply(space.logits_part(self._image), space.dtype.type(space.square), out=self._logits)
         else:
             self._logits[:] = 0
-        self._logits += space.intercept_of(at)
         still = self._image
         still[:] = 0
-        self._loss = space.along(self._logits, still, 0.0, self._gradient).loss
+        none = np.zeros_like(self._level)
+        reached = space.along(self._logits, self._level, still, none, 0.0, self._gradient)
+        self._loss, self._pull = reached.loss, reached.pull
         self._add_penalty(self._gradient)
-        self._steepest = space.image(self._gradient, self._image)
+        self._look(space.image(self._gradient, self._image))
         self._square = space.inner(self._gradient, self._image)
         self._weigh()
         self._rounded = False
+        self._bent = [space.curvature(self._logits, self._level, part, PARTS) for part in range(PARTS)]
+        bent = sum(self._bent, np.zeros_like(self._bent[0]))
+        self._inverse = _steadied(bent, self._pull, self._terms)
+        scale = 1.0 / float(np.diag(bent).mean())
+        short = self._terms.n_outputs
+        self._pairs = InnerProductPairs(space.length, short, kept, space.dtype, space.each, scale)
+
+    def _look(self, steepest: float) -> None:
+        """Take note of the largest component of the gradient."""
+        self._steepest = max(steepest, float(np.abs(self._pull).max()))
 
     def _add_penalty(self, gradient: Array) -> None:
         """From the loss's derivatives in the logits to the objective's gradient."""
         space, factor = self._space, self._space.dtype.type(self._terms.penalty)
-        count = space.count
 
         def one(piece: slice) -> None:
-            inside = slice(piece.start, min(piece.stop, count))
-            gradient[inside] += factor * self._at[inside]
+            gradient[piece] += factor * self._at[piece]
 
         space.each(one)
-        if self._start is not None:
-            gradient[-1] += factor * self._at[-1]
 
     def _weigh(self) -> None:
         self._weight_square = self._space.weight_square(self._at, self._logits)
@@ -208,27 +221,28 @@ class _Fit:
         """One step of L-BFGS; False where none lowers the objective beyond rounding."""
         space, pairs, terms = self._space, self._pairs, self._terms
         assert pairs is not None
+        reached: dict[float, Trial] = {}
         while True:
-            slope = pairs.propose(self._gradient, self._image, self._square)
+            slope = pairs.propose(self._gradient, self._image, self._square, self._pull, self._inverse)
             direction, image = pairs.vectors[pairs.new_step], pairs.images[pairs.new_step]
-            pulls = pairs.vectors[pairs.new_change]
+            shift, pulls = pairs.shorts[pairs.new_step], pairs.vectors[pairs.new_change]
             # ‖W + t·D‖² = ‖W‖² + 2t·first + t²·second; the weights of a vector of scaled ones are 1/s² of it.
-            intercept = float(np.dot(space.intercept_of(direction), space.intercept_of(image)))
-            second = (space.inner(direction, image) - intercept) / space.square
-            first = self._weights_along(image)
+            second = space.inner(direction, image) / space.square
+            first = space.inner(self._at, image)
             penalty = terms.penalty
             base = 0.5 * penalty * self._weight_square
 
             def evaluate(length: Vector) -> Point:
                 t = float(length[0])
-                trial = space.along(self._logits, image, t, pulls)  # noqa: B023
+                trial = space.along(self._logits, self._level, image, shift, t, pulls)  # noqa: B023
+                reached[t] = trial
                 cost = base + penalty * (t * first + 0.5 * t * t * second)  # noqa: B023
                 slope = np.array([trial.slope + penalty * (first + t * second)])  # noqa: B023
                 return Point(trial.loss + cost, trial.loss, slope)
 
             try_first = 1.0
             if not len(pairs):
-                bend = space.bend(self._logits, image) + penalty * second
+                bend = space.bend(self._logits, self._level, image, shift) + penalty * second
                 try_first = -slope / bend if bend > 0 else 1.0
             found = search(
                 evaluate,
@@ -243,61 +257,46 @@ class _Fit:
             if not len(pairs):
                 return False
             pairs.forget()
-        self._advance(found.length, found.point.loss)
+        self._advance(found.length, reached[found.length])
         return True
 
-    def _weights_along(self, image: Array) -> float:
-        """⟨W, D⟩ for the weights D behind an image."""
-        space = self._space
-        total = space.inner(self._at[: space.count], image[: space.count])
-        return total + (float(self._at[-1]) * float(image[-1]) if self._start is not None else 0.0)
-
-    def _advance(self, length: float, loss: float) -> None:
+    def _advance(self, length: float, reached: Trial) -> None:
         """Move to the end of the step, whose derivatives stand in the row of the change."""
         space, pairs = self._space, self._pairs
         assert pairs is not None
         direction, image = pairs.vectors[pairs.new_step], pairs.images[pairs.new_step]
         change, change_image = pairs.vectors[pairs.new_change], pairs.images[pairs.new_change]
         step, square = space.dtype.type(length), space.dtype.type(space.square)
-        count = space.count
-        flat = self._logits.reshape(-1)
+        flat, factor = self._logits.reshape(-1), space.dtype.type(self._terms.penalty)
 
         def move(piece: slice) -> None:
-            inside = slice(piece.start, min(piece.stop, count))
-            self._at[inside] += (step / square) * direction[inside]
+            self._at[piece] += (step / square) * direction[piece]
+            inside = slice(piece.start, min(piece.stop, space.count))
             flat[inside] += step * image[inside]
+            change[piece] += factor * self._at[piece]
 
         space.each(move)
-        shift = step * space.intercept_of(direction)
-        self._logits += shift
-        if self._terms.fit_intercept:
-            space.intercept_of(self._at)[:] += shift
-        if self._start is not None:
-            self._at[-1] += step / square * direction[-1]
-        self._loss = loss
-        self._add_penalty(change)
-        self._steepest = space.image(change, change_image)
-
-        def swap(piece: slice) -> None:
-            for new, old in ((change, self._gradient), (change_image, self._image)):
-                moved = new[piece] - old[piece]
-                old[piece] = new[piece]
-                new[piece] = moved
-
-        space.each(swap)
-        self._square = space.inner(self._gradient, self._image)
+        self._level = self._level + length * pairs.shorts[pairs.new_step]
+        steepest = space.image(change, change_image)
+        moved = reached.pull - self._pull
+        self._loss, self._pull = reached.loss, reached.pull
+        self._look(steepest)
+        self._square, _ = pairs.learn(length, self._gradient, self._image, moved)
         self._weigh()
-        pairs.learn(length)
+        if self._terms.fit_intercept:
+            part = len(self._history) % PARTS
+            self._bent[part] = space.curvature(self._logits, self._level, part, PARTS)
+            self._inverse = _steadied(sum(self._bent, np.zeros_like(self._bent[0])), self._pull, self._terms)
 
     def _check(self) -> float:
         """The relative gap, as far as it is known here."""
         space, penalty = self._space, self._terms.penalty
-        pull = np.asarray(space.intercept_of(self._gradient), np.float64)
-        steep = max(0.0, self._square - float(pull @ pull)) * space.square
-        if not steep and not pull.any():
+        # What the intercepts leave to gain is known to second order without a pass over the data.
+        steep = max(0.0, self._square) * space.square / (2 * penalty) + float(self._pull @ self._inverse @ self._pull)
+        if not steep and not self._pull.any():
             cheap = 0.0
         else:
-            cheap = steep / (2 * penalty * self._objective) if self._objective > 0 else math.inf
+            cheap = steep / self._objective if self._objective > 0 else math.inf
         known = relative_gap(self._objective, self._dual)
         if cheap > self._check_below and known > self._tol:
             return min(cheap, known) if cheap > self._tol else known
@@ -309,7 +308,7 @@ class _Fit:
         return distance
 
     def _prove(self) -> float:
-        proof = self._space.prove(self._at)
+        proof = self._space.prove(self._at, self._level)
         self._reason = proof.reason or self._reason
         dual = proof.objective - proof.gap
         if dual > max(self._dual, 0.0):
@@ -335,5 +334,21 @@ class _Fit:
             seconds=time.perf_counter() - self._began,
             reason="" if math.isfinite(self._dual) else self._reason,
         )
-        weights, intercept = space.weights(self._at)
+        weights, intercept = space.weights(self._at, self._level)
         return RawFit(weights, intercept, result, certificate)
+
+
+def _steadied(curvature: Vector, pull: Vector, terms: Terms) -> Vector:
+    """The inverse of the intercepts' curvature (C, C), steadied; zero where there is no intercept.
+
+    Where a class has far less probability than examples its curvature is that of the tail of an exponential, and grows
+    along the way: with the derivative itself added no intercept moves by much more than the temperature at once.
+    """
+    if not terms.fit_intercept:
+        return np.zeros_like(curvature)
+    diagonal = np.diag(curvature)
+    largest = float(diagonal.max())
+    steadied = curvature + np.diag(STEADY * largest + np.abs(pull) / terms.loss.temperature)  # type: ignore[attr-defined]
+    if terms.loss.link == "softmax":
+        steadied += largest / len(curvature)  # nothing is bent along a shift of all classes
+    return np.asarray(linalg.inv(steadied))

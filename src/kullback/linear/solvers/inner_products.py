@@ -1,8 +1,13 @@
 """Limited-memory BFGS that sees its vectors through their inner products alone.
 
 The direction −H·g is a combination of the last steps, the last changes of the gradient, and g. Its coefficients follow
-from the inner products among these, so the vectors are read twice an iteration, in products with all of them at once,
-and the inner product may be any for which beside each vector its image is known (see `row_space`).
+from the inner products among these, so the vectors are read twice an iteration, once for the products with the new
+ones and once to combine them, and the inner product may be any for which beside each vector its image is known (see
+`row_space`).
+
+A vector may have a second, short part (intercepts) in numbers of its own kind: there steps are moves, changes and
+gradients are derivatives, and the estimate starts from a matrix, the inverse of the curvature along these few, where
+along the others it starts from a multiple of the identity.
 
 Sources: Chen, Wang & Zhou (2014), "Large-scale L-BFGS using MapReduce", for the two-loop recursion on coefficients;
 Nocedal (1980), "Updating quasi-Newton matrices with limited storage".
@@ -26,20 +31,31 @@ class InnerProductPairs:
     """The last steps and changes of the gradient, their images, and all their inner products.
 
     Args:
-        length: of a vector.
+        length: of the long part of a vector.
+        short: of the other one.
         kept: pairs kept.
-        dtype: of the vectors; inner products are float64.
-        each: calls a function with every piece of the vectors' range, side by side, and returns the results in order.
+        dtype: of the long parts; inner products and short parts are float64.
+        each: calls a function with every piece of the long parts' range, side by side, and returns the results in
+            order.
+        scale: what the estimate of the inverse Hessian is along long parts before there is any pair.
+
+    Attributes:
+        vectors: the long parts by rows; see `new_step` and `new_change`.
+        images: theirs.
+        shorts: the short parts.
     """
 
-    def __init__(self, length: int, kept: int, dtype: Any, each: Each) -> None:
+    def __init__(self, length: int, short: int, kept: int, dtype: Any, each: Each, scale: float = 1.0) -> None:
         # Row i is a step, row slots + i the change over it. One more slot than pairs: the step being made.
         self._slots = kept + 1
         self.vectors = np.empty((2 * self._slots, length), dtype)
         self.images = np.empty((2 * self._slots, length), dtype)
+        self.shorts = np.empty((2 * self._slots, short))
         self._gram = np.zeros((2 * self._slots, 2 * self._slots))
+        # Inner products of the rows with the gradient.
+        self._along = np.zeros(2 * self._slots)
         self._order: list[int] = []
-        self._kept, self._each = kept, each
+        self._kept, self._each, self._scale = kept, each, scale
         self._next = 0
 
     def __len__(self) -> int:
@@ -59,29 +75,31 @@ class InnerProductPairs:
         """Drop every pair."""
         self._order = []
 
-    def propose(self, gradient: Array, image: Array, square: float) -> float:
+    def propose(self, gradient: Array, image: Array, square: float, pull: Vector, inverse: Vector) -> float:
         """Write −H·gradient and its image to the row `new_step`; returns its inner product with the gradient.
 
         Args:
-            gradient: a vector.
+            gradient: the long part, that of the last `learn` if there was one.
             image: its image.
-            square: its inner product with itself.
+            square: their product.
+            pull: the short part.
+            inverse: (short, short), positive definite, what H starts from there.
         """
         order, slots = self._order, self._slots
         rows = [*order, *(slots + i for i in order)]
-        along = self._products(rows, gradient)
         k = len(order)
         # Inner products among steps, changes and the gradient, in this order.
         gram = np.empty((2 * k + 1, 2 * k + 1))
         gram[: 2 * k, : 2 * k] = self._gram[np.ix_(rows, rows)]
-        gram[-1, : 2 * k] = gram[: 2 * k, -1] = along
+        gram[-1, : 2 * k] = gram[: 2 * k, -1] = self._along[rows]
         gram[-1, -1] = square
-        share = two_loops(gram, k)
+        of_steps, of_changes = self.shorts[rows[:k]], self.shorts[rows[k:]]
+        share, move = two_loops(gram, of_steps, of_changes, pull, inverse, self._scale)
         # A product with every row that is kept, those in no use with zero: the rows need no copy.
         shares = np.zeros(len(self.vectors))
         shares[rows] = share[:-1]
         step = self.new_step
-
+        self.shorts[step] = move
         used = _spans(rows)
 
         def combine(piece: slice) -> None:
@@ -95,63 +113,93 @@ class InnerProductPairs:
                 target[piece] = total
 
         self._each(combine)
-        return float(gram[-1] @ share)
+        return float(gram[-1] @ share) + float(pull @ move)
 
-    def learn(self, length: float) -> bool:
-        """Take in the proposed step times `length` with the change written to its row; False if it shows no curvature.
+    def learn(self, length: float, gradient: Array, image: Array, pull: Vector) -> tuple[float, bool]:
+        """Take in the proposed step times `length`.
 
-        Both images must be there.
+        Args:
+            length: of the step.
+            gradient: the long part of the gradient before the step; after it there is the one that the row
+                `new_change` held, and in that row the change.
+            image: its image, likewise.
+            pull: the short part of the change.
+
+        Returns:
+            The product of the new gradient's long part with its image, and whether the step showed any curvature; if it
+            did not, the pair is left out.
         """
         step, change = self.new_step, self.new_change
-        if length != 1.0:
-            factor = self.vectors.dtype.type(length)
+        rows = [*self._order, *(self._slots + i for i in self._order)]
+        used = _spans(rows)
+        factor = self.vectors.dtype.type(length)
+        self.shorts[step] *= length
+        self.shorts[change] = pull
 
-            def scale(piece: slice) -> None:
+        def part(piece: slice) -> Vector:
+            """Products of the images with the new gradient, the step and the change; then those of these three."""
+            for new, old in ((self.vectors[change], gradient), (self.images[change], image)):
+                moved = new[piece] - old[piece]
+                old[piece], new[piece] = new[piece], moved
+            if length != 1.0:
                 self.vectors[step, piece] *= factor
                 self.images[step, piece] *= factor
+            three = gradient[piece], self.vectors[step, piece], self.vectors[change, piece]
+            own = image[piece], self.images[step, piece], self.images[change, piece]
+            # One vector at a time: BLAS is slow at products with three.
+            parts = [np.stack([self.images[span, piece] @ vector for vector in three], axis=1) for span in used]
+            return np.concatenate([*parts, [[np.dot(a, b) for b in three] for a in own]]).astype(np.float64)
 
-            self._each(scale)
-        rows = [*self._order, *(self._slots + i for i in self._order), step, change]
-        for new in (step, change):
-            found = self._products(rows, self.vectors[new])
-            self._gram[new, rows] = self._gram[rows, new] = found
-        width, square = self._gram[step, change], self._gram[change, change]
-        if not width > 1e-12 * square:
-            return False
+        total = np.sum(self._each(part), axis=0)
+        places = [place for span in used for place in range(span.start, span.stop)]
+        for place, (along, with_step, with_change) in zip(places, total, strict=False):
+            self._along[place] = along
+            self._gram[place, step] = self._gram[step, place] = with_step
+            self._gram[place, change] = self._gram[change, place] = with_change
+        own = total[len(places) :]
+        self._along[[step, change]] = own[1:, 0]
+        self._gram[step, step], self._gram[change, change] = own[1, 1], own[2, 2]
+        self._gram[step, change] = self._gram[change, step] = own[2, 1]
+        square, width = float(own[0, 0]), own[2, 1] + self.shorts[step] @ pull
+        if not (width > 1e-12 * own[2, 2] and own[2, 1] > 0):
+            return square, False
         self._order.append(step)
         if len(self._order) > self._kept:
             del self._order[0]
         self._next = next(i for i in range(self._slots) if i not in self._order)
-        return True
-
-    def _products(self, rows: list[int], vector: Array) -> Vector:
-        """Inner products of a vector with those of the given rows."""
-        if not rows:
-            return np.zeros(0)
-        used = _spans(rows)
-
-        def part(piece: slice) -> Vector:
-            return np.concatenate([self.images[span, piece] @ vector[piece] for span in used]).astype(np.float64)
-
-        total = np.sum(self._each(part), axis=0)
-        places = np.concatenate([np.arange(span.start, span.stop) for span in used])
-        return np.asarray(total[np.searchsorted(places, rows)])
+        return square, True
 
 
-def two_loops(gram: Vector, pairs: int) -> Vector:
-    """Coefficients of −H·g among steps, changes (each `pairs` of them, oldest first) and g, from inner products."""
+def two_loops(
+    gram: Vector, steps: Vector, changes: Vector, pull: Vector, inverse: Vector, scale: float
+) -> tuple[Vector, Vector]:
+    """−H·g: coefficients of its long part among steps, changes (oldest first) and g, and its short part.
+
+    Args:
+        gram: (2k + 1, 2k + 1) inner products of the long parts.
+        steps: (k, m) short parts.
+        changes: (k, m).
+        pull: (m,) that of g.
+        inverse: (m, m) what H starts from along the short parts.
+        scale: what it starts from along the others if there is no pair.
+    """
+    pairs = len(steps)
+    widths = np.array([gram[i, pairs + i] for i in range(pairs)]) + (steps * changes).sum(axis=1)
     share = np.zeros(2 * pairs + 1)
     share[-1] = -1.0
+    left = -pull
     kept = np.zeros(pairs)
     for i in reversed(range(pairs)):
-        kept[i] = gram[i] @ share / gram[i, pairs + i]
+        kept[i] = (gram[i] @ share + steps[i] @ left) / widths[i]
         share[pairs + i] -= kept[i]
-    if pairs:
-        share *= gram[pairs - 1, 2 * pairs - 1] / gram[2 * pairs - 1, 2 * pairs - 1]
+        left = left - kept[i] * changes[i]
+    share *= gram[pairs - 1, 2 * pairs - 1] / gram[2 * pairs - 1, 2 * pairs - 1] if pairs else scale
+    move = inverse @ left
     for i in range(pairs):
-        back = gram[pairs + i] @ share / gram[i, pairs + i]
+        back = (gram[pairs + i] @ share + changes[i] @ move) / widths[i]
         share[i] += kept[i] - back
-    return share
+        move = move + (kept[i] - back) * steps[i]
+    return share, move
 
 
 def _spans(rows: list[int]) -> list[slice]:
