@@ -26,18 +26,29 @@ KULLBACK_INLINE V polynomial(V x, const T (&c)[n]) {
 
 // exp on |r| <= log(2)/2, with the coefficients of exp_remainder.
 template <class T>
-constexpr T exp_polynomial[7] = {1, 1, 0x1p-1f, 0x1.5554dcp-3f, 0x1.55551ap-5f, 0x1.120b6ep-7f, 0x1.6d110ap-10f};
+constexpr T exp_series[7] = {1, 1, 0x1p-1f, 0x1.5554dcp-3f, 0x1.55551ap-5f, 0x1.120b6ep-7f, 0x1.6d110ap-10f};
 template <>
-inline constexpr double exp_polynomial<double>[12] = {
+inline constexpr double exp_series<double>[12] = {
     1, 1, 0x1.0000000000001p-1, 0x1.5555555555556p-3, 0x1.5555555553d63p-5, 0x1.11111111109b3p-7, 0x1.6c16c1788bd90p-10,
     0x1.a01a01a7c41d5p-13, 0x1.a019b90d2ae7ap-16, 0x1.71de0dae63bb3p-19, 0x1.289185613a3d6p-22, 0x1.af38a9b0ec855p-26};
+
+// It comes times a power of two that takes a lift back, which changes no digit.
+template <class T>
+struct UnliftedExp {
+    static constexpr int count = sizeof exp_series<T> / sizeof(T);
+    T c[count] = {};
+    constexpr UnliftedExp() {
+        for (int i = 0; i < count; ++i) c[i] = exp_series<T>[i] * Constants<T>::unlift;
+    }
+};
+template <class T>
+constexpr UnliftedExp<T> unlifted_exp;
 
 // exp_nonpositive.
 template <class V>
 KULLBACK_INLINE V exp_in_few_steps(V x) {
-    using T = Scalar<V>;
     const ReducedExp<V> reduced = lifted_exp<V>(x);
-    return polynomial<V>(reduced.whole, exp_polynomial<T>) * reduced.lifted * Constants<T>::unlift;
+    return polynomial<V>(reduced.whole, unlifted_exp<Scalar<V>>.c) * reduced.lifted;
 }
 
 // log1p_to_one.

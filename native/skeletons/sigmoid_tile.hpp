@@ -13,9 +13,10 @@
 //
 // A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
 // at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
-// right; `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no mass
-// asks for them, so that no mass times an infinite cost is nothing. A side whose cost has a logarithm of its own says with
-// half_log(held, x, e, right, wrong) how it is found for hard labels, but in curved sweeps.
+// right. `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no
+// mass asks for them, so that no mass times an infinite cost is nothing. `long_way` says whether a logarithm and exp are
+// taken on the way. A side whose cost has a logarithm of its own says with half_log(held, x, e, right, wrong) how it is
+// found for hard labels, but in curved sweeps.
 #pragma once
 
 #include "common/api.hpp"
@@ -250,8 +251,9 @@ template <class T, LabelOutput Output, bool Hard, bool Ignoring, bool Even, clas
 void sweep_labels(const LabelRun<T>& given, const void* given_side) {
     constexpr bool curved = Output == LabelOutput::diagonal;
     constexpr bool own_log = Side::log_used == LabelLog::own && Hard && !curved;
-    // soft labels and curvatures have more numbers on their hands than there are registers for two vectors
-    using V = std::conditional_t<Hard && !curved, Two<T>, Vector<T>>;
+    // soft labels and curvatures have more numbers on their hands than there are registers for two vectors; where a power
+    // is found by a logarithm and exp, that is the lesser evil
+    using V = std::conditional_t<!curved && (Hard || Side::long_way), Two<T>, Vector<T>>;
     const LabelRun<T> run = given;
     const Side side = *static_cast<const Side*>(given_side);
     sweep_exponentials(run);
