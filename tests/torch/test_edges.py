@@ -443,7 +443,8 @@ def test_soft_targets_below_zero_are_used_with_a_warning(options, dtype):
         value, gradient = differentiated(logits, target, **options)
     exact = {name: value.double() if name == "weight" else value for name, value in options.items()}
     expected, wanted = differentiated(logits.double(), target.double(), F.cross_entropy, **exact)
-    close = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2 * torch.finfo(dtype).eps}
+    # terms of either sign, several times as large as their sum; in float64 what is expected is as inexact as the value
+    close = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
     torch.testing.assert_close(value.double(), expected, **close)
     torch.testing.assert_close(gradient.double(), wanted, **close)
 
@@ -551,7 +552,8 @@ def test_softcap_and_z_loss_run_in_the_kernels(form, n_classes, dtype, monkeypat
         if dtype in (torch.float64, torch.float32) and n_classes < 100:
             torch.testing.assert_close(kt.linear_cross_entropy(logits, layer, target, **options), value)
     rounding = max(torch.finfo(dtype).eps, 1e-6 if dtype != torch.float64 else 0)
-    assert abs(value - expected) <= 2 * rounding * abs(expected)
+    # in float64 what is expected is as inexact as the value
+    assert abs(value - expected) <= 4 * rounding * abs(expected)
     assert ((gradient - wanted).abs() <= 2 * rounding * wanted.abs().max() + 2.0**-24).all()
 
 
