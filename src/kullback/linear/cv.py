@@ -39,6 +39,7 @@ from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, ctrl_c
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import PenaltyName, resolve_penalty
 from kullback.linear.progress import Silent, shown
+from kullback.linear.raw_fit import Follow, Parameters, Run
 from kullback.linear.rotation import is_wide, rotate
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
@@ -46,7 +47,6 @@ from kullback.linear.soft_rows import wrapped_targets
 from kullback.linear.soft_scores import KnownLogits, expected_score, of_scikit_learn, scored
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
-from kullback.linear.task import Follow, Parameters, Run
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassTargets
 

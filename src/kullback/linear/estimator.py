@@ -42,11 +42,12 @@ from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, Stoppe
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import resolve_penalty
 from kullback.linear.progress import Silent, shown
+from kullback.linear.raw_fit import Follow
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
 from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
-from kullback.linear.task import FitTask, Follow
+from kullback.linear.task import FitTask
 from kullback.losses import CATALOGUE, Loss, parse_loss
 from kullback.losses.penalties import Penalty as ScorePenalty
 from kullback.targets import Targets

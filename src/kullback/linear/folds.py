@@ -16,10 +16,11 @@ from kullback.linear.course import Course
 from kullback.linear.interruption import INTERRUPTIONS, Stopped
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import Penalty
+from kullback.linear.raw_fit import Follow, Parameters, Run
 from kullback.linear.rotation import Rotation
 from kullback.linear.separation import NOTHING, Finding, Separation
 from kullback.linear.solvers import IterationRecord
-from kullback.linear.task import RIDGE, FitTask, Follow, Parameters, Run
+from kullback.linear.task import RIDGE, FitTask
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, ClassTargets
 

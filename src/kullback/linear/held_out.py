@@ -12,9 +12,9 @@ from sklearn.metrics import brier_score_loss, get_scorer, make_scorer
 
 from kullback.errors import InputError, NoProbabilitiesError
 from kullback.linear.folds import Examples
+from kullback.linear.raw_fit import Parameters
 from kullback.linear.soft_scores import KnownLogits, expected_score, of_scikit_learn, scored
 from kullback.linear.softmax_classifier import SoftmaxClassifier
-from kullback.linear.task import Parameters
 from kullback.losses import Loss
 from kullback.targets import ClassIndices, ClassRows, ClassTargets
 

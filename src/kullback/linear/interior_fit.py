@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from kullback.linear.interior_program import ROWS_AT_ONCE, InteriorProgram
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap
-from kullback.linear.raw_fit import RawFit
+from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.smoothed_hinge import SmoothedHinge
@@ -40,9 +39,6 @@ from kullback.targets import ClassIndices, ClassMixture, ClassRows, counted_rows
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
-Parameters: TypeAlias = tuple[Vector, Vector]
-Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # Weights and intercepts that a step may solve for at once: their matrix takes 128 MB.
 MOST_AT_ONCE = 4000

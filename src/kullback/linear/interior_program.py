@@ -7,9 +7,9 @@ the first try shows; both by one factorisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from scipy import linalg
 from kullback.linear.hinge_duals import HingeDuals, Step
 from kullback.linear.norm_cones import NormCones, NormStep
 from kullback.linear.penalties import Penalty
+from kullback.linear.raw_fit import Run
 
 Vector: TypeAlias = NDArray[np.float64]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # Share of the way to the nearest boundary that a step goes.
 INTERIOR = 0.99

@@ -15,7 +15,6 @@ for expression arrays".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from kullback.linear.design import stored_entries
+from kullback.linear.raw_fit import Run
 
 Vector: TypeAlias = NDArray[np.float64]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # A decomposition of N × N costs some 10·N³ and N² numbers of memory, which more rows than this do not pay back.
 MOST_ROWS = 6000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +15,7 @@ from kullback.linear.choice import Terms
 from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.problem import relative_gap
-from kullback.linear.raw_fit import RawFit
+from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.row_curvature import has_dual
 from kullback.linear.row_space import RowSpace, Trial
 from kullback.linear.scaling import ColumnScaling
@@ -27,9 +26,6 @@ from kullback.linear.solvers.line_search import search
 
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
-Parameters: TypeAlias = tuple[Vector, Vector]
-Run: TypeAlias = Callable[..., Iterator[Any]]
-Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
 
 # Columns of one scale: the standardised weights would differ from the raw ones by no more than this factor. The space
 # of rows knows only one scale for all.

@@ -19,7 +19,7 @@ vector machine in the primal", for steps taken in the space of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -30,13 +30,13 @@ from kullback.linear.certificate import Shift, balancing_shift
 from kullback.linear.choice import Terms
 from kullback.linear.design import SparseDesign
 from kullback.linear.objective import Block
+from kullback.linear.raw_fit import Run
 from kullback.linear.row_curvature import summed_curvature
 from kullback.linear.scaling import ColumnScaling
 from kullback.losses.base import Batch
 
 Array: TypeAlias = NDArray[Any]
 Vector: TypeAlias = NDArray[np.float64]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # The (d, C') sums of some classes: they should stay in a cache that the cores share.
 SUM_BYTES = 1 << 25

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.objective import Block, LinearObjective
 from kullback.linear.problem import LinearProblem, relative_gap
-from kullback.linear.raw_fit import RawFit
+from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.smoothed_hinge import Rounding, SmoothedHinge
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -30,9 +29,6 @@ from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
 
 Vector: TypeAlias = NDArray[np.float64]
-Parameters: TypeAlias = tuple[Vector, Vector]
-Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # μ of the first stage and of the last, in margins, and what it is divided by from one to the next.
 FIRST, LAST, FINER = 1.0, 1e-8, 8.0

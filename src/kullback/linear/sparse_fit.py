@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap, unproved
-from kullback.linear.raw_fit import RawFit
+from kullback.linear.raw_fit import Follow, RawFit, Run
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -35,8 +34,6 @@ from kullback.linear.support_curvature import SupportCurvature
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
-Follow: TypeAlias = Callable[[IterationRecord, Callable[[], tuple[Vector, Vector]]], object]
-Run: TypeAlias = Callable[..., Iterator[Any]]
 
 # Features first chosen, and how many times those in use are chosen later.
 LEAST_CHOSEN = 64

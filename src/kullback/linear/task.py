@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -25,7 +25,7 @@ from kullback.linear.design import DenseDesign, SparseDesign, as_design, without
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
-from kullback.linear.raw_fit import RawFit
+from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import fit_rows, suits_rows
@@ -40,9 +40,6 @@ from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
 
 Vector: TypeAlias = NDArray[np.float64]
-Parameters: TypeAlias = tuple[Vector, Vector]
-Run: TypeAlias = Callable[..., Iterator[Any]]
-Follow: TypeAlias = Callable[[IterationRecord, Callable[[], Parameters]], object]
 Fit: TypeAlias = Callable[..., RawFit]
 
 # Up to so many multiplications a pass takes less time than calling for another thread.
