@@ -37,7 +37,7 @@ from kullback.linear.held_out import (
 from kullback.linear.inputs import LEAST_C, as_numpy, check_number, check_switch, checked_weight, shortened
 from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
-from kullback.linear.penalties import PenaltyName, resolve_penalty
+from kullback.linear.penalties import PenaltyName, resolve_penalty, weight_rows
 from kullback.linear.progress import Silent, shown
 from kullback.linear.raw_fit import Follow, Parameters, Run
 from kullback.linear.rotation import is_wide, rotate
@@ -459,7 +459,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         """Weights (d, C) and intercepts (C,) as rows (C, d + 1), or as one row where models store one."""
         weights, intercept = parameters
         rows = np.concatenate([weights.T, intercept[:, None]], axis=1)
-        return rows[1:] - rows[:1] if self._one_row(len(rows), loss) else rows
+        return rows[1:] - rows[:1] if weight_rows(loss, len(rows)) < len(rows) else rows
 
 
 class _Search:

@@ -40,7 +40,7 @@ from kullback.linear.inputs import (
 )
 from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, Stopped, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
-from kullback.linear.penalties import resolve_penalty
+from kullback.linear.penalties import resolve_penalty, weight_rows
 from kullback.linear.progress import Silent, shown
 from kullback.linear.raw_fit import Follow
 from kullback.linear.search_checkpoint import SearchCheckpoint
@@ -140,13 +140,9 @@ class LinearEstimator(BaseEstimator):
         """Weights (d, C) and intercepts (C,) of the logits, from arrays shaped as `coef_` and `intercept_`."""
         return coef.T, intercept
 
-    def _one_row(self, n_outputs: int, loss: Loss) -> bool:
-        """Whether so many outputs are stored as one row, the second minus the first."""
-        return False
-
     def _store_parameters(self, weights: Vector, intercept: Vector, loss: Loss) -> None:
         """Set `coef_` and `intercept_` from weights (d, C) and intercepts (C,)."""
-        if self._one_row(len(intercept), loss):
+        if weight_rows(loss, len(intercept)) < len(intercept):
             weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
         self.coef_, self.intercept_ = np.ascontiguousarray(weights.T), intercept
 
@@ -456,7 +452,7 @@ class LinearEstimator(BaseEstimator):
         if not earlier and init[0] is None and init[1] is None:
             return None
         n_columns, n_outputs = shape
-        n_rows = 1 if self._one_row(n_outputs, loss) else n_outputs
+        n_rows = weight_rows(loss, n_outputs)
         coef, intercept = np.zeros((n_rows, n_columns)), np.zeros(n_rows)
         if earlier:
             if self.coef_.shape != coef.shape:

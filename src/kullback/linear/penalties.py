@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.errors import InputError
+from kullback.losses import Loss
 
 Vector = NDArray[np.float64]
 PenaltyName: TypeAlias = Literal["l2", "none", "l1", "elasticnet", "group"]
@@ -67,6 +68,11 @@ class Penalty:
         if self.ridge == 0:
             return np.inf if excess.any() else 0.0
         return float(np.vdot(excess, excess)) / (2 * self.ridge)
+
+
+def weight_rows(loss: Loss, n_outputs: int) -> int:
+    """Of how many rows of weights (d, K) a penalty is: one of two classes whose loss minds only their difference."""
+    return 1 if n_outputs == 2 and loss.target_form == "classes" and loss.ignores_level else n_outputs
 
 
 def resolve_penalty(name: Any, l1_ratio: Any) -> Penalty:

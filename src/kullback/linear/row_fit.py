@@ -187,11 +187,16 @@ class _Fit:
         self._weigh()
         self._rounded = False
         self._bent = [space.curvature(self._logits, self._level, part, PARTS) for part in range(PARTS)]
-        bent = sum(self._bent, np.zeros_like(self._bent[0]))
-        self._inverse = _steadied(bent, self._pull, self._terms)
+        bent = self._bend_intercepts()
         scale = 1.0 / float(np.diag(bent).mean())
         short = self._terms.n_outputs
         self._pairs = InnerProductPairs(space.length, short, kept, space.dtype, space.each, scale)
+
+    def _bend_intercepts(self) -> Vector:
+        """Invert the intercepts' curvature (C, C), the sum of its parts, and return it."""
+        bent = np.sum(self._bent, axis=0)
+        self._inverse = _steadied(bent, self._pull, self._terms)
+        return np.asarray(bent)
 
     def _look(self, steepest: float) -> None:
         """Take note of the largest component of the gradient."""
@@ -277,12 +282,12 @@ class _Fit:
         moved = reached.pull - self._pull
         self._loss, self._pull = reached.loss, reached.pull
         self._look(steepest)
-        self._square, _ = pairs.learn(length, self._gradient, self._image, moved)
+        self._square = pairs.learn(length, self._gradient, self._image, moved)
         self._weigh()
         if self._terms.fit_intercept:
             part = len(self._history) % PARTS
             self._bent[part] = space.curvature(self._logits, self._level, part, PARTS)
-            self._inverse = _steadied(sum(self._bent, np.zeros_like(self._bent[0])), self._pull, self._terms)
+            self._bend_intercepts()
 
     def _check(self) -> float:
         """The relative gap, as far as it is known here."""

@@ -275,9 +275,6 @@ class SoftmaxClassifier(ClassifierMixin, LinearEstimator):
             return coef.T, intercept
         return np.stack([-coef[0] / 2, coef[0] / 2], axis=1), np.array([-intercept[0] / 2, intercept[0] / 2])
 
-    def _one_row(self, n_outputs: int, loss: Loss) -> bool:
-        return n_outputs == 2 and loss.ignores_level
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

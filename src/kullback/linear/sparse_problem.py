@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from kullback.linear.certificate import balance
 from kullback.linear.objective import LinearObjective
-from kullback.linear.penalties import Penalty
+from kullback.linear.penalties import Penalty, weight_rows
 from kullback.linear.row_curvature import has_dual, row_scale, structure_of
 from kullback.linear.solvers.base import Point
 
@@ -67,10 +67,8 @@ class SparseObjective:
     def __init__(self, smooth: LinearObjective, penalty: Penalty) -> None:
         self.smooth = smooth.by_blocks()
         self.penalty = penalty
-        loss = smooth.loss
-        two = loss.target_form == "classes" and smooth.n_outputs == 2 and loss.ignores_level
-        self.spread: Array | None = np.array([[-0.5, 0.5]]) if two else None
-        self.n_outputs = 1 if two else smooth.n_outputs
+        self.n_outputs = weight_rows(smooth.loss, smooth.n_outputs)
+        self.spread: Array | None = np.array([[-0.5, 0.5]]) if self.n_outputs < smooth.n_outputs else None
         self.n_columns = smooth.design.shape[1]
         scale = smooth.scaling.scale
         self.thresholds = penalty.lasso / scale

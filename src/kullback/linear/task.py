@@ -24,7 +24,7 @@ from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
-from kullback.linear.penalties import Penalty
+from kullback.linear.penalties import Penalty, weight_rows
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
@@ -162,7 +162,7 @@ class FitTask:
             start = ruled_out(nowhere if start is None else start, self._absent, self._loss, centred=smooth)
         parts = self._penalty.scaled(1.0 / (float(C) * batch.divisor))
         penalty = self._penalty_factor * parts.ridge
-        if self._loss.target_form == "classes" and n_outputs == 2 and not self._loss.ignores_level:
+        if self._loss.target_form == "classes" and n_outputs == 2 == weight_rows(self._loss, n_outputs):
             parts = parts.of_both()  # where norms are added they are otherwise of the difference alone
         terms = Terms(
             self._loss, batch.targets, self._sample_weight, n_outputs, batch.divisor, penalty, self._fit_intercept

@@ -115,7 +115,7 @@ class InnerProductPairs:
         self._each(combine)
         return float(gram[-1] @ share) + float(pull @ move)
 
-    def learn(self, length: float, gradient: Array, image: Array, pull: Vector) -> tuple[float, bool]:
+    def learn(self, length: float, gradient: Array, image: Array, pull: Vector) -> float:
         """Take in the proposed step times `length`.
 
         Args:
@@ -126,8 +126,7 @@ class InnerProductPairs:
             pull: the short part of the change.
 
         Returns:
-            The product of the new gradient's long part with its image, and whether the step showed any curvature; if it
-            did not, the pair is left out.
+            The product of the new gradient's long part with its image. A pair that showed no curvature is left out.
         """
         step, change = self.new_step, self.new_change
         rows = [*self._order, *(self._slots + i for i in self._order)]
@@ -160,14 +159,13 @@ class InnerProductPairs:
         self._along[[step, change]] = own[1:, 0]
         self._gram[step, step], self._gram[change, change] = own[1, 1], own[2, 2]
         self._gram[step, change] = self._gram[change, step] = own[2, 1]
-        square, width = float(own[0, 0]), own[2, 1] + self.shorts[step] @ pull
-        if not (width > 1e-12 * own[2, 2] and own[2, 1] > 0):
-            return square, False
-        self._order.append(step)
-        if len(self._order) > self._kept:
-            del self._order[0]
-        self._next = next(i for i in range(self._slots) if i not in self._order)
-        return square, True
+        width = own[2, 1] + self.shorts[step] @ pull
+        if width > 1e-12 * own[2, 2] and own[2, 1] > 0:
+            self._order.append(step)
+            if len(self._order) > self._kept:
+                del self._order[0]
+            self._next = next(i for i in range(self._slots) if i not in self._order)
+        return float(own[0, 0])
 
 
 def two_loops(
