@@ -292,10 +292,17 @@ def test_solvers_of_smooth_losses_are_refused(data, solver):
         SoftmaxClassifier(loss="weston_watkins", solver=solver).fit(*data)
 
 
-def test_more_weights_than_a_step_can_hold_are_said(rng, monkeypatch):
-    monkeypatch.setattr("kullback.linear.interior_fit.MOST_AT_ONCE", 20)
+@pytest.mark.parametrize("settings", [*PENALTIES[:4], {"C": math.inf}], ids=str)
+def test_a_fit_with_more_weights_than_a_step_can_hold_goes_on(rng, monkeypatch, settings):
+    settings = {"C": 10, **settings}
     X, y = rng.normal(size=(80, 10)), rng.integers(0, 4, 80)
-    with pytest.warns(NotConvergedWarning, match="more than 20 weights at once"):
-        model = SoftmaxClassifier(loss="weston_watkins", penalty="l1", C=10).fit(X, y)
-    assert not model.converged_
-    assert model.certificate_.dual <= model.certificate_.primal
+    known = fit(X, y, loss="weston_watkins", **settings).certificate_
+    monkeypatch.setattr("kullback.linear.interior_fit.MOST_AT_ONCE", 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        model = SoftmaxClassifier(loss="weston_watkins", **settings).fit(X, y)
+    assert model.certificate_.primal == pytest.approx(known.primal, rel=2e-6)
+    if math.isfinite(settings["C"]):
+        assert model.certificate_.relative_gap <= model.tol
+        assert model.certificate_.dual <= known.primal
+    assert [record.iteration for record in model.history_] == list(range(len(model.history_)))

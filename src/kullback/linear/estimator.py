@@ -39,13 +39,13 @@ from kullback.linear.inputs import (
     where_not_a_number,
 )
 from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, Stopped, ctrl_c_stops
+from kullback.linear.kinks import has_kinks
 from kullback.linear.path_point import PathPoint
 from kullback.linear.penalties import resolve_penalty, weight_rows
 from kullback.linear.progress import Silent, shown
 from kullback.linear.raw_fit import Follow
 from kullback.linear.search_checkpoint import SearchCheckpoint
 from kullback.linear.separation import Finding
-from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.task import FitTask
 from kullback.losses import CATALOGUE, Loss, parse_loss
@@ -206,7 +206,7 @@ class LinearEstimator(BaseEstimator):
                 f"{type(self).__name__} makes logits, but {loss.name} takes {_NOT_LOGITS[loss.link]}; use "
                 "'cross_entropy', which is the same loss on logits, and exact where a softmax saturates"
             )
-        if self.solver != "auto" and rounded_off(loss) is not None:
+        if self.solver != "auto" and has_kinks(loss):
             raise InputError(
                 f"solver={self.solver!r} needs a loss with a continuous gradient, and {loss.name} has kinks; leave "
                 "solver='auto'"

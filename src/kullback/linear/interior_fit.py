@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -42,6 +43,7 @@ Index: TypeAlias = NDArray[np.int64]
 
 # Weights and intercepts that a step may solve for at once: their matrix takes 128 MB.
 MOST_AT_ONCE = 4000
+TOO_MANY = "a step would have to solve for more weights at once than it can"
 # Columns first taken, and how many times those in use are taken later.
 LEAST_TAKEN, GROWTH = 64, 2
 # Columns whose pull is this share of the threshold may be wanted next.
@@ -69,6 +71,7 @@ def fit_interior(
     scaling: ColumnScaling,
     hinge: SmoothedHinge,
     penalty: Penalty,
+    smoothed: Callable[..., RawFit],
     *,
     start: Parameters | None,
     tol: float,
@@ -84,6 +87,7 @@ def fit_interior(
         scaling: the change of variables.
         hinge: what kind of hinge, by any μ.
         penalty: per example.
+        smoothed: goes on by `fit_smoothed` where more weights are in use than a step can solve for.
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
         tol: the relative duality gap that ends the fit; without a penalty, how far the dual point may be from a proof.
         max_iter: most steps.
@@ -91,7 +95,10 @@ def fit_interior(
             It may raise `Stopped`.
         run: runs several calls at once and keeps their order.
     """
-    return _Fit(design, terms, scaling, hinge, penalty, tol, max_iter, follow, run).run(start)
+    found = _Fit(design, terms, scaling, hinge, penalty, tol, max_iter, follow, run).run(start)
+    if found.result.reason == TOO_MANY:
+        return smoothed(start=None, follow=follow, earlier=found)
+    return found
 
 
 class _Fit:
@@ -150,8 +157,7 @@ class _Fit:
                 return self._finish("")
             more = self._more(columns, slopes)
             if np.isin(more, columns).all():
-                full = f"a step would have to solve for more than {MOST_AT_ONCE} weights at once"
-                return self._finish(full if len(more) >= self._most else BEYOND_ROUNDING)
+                return self._finish(TOO_MANY if len(more) >= self._most else BEYOND_ROUNDING)
             columns = more
 
     # ------------------------------------------------------------ which columns

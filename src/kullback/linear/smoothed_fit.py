@@ -1,8 +1,11 @@
-"""A fit of a hinge with kinks: by hinges rounded off less and less, each from where the one before ended.
+"""A fit of a loss with kinks: with the kinks rounded off less and less, each from where the one before ended.
 
-See `smoothed_hinge` for what a rounded-off hinge is. Its dual points are those of the hinge itself, where they are
-worth ½μ·Σα² more, so every stage proves a bound of the whole. What keeps the two apart are the few rows within the
-curve: the gap is of the order of μ times their share, and falls as μ does.
+See `kinks` for what a rounded-off loss is. Its dual points are those of the loss itself, where they are worth more, so
+every stage proves a bound of the whole. What keeps the two apart are the few rows within the curve: the gap is of the
+order of μ times their share, and falls as μ does.
+
+Without a penalty a stage ends by its gradient, and the fit where that and what the rounding leaves of the loss are both
+below the tolerance: its dual point is then that of an optimum but for as much.
 """
 
 from __future__ import annotations
@@ -10,23 +13,28 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.certificate import Certificate, balance, weight_gap
+from kullback.linear.certificate import NO_PENALTY, Certificate, balance, weight_gap
 from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.interruption import Stopped
+from kullback.linear.kinks import without_kinks
 from kullback.linear.objective import Block, LinearObjective
+from kullback.linear.penalties import Penalty
 from kullback.linear.problem import LinearProblem, relative_gap
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
+from kullback.linear.rounded_penalty import RoundedPenalty
+from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
-from kullback.linear.smoothed_hinge import Rounding, SmoothedHinge
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
+from kullback.linear.sparse_problem import SparseObjective
+from kullback.losses import Loss
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -40,101 +48,216 @@ def fit_smoothed(
     design: DenseDesign | SparseDesign,
     terms: Terms,
     scaling: ColumnScaling,
-    hinge: SmoothedHinge,
+    penalty: Penalty,
     *,
     start: Parameters | None,
     tol: float,
     max_iter: int,
     follow: Follow,
     run: Run = map,
+    earlier: RawFit | None = None,
 ) -> RawFit:
-    """Minimise a hinge plus an L2 penalty.
+    """Minimise a loss with kinks plus any penalty, or none.
 
     Args:
         design: the data.
-        terms: the rest of the objective, with the hinge itself and a penalty above 0.
+        terms: the rest of the objective, with the loss itself.
         scaling: the change of variables.
-        hinge: the same rounded off, by any μ.
+        penalty: per example; of an L2 penalty alone `terms` has the strength.
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
-        tol: the relative duality gap that ends the fit.
-        max_iter: most Newton steps, of all stages together.
+        tol: the relative duality gap that ends the fit; without a penalty, how far the dual point may be from a proof.
+        max_iter: most steps, of all stages together.
         follow: called with the record of every step, and a function that gives the raw weights and intercepts there.
             Its gap is that of the last stage that is done. It may raise `Stopped`.
         run: runs several calls at once and keeps their order.
+        earlier: a fit of the same that this one goes on from, with what it has proved.
     """
-    began = time.perf_counter()
-    exact, _ = precisions(design, scaling)
-    whole = terms.objective(exact, scaling, run)
-    at = np.zeros(whole.size) if start is None else whole.join(*scaling.from_raw(*start))
-    records: list[IterationRecord] = []
-    known, dual, passes, reason = math.inf, -math.inf, 0, ""
-    point = whole.evaluate(at)
-    mu = FIRST
-    while True:
-        loss = replace(hinge, smoothness=mu * hinge.margin)
-        objective = replace(terms, loss=loss).objective(exact, scaling, run)
-        problem = LinearProblem(objective, None, tol=max(SHARE * tol, STAGE * mu))
-        last = at
+    return _Fit(design, terms, scaling, penalty, tol, max_iter, follow, run, earlier).run(start)
+
+
+class _Proof(NamedTuple):
+    """What the end of a stage proves: a bound, or how far it is from a proof, and why there is neither."""
+
+    dual: float
+    distance: float
+    reason: str
+
+
+class _Fit:
+    """What `fit_smoothed` does, with its arguments."""
+
+    def __init__(
+        self,
+        design: DenseDesign | SparseDesign,
+        terms: Terms,
+        scaling: ColumnScaling,
+        penalty: Penalty,
+        tol: float,
+        max_iter: int,
+        follow: Follow,
+        run: Run,
+        earlier: RawFit | None,
+    ) -> None:
+        self._design, self._terms, self._scaling, self._penalty = design, terms, scaling, penalty
+        self._tol, self._max_iter, self._follow, self._run = tol, max_iter, follow, run
+        self._began = time.perf_counter()
+        self._exact, _ = precisions(design, scaling)
+        if penalty.lasso:
+            self._terms = replace(terms, penalty=0.0)  # norms and their ridge are the business of `SparseObjective`
+        self._whole = self._objective(self._terms.loss)
+        self._records: list[IterationRecord] = [] if earlier is None else list(earlier.result.history)
+        self._before = 0.0 if earlier is None else earlier.certificate.seconds
+        self._passes = 0 if earlier is None else earlier.certificate.passes
+        self._dual = -math.inf if earlier is None else earlier.certificate.dual
+        self._earlier = earlier
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether a penalty leaves the dual a finite value off the optimum."""
+        return bool(self._penalty.lasso or self._terms.penalty)
+
+    def run(self, start: Parameters | None) -> RawFit:
+        if self._earlier is not None:
+            start = self._earlier.weights, self._earlier.intercept
+        if start is None:
+            start = np.zeros((self._design.shape[1], self._terms.n_outputs)), np.zeros(self._terms.n_outputs)
+        at, mu, known, reason, norm = start, FIRST, math.inf, "", math.inf
+        while True:
+            found = without_kinks(self._terms.loss, mu)
+            assert found is not None
+            at, ended, stopped = self._stage(found[0], at, mu, known)
+            point = self._whole.evaluate(self._whole.join(*self._scaling.from_raw(*ended)))
+            primal = point.loss + self._penalised(ended)
+            proof = self._proof(*found, at, primal)
+            norm = self._records[-1].gradient_norm if self._bounded else proof.distance
+            self._dual, reason = max(self._dual, proof.dual), proof.reason or reason
+            known = relative_gap(primal, self._dual) if self._bounded else proof.distance
+            if known <= self._tol and not stopped:
+                return self._finish(ended, primal, known, norm, reason, "")
+            mu /= FINER
+            if not stopped and len(self._records) > self._max_iter:
+                stopped = f"it used all {self._max_iter} iterations"
+            if stopped or mu < LAST:
+                return self._finish(ended, primal, known, norm, reason, stopped or BEYOND_ROUNDING)
+
+    def _objective(self, loss: Loss) -> LinearObjective:
+        return replace(self._terms, loss=loss).objective(self._exact, self._scaling, self._run)
+
+    def _penalised(self, at: Parameters) -> float:
+        """The penalty at raw weights (d, C)."""
+        if not self._penalty.lasso:
+            return 0.5 * self._terms.penalty * float(np.vdot(at[0], at[0]))
+        sparse = SparseObjective(self._whole, self._penalty)
+        return sparse.penalty_at(sparse.from_raw(*at))
+
+    # ------------------------------------------------------------ one stage
+
+    def _stage(self, loss: Loss, start: Parameters, mu: float, known: float) -> tuple[Parameters, Parameters, str]:
+        """Minimise with one rounded-off loss and penalty.
+
+        Returns raw weights and intercepts, the same with zeros where the weights tend to zero, and why the whole fit
+        must stop, if it must.
+
+        Args:
+            loss: the rounded-off loss.
+            start: raw weights and intercepts.
+            mu: how much it is rounded off.
+            known: how far the stage before ended from the optimum.
+        """
+        tol = max(SHARE * self._tol, STAGE * mu)
+        left = max(0, self._max_iter - max(0, len(self._records) - 1))
+        objective = self._objective(loss)
+        if self._penalty.lasso:
+            sparse = SparseObjective(objective, self._penalty)
+            problem: RoundedPenalty | _Remembering = RoundedPenalty(sparse, mu)
+            at = sparse.from_raw(*start)
+        else:
+            problem = _Remembering(objective, None, tol=tol)
+            at = objective.join(*self._scaling.from_raw(*start))
+
+        def raw(parameters: Vector) -> Parameters:
+            whole = sparse.expand(parameters) if self._penalty.lasso else parameters
+            return self._scaling.to_raw(*objective.split(whole))
 
         def step(record: IterationRecord) -> None:
-            if record.iteration == 0 and records:  # the end of the stage before
+            if record.iteration == 0 and self._records:  # the end of the stage before
                 return
-            seconds = time.perf_counter() - began
-            distance = max(record.distance, known)  # noqa: B023
-            records.append(replace(record, iteration=len(records), distance=distance, seconds=seconds))
-            follow(records[-1], lambda: scaling.to_raw(*whole.split(last)))  # noqa: B023
+            seconds = self._before + time.perf_counter() - self._began
+            distance = max(record.distance, known)
+            self._records.append(replace(record, iteration=len(self._records), distance=distance, seconds=seconds))
+            self._follow(self._records[-1], lambda: raw(problem.last))
 
-        def watch(parameters: Vector, checked: Point, problem: LinearProblem = problem) -> tuple[float, Point]:
-            nonlocal last
-            last = parameters
-            return LinearProblem.check(problem, parameters, checked)
-
-        problem.check = watch  # type: ignore[method-assign, assignment]
         stopped = ""
-        done = max(0, len(records) - 1)
         try:
-            result = newton(problem, at, tol=problem.tol, max_iter=max(0, max_iter - done), callback=step)
+            at = newton(problem, at, tol=tol, max_iter=left, callback=step).parameters
         except Stopped as stop:
-            stopped, result = str(stop), SolverResult(last.copy(), False, str(stop), ())
-        at = result.parameters
-        point = whole.evaluate(at)
-        bound, why = _bound(objective, at)
-        dual, reason = max(dual, bound), why or reason
-        known = relative_gap(point.objective, dual)
-        passes += objective.passes
-        if known <= tol and not stopped:
-            ended = ""
-            break
-        mu /= FINER
-        if stopped or len(records) > max_iter or mu < LAST:
-            ended = stopped or (f"it used all {max_iter} iterations" if len(records) > max_iter else BEYOND_ROUNDING)
-            break
-    certificate = Certificate(
-        primal=point.objective,
-        dual=dual,
-        gap=max(0.0, point.objective - dual),
-        relative_gap=known,
-        gradient_norm=float(np.abs(point.gradient).max(initial=0.0)),
-        passes=passes + whole.passes,
-        seconds=time.perf_counter() - began,
-        reason="" if math.isfinite(dual) else reason,
-    )
-    weights, intercept = scaling.to_raw(*whole.split(at))
-    return RawFit(weights, intercept, SolverResult(at, not ended, ended, tuple(records)), certificate)
+            stopped, at = str(stop), problem.last.copy()
+        self._passes += objective.passes
+        zeros = problem.with_zeros(at) if isinstance(problem, RoundedPenalty) else at
+        return raw(at), raw(zeros), stopped
+
+    def _proof(self, smooth: Loss, worth: Loss, at: Parameters, primal: float) -> _Proof:
+        """What the end of a stage proves of the loss itself.
+
+        Args:
+            smooth: the rounded-off loss.
+            worth: what the conjugate of the loss itself is lower by.
+            at: raw weights and intercepts.
+            primal: the objective itself there.
+        """
+        objective = self._objective(smooth)
+
+        def more(parameters: Vector) -> float:
+            def of_block(logits: Vector, block: Block) -> Vector:
+                return np.array([worth(logits, block.targets, sample_weight=block.sample_weight, reduction="sum")])
+
+            return float(objective.over_logits(parameters, of_block)[0]) / objective.total_weight
+
+        try:
+            if self._penalty.lasso:
+                sparse = SparseObjective(objective, self._penalty)
+                parameters = sparse.from_raw(*at)
+                bound = sparse.bound(parameters, sparse.evaluate(parameters), more=more)
+                return _Proof(bound.value, math.inf, bound.reason)
+            parameters = objective.join(*self._scaling.from_raw(*at))
+            point = objective.evaluate(parameters)
+            if not self._bounded:
+                slack = primal - point.objective - more(parameters)
+                return _Proof(-math.inf, max(float(np.abs(point.gradient).max(initial=0.0)), slack), NO_PENALTY)
+            balanced = balance(objective, parameters, point)
+            if balanced.reason:
+                return _Proof(-math.inf, math.inf, balanced.reason)
+            below = balanced.fenchel + weight_gap(objective, balanced.gradient)
+            return _Proof(point.objective - below + more(balanced.parameters), math.inf, "")
+        finally:
+            self._passes += objective.passes
+
+    def _finish(self, at: Parameters, primal: float, known: float, norm: float, reason: str, stopped: str) -> RawFit:
+        if math.isfinite(self._dual):
+            reason = ""
+        if stopped and not reason:
+            lasso, ridge = self._penalty.lasso, self._penalty.ridge
+            reason = lost_in_rounding(self._scaling.scale, lasso=lasso, ridge=ridge, tol=self._tol, objective=primal)
+        certificate = Certificate(
+            primal=primal,
+            dual=min(self._dual, primal),  # the bound may round to a hair above what it bounds
+            gap=max(0.0, primal - self._dual),
+            relative_gap=known if self._bounded else math.inf,
+            gradient_norm=norm,
+            passes=self._passes + self._whole.passes,
+            seconds=self._before + time.perf_counter() - self._began,
+            reason=reason,
+        )
+        scaled = self._whole.join(*self._scaling.from_raw(*at))
+        result = SolverResult(scaled, not stopped, stopped, tuple(self._records))
+        return RawFit(*at, result, certificate)
 
 
-def _bound(objective: LinearObjective, parameters: Vector) -> tuple[float, str]:
-    """What the optimum of the hinge itself cannot lie below, and why nothing is known of it."""
-    point = objective.evaluate(parameters)
-    balanced = balance(objective, parameters, point)
-    if balanced.reason:
-        return -math.inf, balanced.reason
-    loss = objective.loss
-    assert isinstance(loss, SmoothedHinge)
-    rounding = Rounding.of(loss)
+class _Remembering(LinearProblem):
+    """A problem that remembers the last point a solver accepted: every such point is checked."""
 
-    def worth(logits: Vector, block: Block) -> Vector:
-        return np.array([rounding(logits, block.targets, sample_weight=block.sample_weight, reduction="sum")])
+    last: Vector
 
-    more = float(objective.over_logits(balanced.parameters, worth)[0]) / objective.total_weight
-    return point.objective - balanced.fenchel - weight_gap(objective, balanced.gradient) + more, ""
+    def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
+        self.last = parameters
+        return super().check(parameters, point)

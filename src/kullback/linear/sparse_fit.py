@@ -225,7 +225,7 @@ class _Fit:
 
     def run(self, start: tuple[Vector, Vector] | None) -> SparseFit:
         whole = self._problem(None, self._tol)
-        at = self._contracted(whole, start)
+        at = np.zeros(whole.objective.size) if start is None else whole.objective.from_raw(*start)
         distance, point = whole.check(at, whole.evaluate(at))
         n_columns = self._design.shape[1]
         alive = np.ones(n_columns, dtype=bool)
@@ -321,16 +321,6 @@ class _Fit:
         out[:count].reshape(-1, outputs)[columns] = inner[: len(columns) * outputs].reshape(-1, outputs)
         out[count:] = inner[len(columns) * outputs :]
         return out
-
-    def _contracted(self, problem: SparseLinearProblem, start: tuple[Vector, Vector] | None) -> Vector:
-        objective = problem.objective
-        if start is None:
-            return np.zeros(objective.size)
-        whole = objective.smooth.join(*self._scaling.from_raw(*start))
-        if objective.spread is None:
-            return whole
-        pairs = whole.reshape(-1, 2)
-        return np.asarray(pairs[:, 1] - pairs[:, 0])
 
     def _finish(
         self, problem: SparseLinearProblem, at: Vector, distance: float, stopped: str, alive: NDArray[np.bool_]

@@ -22,6 +22,7 @@ Sources: Fercoq, Gramfort & Salmon (2015), "Mind the duality gap: safer rules fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -91,6 +92,11 @@ class SparseObjective:
             return parameters
         return np.asarray((parameters[:, None] @ self.spread).ravel())
 
+    def from_raw(self, weights: Vector, intercept: Vector) -> Vector:
+        """The (P,) parameters of raw weights (d, C) and intercepts (C,)."""
+        whole = self.smooth.join(*self.smooth.scaling.from_raw(weights, intercept))
+        return whole if self.spread is None else np.diff(whole.reshape(-1, 2)).ravel()
+
     def contract(self, gradient: Vector) -> Vector:
         """The derivative in our parameters from that in those of `smooth`."""
         if self.spread is None:
@@ -156,31 +162,39 @@ class SparseObjective:
             found = np.where(used, np.abs(slope + tau * np.sign(scaled)), np.maximum(np.abs(slope) - tau, 0.0))
         return np.concatenate([found.ravel(), np.abs(pull)]) if self.smooth.fit_intercept else found.ravel()
 
-    def bound(self, parameters: Vector, point: Point, *, rough: bool = False) -> Bound:
+    def bound(
+        self,
+        parameters: Vector,
+        point: Point,
+        *,
+        rough: bool = False,
+        more: Callable[[Vector], float] = lambda parameters: 0.0,
+    ) -> Bound:
         """A value below the optimum.
 
         Args:
             parameters: (P,).
             point: the objective there.
             rough: take the intercept for optimal, and spend no pass over the data on it; then the value is a guess.
+            more: what the dual point at parameters of `smooth` is worth besides; nothing, by default.
         """
         scaled, _ = self.split(parameters)
         loss_gradient = point.gradient
         if self.penalty.ridge:
             loss_gradient = loss_gradient.copy()
             loss_gradient[: scaled.size] -= (self.ridges[:, None] * scaled).ravel()
-        fenchel = 0.0
+        fenchel, expanded = 0.0, self.expand(parameters)
         if self.smooth.fit_intercept and not rough:
-            expanded = self.expand(parameters)
             known = Point(point.loss, point.loss, np.zeros(self.smooth.size))
             known = known._replace(gradient=self._uncontracted(loss_gradient, expanded))
             balanced = balance(self.smooth, expanded, known)
             if balanced.reason:
                 return Bound(-math.inf, np.zeros_like(scaled), balanced.reason)
             loss_gradient, fenchel = self.contract(balanced.gradient), balanced.fenchel
+            expanded = balanced.parameters
         slopes = self.split(loss_gradient)[0] * self.smooth.scaling.scale[:, None]
         raw = self._raw(parameters)
-        whole = point.loss - float(np.vdot(raw, slopes)) - fenchel
+        whole = point.loss - float(np.vdot(raw, slopes)) - fenchel + more(expanded)
         largest = float(self.penalty.sizes(slopes).max(initial=0.0))
         feasible = min(1.0, self.penalty.lasso / largest) if largest > 0 else 1.0
         best, best_share = -math.inf, feasible

@@ -1,12 +1,12 @@
 """Second derivatives of a linear model's loss among chosen weights: the quadratic model of the sparse solver.
 
 Only weights that are not zero, or may leave zero, take part, so the matrices are small where the whole Hessian would
-not fit into memory. Classes pull on one another only in the softmax family: there either everything is one block,
+not fit into memory. Classes pull on one another: either everything is one block,
 
-    Σ_i κ_i·(diag p_i − p_i·p_iᵀ) ⊗ x_i·x_iᵀ,
+    Σ_i H_i ⊗ x_i·x_iᵀ,      H_i = κ_i·(diag p_i − p_i·p_iᵀ) for the softmax family,
 
-or, where that is too large, each class is a block of its own with weights κ_i·p_ik·(1 − p_ik), and what the classes
-do to one another is left to the solver's quasi-Newton pairs. Independent labels are blocks of their own by nature.
+or, where that is too large, each class is a block of its own with weights (H_i)_kk, and what the classes do to one
+another is left to the solver's quasi-Newton pairs. Independent labels are blocks of their own by nature.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
 from kullback.linear.sparse_problem import SparseObjective
+from kullback.targets import Targets
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
@@ -256,7 +257,7 @@ class SupportCurvature:
     def _coupled(self, counts: Index) -> bool:
         objective = self._objective
         total = int(counts.sum())
-        if objective.n_outputs == 1 or structure_of(objective.smooth.loss) != "coupled" or total > MOST_IN_BLOCK:
+        if objective.n_outputs == 1 or objective.smooth.loss.target_form == "labels" or total > MOST_IN_BLOCK:
             return False
         work = float(self._rows_for(total)) * total**2 / PRODUCT_SPEED
         return work <= COUPLED_PASSES * self.one_pass() + self._later()
@@ -298,9 +299,14 @@ class SupportCurvature:
         stands = self._source.shape[0] / count / smooth.total_weight
         pieces = list(range(len(blocks.offset)))
         if coupled:
-            p = coupled_probabilities(smooth.loss, logits)
-            scale = (row_scale(smooth.loss, targets, smooth.n_outputs, weight) * stands).astype(logits.dtype)
-            blocks.matrix(0)[...] = self._coupled_block(rows, column, output, p, scale)
+            if structure_of(smooth.loss) == "coupled":
+                p = coupled_probabilities(smooth.loss, logits)
+                scale = (row_scale(smooth.loss, targets, smooth.n_outputs, weight) * stands).astype(logits.dtype)
+                blocks.matrix(0)[...] = self._coupled_block(rows, column, output, p, scale)
+            else:
+                blocks.matrix(0)[...] = self._general_block(rows, column, output, logits, targets, weight) * stands
+            if not smooth.loss.ignores_level:
+                return every
             # Nothing holds equal shifts of all intercepts, along which the slope is zero; steps of rounding would be
             # as long as they like.
             shifts = np.ix_(*2 * [column == objective.n_columns])
@@ -392,6 +398,37 @@ class SupportCurvature:
             weight = (p[:, k] * scale)[:, None]
             taken = rows[:, chosen] if isinstance(self._source, SparseDesign) else self._taken(rows, column[chosen])
             out[np.ix_(chosen, chosen)] += (taken * weight).T @ taken
+        return out
+
+    def _general_block(
+        self, rows: Array, column: Index, output: Index, logits: Array, targets: Targets, weight: Vector | None
+    ) -> Array:
+        """Σ_i (H_i)_kl·v_ij·v_im among variables (j, k) and (m, l), by products with the losses' Hessians H_i."""
+        if isinstance(self._source, SparseDesign):
+            rows = self._dense_columns(column)
+        out = np.zeros((len(column), len(column)))
+        chosen = [np.flatnonzero(output == k) for k in range(logits.shape[1])]
+
+        def taken(k: int) -> Array:
+            if isinstance(self._source, SparseDesign):
+                return rows[:, chosen[k]]
+            return self._taken(rows, column[chosen[k]])
+
+        direction = np.zeros_like(logits)
+        for k in range(logits.shape[1]):
+            if len(chosen[k]) == 0:
+                continue
+            direction[:, k] = 1
+            moved = self._objective.smooth.loss.hessian_product(
+                logits, targets, direction, sample_weight=weight, reduction="sum"
+            )
+            direction[:, k] = 0
+            own = taken(k)
+            for other in range(k + 1):
+                if len(chosen[other]) and moved[:, other].any():
+                    found = (taken(other) * moved[:, other, None]).T @ own
+                    out[np.ix_(chosen[other], chosen[k])] = found
+                    out[np.ix_(chosen[k], chosen[other])] = found.T
         return out
 
     def _dense_columns(self, column: Index) -> Array:

@@ -24,6 +24,7 @@ from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
+from kullback.linear.kinks import has_kinks
 from kullback.linear.penalties import Penalty, weight_rows
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
@@ -180,19 +181,21 @@ class FitTask:
             fit_intercept=self._fit_intercept,
         )
         fit: Fit
-        hinge = rounded_off(self._loss) if solver == "auto" else None
-        # A penalty with a kink leaves few columns in use, which are enough for the steps.
-        if hinge is not None and (parts.lasso > 0 or fits_at_once(self.design.shape[1], n_outputs)):
-            why = f"{self._loss.name} has kinks, which a convex program has not"
-            fit = partial(fit_interior, self.design, terms, scaling, hinge, parts, tol=tol, max_iter=max_iter, run=run)
-            return self._solve_raw("interior_point", why, fit, start, follow, announce)
+        if solver == "auto" and has_kinks(self._loss):
+            hinge = rounded_off(self._loss)
+            fit = partial(fit_smoothed, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
+            # A penalty with a kink leaves few columns in use, which are enough for the steps.
+            if hinge is not None and (parts.lasso > 0 or fits_at_once(self.design.shape[1], n_outputs)):
+                why = f"{self._loss.name} has kinks, which a convex program has not"
+                fit = partial(
+                    fit_interior, self.design, terms, scaling, hinge, parts, fit, tol=tol, max_iter=max_iter, run=run
+                )
+                return self._solve_raw("interior_point", why, fit, start, follow, announce)
+            why = f"{self._loss.name} has kinks, which are rounded off less and less"
+            return self._solve_raw("smoothed", why, fit, start, follow, announce)
         if parts.lasso > 0:
             fit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
-        if hinge is not None and penalty > 0:
-            why = f"{self._loss.name} has kinks, which are rounded off less and less"
-            fit = partial(fit_smoothed, self.design, terms, scaling, hinge, tol=tol, max_iter=max_iter, run=run)
-            return self._solve_raw("smoothed", why, fit, start, follow, announce)
         # Without a penalty nothing keeps the weights in the space that the rows span.
         if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
             return self._solve_rotated(C, terms, scaling, tol, max_iter, start, follow, announce, run)

@@ -158,7 +158,7 @@ class Penalty(BlockLoss):
     def _targets(self, targets: ArrayLike | Targets) -> Targets:
         return as_label_targets(targets) if self.target_form == "labels" else as_class_targets(targets)
 
-    def _kernel_recipe(self, n_classes: int) -> Recipe:
+    def _kernel_recipe(self, n_classes: int) -> Recipe | None:
         return PlainRecipe(self.name, (float(self.target_form == "labels"),))
 
     def _mass_of(self, mass: Float) -> Float:
@@ -284,7 +284,7 @@ class NegativeEntropy(Penalty):
         """The penalty of scores that are all 0: −log C, or −C·log 2 of labels."""
         return float(self._least(np.zeros((1, base.check_class_number(n_classes))))[0])
 
-    def _kernel_recipe(self, n_classes: int) -> Recipe:
+    def _kernel_recipe(self, n_classes: int) -> Recipe | None:
         return SigmoidRecipe("label_entropy") if self.target_form == "labels" else super()._kernel_recipe(n_classes)
 
     def _cost(self, x: Float) -> Float:

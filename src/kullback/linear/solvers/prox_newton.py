@@ -307,13 +307,13 @@ def _search(problem: SparseProblem, at: Vector, point: Point, wanted: Vector) ->
     norms = here - smooth_penalty
     predicted = slope + (objective.penalty_at(wanted) - _ridge(objective, wanted)) - norms
     slack = 2 * problem.rounding * abs(point.objective)
+    if not math.isfinite(predicted):
+        return None
     if not predicted < -slack:
         # Beyond the resolution of the objective; the gradient tells more, since the objective is flat at its least.
         found = problem.evaluate(wanted)
         return (wanted, found) if _better(objective, at, point, wanted, found, slack) else None
     length, whole = 1.0, point
-    if not math.isfinite(predicted):
-        return None
     # No loss is below zero, so of a model that promises more than there is to gain only the direction counts.
     if predicted < -BROKEN * point.objective:
         length = 0.5 ** math.ceil(math.log2(-predicted / (BROKEN * point.objective)))
