@@ -306,3 +306,25 @@ def test_what_rounding_hides_is_said():
     fit(X @ sparse.diags_array(1 / size), y, penalty="l1", C=1e4)
     with pytest.warns(NotConvergedWarning, match="lost in float64's rounding"):
         SoftmaxClassifier().fit((X.toarray() * 1e12).astype(np.float32), y)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_squared_hinges_on_columns_of_twelve_orders_of_magnitude(seed):
+    """Where differences of gradients are rounding, a Newton step gets to the gap that they cannot."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(300, 8))
+    y = (X @ rng.normal(size=(8, 4)) + rng.gumbel(size=(300, 4))).argmax(axis=1)
+    model = SoftmaxClassifier(loss="weston_watkins(squared=True)", C=1e4).fit(X * 10.0 ** np.linspace(-6, 6, 8), y)
+    assert model.converged_
+    assert model.certificate_.relative_gap <= model.tol
+    assert [record.iteration for record in model.history_] == list(range(len(model.history_)))
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("loss", ["crammer_singer(squared=True)", "crammer_singer", "weston_watkins"])
+def test_hinges_with_kinks_on_columns_of_twelve_orders_of_magnitude(seed, loss):
+    """What rounding leaves of the slopes after an interior-point step is too much for a weak penalty's bound."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(1000, 13))
+    y = (X @ rng.normal(size=(13, 5)) + rng.gumbel(size=(1000, 5))).argmax(axis=1)
+    fit((X + seed % 3) * 10.0 ** np.linspace(-6, 6, 13), y, loss=loss, C=1e4)

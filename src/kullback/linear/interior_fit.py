@@ -87,7 +87,8 @@ def fit_interior(
         scaling: the change of variables.
         hinge: what kind of hinge, by any μ.
         penalty: per example.
-        smoothed: goes on by `fit_smoothed` where more weights are in use than a step can solve for.
+        smoothed: goes on by `fit_smoothed` where more weights are in use than a step can solve for, or where a step's
+            own rounding leaves more of the slopes than a weak penalty allows.
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
         tol: the relative duality gap that ends the fit; without a penalty, how far the dual point may be from a proof.
         max_iter: most steps.
@@ -96,9 +97,9 @@ def fit_interior(
         run: runs several calls at once and keeps their order.
     """
     found = _Fit(design, terms, scaling, hinge, penalty, tol, max_iter, follow, run).run(start)
-    if found.result.reason == TOO_MANY:
-        return smoothed(start=None, follow=follow, earlier=found)
-    return found
+    if found.result.reason not in (TOO_MANY, BEYOND_ROUNDING) or (found.certificate.reason not in ("", NO_PENALTY)):
+        return found
+    return smoothed(start=None, follow=follow, earlier=found)
 
 
 class _Fit:

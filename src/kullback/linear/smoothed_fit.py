@@ -40,6 +40,8 @@ Vector: TypeAlias = NDArray[np.float64]
 
 # μ of the first stage and of the last, in margins, and what it is divided by from one to the next.
 FIRST, LAST, FINER = 1.0, 1e-8, 8.0
+# What μ begins with, in relative gaps of the fit that is continued.
+NEARER = 1e3
 # How far a stage is solved: to this share of μ, but no further than to this one of the tolerance.
 STAGE, SHARE = 1e-3, 0.3
 
@@ -121,7 +123,9 @@ class _Fit:
             start = self._earlier.weights, self._earlier.intercept
         if start is None:
             start = np.zeros((self._design.shape[1], self._terms.n_outputs)), np.zeros(self._terms.n_outputs)
-        at, mu, known, reason, norm = start, FIRST, math.inf, "", math.inf
+        at, mu, known, reason = start, FIRST, math.inf, ""
+        if self._earlier is not None and self._bounded:
+            mu = min(FIRST, NEARER * self._earlier.certificate.relative_gap)
         while True:
             found = without_kinks(self._terms.loss, mu)
             assert found is not None

@@ -21,6 +21,7 @@ from kullback.linear.absent import absent_classes, ruled_out
 from kullback.linear.blocks import block_map
 from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
+from kullback.linear.course import Course
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
@@ -35,6 +36,8 @@ from kullback.linear.separation import Finding, find_separation
 from kullback.linear.smoothed_fit import fit_smoothed
 from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
+from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
+from kullback.linear.solvers.newton import newton
 from kullback.linear.sparse_fit import fit_sparse
 from kullback.losses import Loss
 from kullback.losses.base import Batch
@@ -45,6 +48,8 @@ Fit: TypeAlias = Callable[..., RawFit]
 
 # Up to so many multiplications a pass takes less time than calling for another thread.
 FEW_PRODUCTS = 1 << 21
+# Newton steps after a solver that has come to the end of rounding, and how many of them may come no closer.
+LAST_STEPS, LAST_PATIENCE = 10, 2
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
 
@@ -256,30 +261,29 @@ class FitTask:
             return self._reported(*scaling.to_raw(*objective.split(scaled)))
 
         watched = _Watched(choice.problem, at)
-        records = list(history)
+        course = Course(list(history))
 
         def step(record: IterationRecord) -> None:
-            if history:
-                if record.iteration == 0:  # is the last one of before
-                    return
-                last = history[-1]
-                record = replace(
-                    record, iteration=last.iteration + record.iteration, seconds=last.seconds + record.seconds
-                )
-            records.append(record)
-            if follow is not None:
-                follow(record, lambda: parameters_of(watched.parameters))
+            continued = course.add(record)
+            if continued is not None and follow is not None:
+                follow(continued, lambda: parameters_of(watched.parameters))
 
         stopped = False
-        done = history[-1].iteration if history else 0
         try:
-            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=max(0, max_iter - done), callback=step)
-            result = replace(result, history=tuple(records))
-            if not result.converged and records[-1].iteration >= max_iter:
+            left = max(0, max_iter - course.done)
+            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=left, callback=step)
+            if result.reason == BEYOND_ROUNDING and self._loss.convex and course.done < max_iter:
+                course = Course(course.history)
+                left = min(LAST_STEPS, max_iter - course.done)
+                options: dict[str, Any] = {"callback": step, "patience": LAST_PATIENCE}
+                result = newton(watched, result.parameters, tol=tol, max_iter=left, **options)
+                result = replace(result, reason="" if result.converged else BEYOND_ROUNDING)
+            result = replace(result, history=tuple(course.history))
+            if not result.converged and course.done >= max_iter:
                 result = replace(result, reason=f"it used all {max_iter} iterations")
         except Stopped as stop:
             stopped = True
-            result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(records))
+            result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(course.history))
         return self._proved(choice, result, tol, stopped=stopped)
 
     def _proved(self, choice: Choice, result: SolverResult, tol: float, *, stopped: bool) -> Solution:

@@ -1,5 +1,8 @@
 """Newton's method with steps by conjugate gradients, for curvature that comes and goes from row to row.
 
+It also ends fits that a quasi-Newton method leaves at the rounding of the objective: what that learns from differences
+of gradients is noise by then, and the Hessian at hand is not.
+
 Of a rounded-off hinge only the rows within its curve bend, and sharply; what a quasi-Newton method learns of them in
 one step is gone in the next. The Hessian at hand is exact.
 
@@ -17,13 +20,25 @@ import numpy as np
 from kullback.linear.solvers.base import Callback, History, Problem, SolverResult, Vector
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING, PATIENCE
 from kullback.linear.solvers.line_search import search
+from kullback.linear.solvers.quadratic_model import conjugate_gradients
 
-# Products with the Hessian that a step may take.
-MOST_PRODUCTS = 200
+# Products with the Hessian that a step may take, and the share of the slope that it need not go below.
+MOST_PRODUCTS, FINEST = 200, 1e-4
 
 
-def newton(problem: Problem, start: Vector, *, tol: float, max_iter: int, callback: Callback) -> SolverResult:
-    """Minimise by Newton steps; see `Solver` for the arguments."""
+def newton(
+    problem: Problem,
+    start: Vector,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callback,
+    patience: int = PATIENCE,
+) -> SolverResult:
+    """Minimise by Newton steps.
+
+    See `Solver` for the arguments; `patience` is the number of steps that may come no closer before it ends.
+    """
     history = History(callback, time.perf_counter())
     at = start
     distance, point = problem.check(at, problem.evaluate(at))
@@ -36,7 +51,7 @@ def newton(problem: Problem, start: Vector, *, tol: float, max_iter: int, callba
         rounding = problem.rounding * abs(point.objective)
         direction = _direction(problem, at, point.gradient)
         step = search(problem.evaluate, at, point, direction, length=1.0, rounding=rounding)
-        if step is None or stalled >= PATIENCE:
+        if step is None or stalled >= patience:
             if not problem.refine():
                 return history.result(at, BEYOND_ROUNDING)
             distance, point = problem.check(at, problem.evaluate(at))
@@ -54,21 +69,10 @@ def newton(problem: Problem, start: Vector, *, tol: float, max_iter: int, callba
 
 def _direction(problem: Problem, at: Vector, gradient: Vector) -> Vector:
     """Minus the inverse Hessian times the gradient, as far as conjugate gradients get."""
-    found, left = np.zeros_like(gradient), -gradient
-    along = left.copy()
-    square = float(left @ left)
     # The closer the end, the more exact a step is worth it.
-    enough = min(0.1, math.sqrt(math.sqrt(square))) * math.sqrt(square)
-    for _ in range(MOST_PRODUCTS):
-        product = problem.hessian_product(at, along)
-        bend = float(along @ product)
-        if bend <= 1e-15 * float(along @ along):
-            break
-        length = square / bend
-        found += length * along
-        left -= length * product
-        before, square = square, float(left @ left)
-        if math.sqrt(square) <= enough:
-            break
-        along = left + (square / before) * along
+    enough = min(0.1, max(FINEST, math.sqrt(float(np.linalg.norm(gradient)))))
+    condition = problem.precondition(at) or np.copy
+    found = conjugate_gradients(
+        lambda along: problem.hessian_product(at, along), condition, -gradient, products=MOST_PRODUCTS, residual=enough
+    )
     return found if found.any() else -gradient

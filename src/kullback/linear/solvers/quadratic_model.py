@@ -26,6 +26,8 @@ from kullback.linear.support_curvature import Blocks
 
 Index: TypeAlias = NDArray[np.int64]
 
+# What a direction must bend by, against its length in scaled variables, to be more than rounding.
+FLAT = 1e-15
 # Sweeps between two Newton steps.
 SWEEPS = 12
 # A sweep that lowers the model by less than this share of the best sweep ends the descent.
@@ -233,7 +235,7 @@ def conjugate_gradients(
     for _ in range(products):
         image = product(direction)
         width = float(direction @ image)
-        if not width > 0:
+        if not width > FLAT * float(direction @ direction):
             break
         share = energy / width
         step += share * direction
