@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.datasets import load_digits
 
 from kullback import BalancedSoftmax, CrossEntropy, LogitL1, LogitL2, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
@@ -328,3 +329,14 @@ def test_hinges_with_kinks_on_columns_of_twelve_orders_of_magnitude(seed, loss):
     X = rng.normal(size=(1000, 13))
     y = (X @ rng.normal(size=(13, 5)) + rng.gumbel(size=(1000, 5))).argmax(axis=1)
     fit((X + seed % 3) * 10.0 ** np.linspace(-6, 6, 13), y, loss=loss, C=1e4)
+
+
+def test_squared_hinges_on_raw_columns_need_more_than_pairs():
+    """What quasi-Newton pairs learn of a hinge in one step is gone in the next: 1000 of them came to no bound."""
+    X, y = load_digits(return_X_y=True)
+    model = fit(X, y, loss="weston_watkins(squared=True)")
+    assert model.n_iter_[0] < 300
+    assert [record.iteration for record in model.history_] == list(range(len(model.history_)))
+    assert fit(X, y > 4, loss="weston_watkins(squared=True)", tol=1e-9).certificate_.primal == pytest.approx(
+        fit(X, y > 4, loss="weston_watkins(squared=True)", tol=1e-5).certificate_.primal, rel=2e-5
+    )

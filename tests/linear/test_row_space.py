@@ -238,3 +238,26 @@ def test_products_convert_numbers_as_they_read_them(text, given, wanted):
     gram.up(pulled, out)
     expected = centred @ expected
     np.testing.assert_allclose(out, expected, rtol=0, atol=rounding * np.abs(expected).max())
+
+
+def many_languages(n_rows=3000, n_columns=12000, n_classes=150, words=40, skew=1.0):
+    """Text in which every class has some words of its own, and classes differ in size by two orders of magnitude."""
+    rng = np.random.default_rng(0)
+    share = np.arange(1, n_classes + 1.0) ** -skew
+    y = rng.choice(n_classes, n_rows, p=share / share.sum())
+    common = np.minimum((rng.pareto(1.0, (n_rows, words)) * 20).astype(int), n_columns - 1)
+    own = n_columns // (2 * n_classes)
+    place = np.where(rng.random(common.shape) < 0.3, rng.integers(0, own, common.shape) + own * y[:, None], common)
+    counts = sparse.csr_array((np.ones(place.size), (np.repeat(np.arange(n_rows), words), place.ravel())))
+    counts.sum_duplicates()
+    counts.data /= np.repeat(np.sqrt(counts.power(2).sum(axis=1)), np.diff(counts.indptr))
+    return counts, y
+
+
+@pytest.mark.parametrize(("C", "steps"), [(1.0, 18), (100.0, 50)])
+def test_many_classes_take_few_steps(C, steps):
+    """A guard for where a fit starts from along the intercepts: without their curvature it takes many times as long."""
+    X, y = many_languages()
+    model = SoftmaxClassifier(C=C).fit(X, y)
+    assert (model.solver_, model.converged_) == ("row_space", True)
+    assert model.n_iter_[0] <= steps

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
-from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from kullback import ClassRows, SigmoidClassifier, SoftmaxClassifier
@@ -434,3 +434,16 @@ def test_columns_far_from_zero_without_an_intercept_take_few_steps(kind, ratio, 
     model = SoftmaxClassifier(C=C, penalty=kind, l1_ratio=ratio, fit_intercept=False, tol=1e-7, max_iter=20).fit(X, y)
     assert model.converged_
     assert (model.coef_ == 0).any()
+
+
+@pytest.mark.parametrize("C", [100, 300])
+def test_a_model_whose_minimiser_is_of_no_use_is_held_closer(C):
+    """400 rows with soft targets hold next to no curvature along some of 650 weights."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400], y[:400]
+    rows = 0.3 * np.random.default_rng(0).dirichlet(np.ones(10), len(y)) + 0.7 * np.eye(10)[y]
+    model = SoftmaxClassifier(penalty="l1", C=C).fit(X, rows)
+    assert model.converged_
+    assert model.certificate_.relative_gap <= model.tol
+    scattered = SoftmaxClassifier(penalty="l1", C=C).fit(sparse.csr_array(X), rows)
+    assert model.certificate_.primal == pytest.approx(scattered.certificate_.primal, rel=2e-6)

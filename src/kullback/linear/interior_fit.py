@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, SparseDesign
 from kullback.linear.hinge_duals import HingeDuals
 from kullback.linear.interior_program import ROWS_AT_ONCE, InteriorProgram
-from kullback.linear.interruption import Stopped
+from kullback.linear.interruption import INTERRUPTIONS, Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
@@ -43,6 +44,8 @@ Index: TypeAlias = NDArray[np.int64]
 
 # Weights and intercepts that a step may solve for at once: their matrix takes 128 MB.
 MOST_AT_ONCE = 4000
+# Steps of what goes on where rounding allows no more.
+LAST_STEPS = 100
 TOO_MANY = "a step would have to solve for more weights at once than it can"
 # Columns first taken, and how many times those in use are taken later.
 LEAST_TAKEN, GROWTH = 64, 2
@@ -99,7 +102,29 @@ def fit_interior(
     found = _Fit(design, terms, scaling, hinge, penalty, tol, max_iter, follow, run).run(start)
     if found.result.reason not in (TOO_MANY, BEYOND_ROUNDING) or (found.certificate.reason not in ("", NO_PENALTY)):
         return found
-    return smoothed(start=None, follow=follow, earlier=found)
+    if found.result.reason == TOO_MANY:
+        return smoothed(start=None, follow=follow, earlier=found)
+    most = min(max_iter, len(found.result.history) - 1 + LAST_STEPS)
+    more = smoothed(start=None, follow=follow, earlier=found, max_iter=most)
+    if more.result.converged or more.certificate.relative_gap < found.certificate.relative_gap:
+        return more
+    # It may have proved something, but come no closer.
+    dual, primal = max(more.certificate.dual, found.certificate.dual), found.certificate.primal
+    certificate = replace(
+        more.certificate,
+        primal=primal,
+        dual=dual,
+        gap=primal - dual,
+        relative_gap=relative_gap(primal, dual),
+        gradient_norm=found.certificate.gradient_norm,
+    )
+    result = replace(found.result, history=more.result.history, reason=_ended(more, found))
+    return replace(found, result=result, certificate=certificate)
+
+
+def _ended(more: RawFit, found: RawFit) -> str:
+    """Why a fit ended that went on in vain: because it was stopped, or because the first part had to end."""
+    return more.result.reason if more.result.reason in INTERRUPTIONS else found.result.reason
 
 
 class _Fit:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kullback.kernels.recipe import Recipe
 from kullback.linear.smoothed_hinge import Rounding, rounded_off
-from kullback.losses import LogitL1, Loss, WeightedSum
+from kullback.losses import LogitL1, Loss, WeightedSum, WestonWatkins
 from kullback.losses.base import Float
 
 
@@ -75,6 +75,18 @@ def has_kinks(loss: Loss) -> bool:
     (True, False)
     """
     return without_kinks(loss, 1.0) is not None
+
+
+def bends_suddenly(loss: Loss) -> bool:
+    """Whether the slope of a loss has kinks, or that of a sum: a squared hinge bends on one side of its margin only.
+
+    >>> from kullback import WestonWatkins
+    >>> bends_suddenly(WestonWatkins(squared=True))
+    True
+    """
+    if isinstance(loss, WeightedSum):
+        return any(bends_suddenly(term) for _, term in loss.terms)
+    return isinstance(loss, WestonWatkins) and loss.squared
 
 
 def without_kinks(loss: Loss, smoothness: float) -> tuple[Loss, Loss] | None:

@@ -25,7 +25,7 @@ from kullback.linear.course import Course
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
-from kullback.linear.kinks import has_kinks
+from kullback.linear.kinks import bends_suddenly, has_kinks
 from kullback.linear.penalties import Penalty, weight_rows
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
@@ -39,6 +39,7 @@ from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_s
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
 from kullback.linear.sparse_fit import fit_sparse
+from kullback.linear.support_curvature import MOST_IN_BLOCK
 from kullback.losses import Loss
 from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
@@ -50,6 +51,8 @@ Fit: TypeAlias = Callable[..., RawFit]
 FEW_PRODUCTS = 1 << 21
 # Newton steps after a solver that has come to the end of rounding, and how many of them may come no closer.
 LAST_STEPS, LAST_PATIENCE = 10, 2
+# Where curvature comes and goes from row to row: steps after which pairs have learnt all that they will.
+PAIRS_LEARN = 100
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
 
@@ -268,23 +271,66 @@ class FitTask:
             if continued is not None and follow is not None:
                 follow(continued, lambda: parameters_of(watched.parameters))
 
-        stopped = False
+        stopped, more = False, 0
         try:
-            left = max(0, max_iter - course.done)
-            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=left, callback=step)
-            if result.reason == BEYOND_ROUNDING and self._loss.convex and course.done < max_iter:
-                course = Course(course.history)
-                left = min(LAST_STEPS, max_iter - course.done)
-                options: dict[str, Any] = {"callback": step, "patience": LAST_PATIENCE}
-                result = newton(watched, result.parameters, tol=tol, max_iter=left, **options)
-                result = replace(result, reason="" if result.converged else BEYOND_ROUNDING)
+            left, sudden = max(0, max_iter - course.done), bends_suddenly(self._loss)
+            most = min(left, PAIRS_LEARN) if sudden else left
+            result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=most, callback=step)
+            if not result.converged and self._loss.convex and course.done < max_iter:
+                course, left = Course(course.history), max_iter - course.done
+                if result.reason == BEYOND_ROUNDING:
+                    options: dict[str, Any] = {"callback": step, "patience": LAST_PATIENCE}
+                    result = newton(watched, result.parameters, tol=tol, max_iter=min(LAST_STEPS, left), **options)
+                    result = replace(result, reason="" if result.converged else BEYOND_ROUNDING)
+                elif sudden and objective.size <= MOST_IN_BLOCK:
+                    result, more = self._with_whole_hessian(choice, watched, tol, left, step)
+                elif sudden:
+                    result = newton(watched, result.parameters, tol=tol, max_iter=left, callback=step)
             result = replace(result, history=tuple(course.history))
             if not result.converged and course.done >= max_iter:
                 result = replace(result, reason=f"it used all {max_iter} iterations")
         except Stopped as stop:
             stopped = True
             result = SolverResult(watched.parameters.copy(), False, str(stop), tuple(course.history))
-        return self._proved(choice, result, tol, stopped=stopped)
+        solution = self._proved(choice, result, tol, stopped=stopped)
+        passes = solution.certificate.passes + more
+        return replace(solution, certificate=replace(solution.certificate, passes=passes))
+
+    def _with_whole_hessian(
+        self, choice: Choice, watched: _Watched, tol: float, max_iter: int, step: Callable[[IterationRecord], None]
+    ) -> tuple[SolverResult, int]:
+        """Go on by Newton steps with the Hessian itself, and say how often they read the data.
+
+        The solver for norms makes that Hessian anyway; here it has no norm to look at.
+        """
+        objective = choice.problem.exact
+        scaling = objective.scaling
+
+        def follow(record: IterationRecord, parameters: Callable[[], Parameters]) -> None:
+            watched.parameters = objective.join(*scaling.from_raw(*parameters()))
+            step(record)
+
+        found = fit_sparse(
+            self.design,
+            Terms(
+                self._loss,
+                objective.targets,
+                self._sample_weight,
+                objective.n_outputs,
+                objective.total_weight,
+                0.0,
+                self._fit_intercept,
+            ),
+            scaling,
+            Penalty(0.0, objective.penalty / self._penalty_factor),
+            start=scaling.to_raw(*objective.split(watched.parameters)),
+            tol=tol,
+            max_iter=max_iter,
+            follow=follow,
+            run=objective.run,
+        )
+        at = objective.join(*scaling.from_raw(found.weights, found.intercept))
+        return replace(found.result, parameters=at), found.certificate.passes
 
     def _proved(self, choice: Choice, result: SolverResult, tol: float, *, stopped: bool) -> Solution:
         """The solution at the parameters that a solver ended with."""

@@ -45,6 +45,8 @@ PASSES_FOR_HESSIAN = 3.0
 # What the minimiser of an exact model costs besides, as a multiple of the cube of its variables.
 FACTORISATIONS = 1.0
 OLDEST = 25
+# What a model is held by if its minimiser is of no use, as shares of its mean curvature, and how that changes.
+FIRST_HELD, MOST_HELD, HELD_MORE, HELD_LESS = 1e-8, 1.0, 100.0, 10.0
 # The share of the predicted decrease that a step must reach.
 SUFFICIENT = 1e-4
 PATIENCE = 10
@@ -96,13 +98,26 @@ class WorkingModel:
         self._steps: list[Vector] = []
         self._changes: list[Vector] = []
         self._age = 0
-        self._renewals = 0
+        self._held = 0.0
 
     def forget(self) -> bool:
         """Drop the pairs and the Hessian; False if there are none."""
         had = self._blocks is not None and (bool(self._steps) or self._age > 1)
         self._blocks, self._steps, self._changes, self._age = None, [], [], 0
         return had
+
+    def hold(self) -> bool:
+        """Hold the next model's minimiser closer; False if that is done as far as makes sense.
+
+        Where rows are few or certain, the Hessian leaves directions free that the loss soon bends along.
+        """
+        self._held = max(FIRST_HELD, HELD_MORE * self._held)
+        self._blocks = None
+        return self._held <= MOST_HELD
+
+    def trust(self) -> None:
+        """Hold the next one less: the last minimiser was as good as the model said."""
+        self._held = self._held / HELD_LESS if self._held > FIRST_HELD else 0.0
 
     def learn(self, step: Vector, change: Vector) -> None:
         """Take in a (P,) step and the change of gradient over it."""
@@ -200,8 +215,11 @@ class WorkingModel:
             taken = (taken[:, None] * outputs + np.arange(outputs)).ravel()
         places = np.sort(np.concatenate([taken, np.arange(count, objective.size)])).astype(np.int64)
         self._blocks = self._curvature.at(parameters, places)
+        if self._held:
+            for block in range(len(self._blocks.offset)):
+                diagonal = np.einsum("ii->i", self._blocks.matrix(block))
+                diagonal += self._held * diagonal.mean()
         self._age = 0
-        self._renewals += 1
         if self._blocks.exact:
             self._steps, self._changes = [], []
 
@@ -274,11 +292,13 @@ def prox_newton(
             if problem.refine():
                 distance, point = problem.check(at, problem.evaluate(at))
                 stalled = 0
-            elif found is None and model.forget():
+            elif found is None and (model.forget() or model.hold()):
                 pass
             else:
                 return history.result(at, BEYOND_ROUNDING)
             continue
+        if found[0] is wanted:
+            model.trust()
         new, new_point = objective.centred(*found)
         model.learn(new - at, new_point.gradient - point.gradient)
         before, before_step, at = point.objective, at, new
@@ -338,6 +358,8 @@ def _better(objective: SparseObjective, at: Vector, point: Point, wanted: Vector
     before, after = (objective.violations(x, p.gradient) for x, p in ((at, point), (wanted, found)))
     if found.objective <= point.objective + slack and after.max(initial=0.0) < before.max(initial=0.0):
         return True
+    if not objective.penalty.lasso:
+        return False
     shares = [
         float((objective.split(v)[0].max(axis=1) / objective.thresholds).max(initial=0.0)) for v in (before, after)
     ]
