@@ -134,22 +134,13 @@ struct WholePower {
     }
 };
 
-template <class V>
-KULLBACK_INLINE V root_of(V x) {
-    if constexpr (is_pair<V>::value) {
-        return {root_of(x.a), root_of(x.b)};
-    } else {
-        return root<V>(x);
-    }
-}
-
 // x^(halves / 2), known when compiled.
 template <int halves>
 struct FixedPower {
     template <class V>
     KULLBACK_INLINE V operator()(V x) const {
         const V whole = whole_power<V>(x, LaneBits<V>{halves / 2, halves / 2, typename traits<V>::integer{}});
-        return halves % 2 == 1 ? whole * root_of(x) : whole;
+        return halves % 2 == 1 ? whole * root<V>(x) : whole;
     }
 };
 
@@ -175,7 +166,7 @@ struct HalfPower {
             return halves / 2;
         }));
         return times_where<0>(powers.template bits<V>(held, [](int halves) KULLBACK_LAMBDA { return halves & 1; }),
-                              power, root_of(x));
+                              power, root<V>(x));
     }
     template <class V, class Held>
     KULLBACK_INLINE V gamma(Held held) const {

@@ -98,11 +98,16 @@ KULLBACK_INLINE ReducedExp<V> reduced_exp(V x) {
 }
 // As far down as powers of two go.
 template <class V>
-KULLBACK_INLINE ReducedExp<V> lifted_exp(V x) {
-    using K = Constants<Scalar<V>>;
-    return reduced_exp<K::lift, V>(larger<V>(splat<V>(K::exp_floor), x));
+KULLBACK_INLINE V above_floor(V x) {
+    return larger<V>(splat<V>(Constants<Scalar<V>>::exp_floor), x);
 }
 
+template <class V>
+KULLBACK_INLINE ReducedExp<V> lifted_exp(V x) {
+    return reduced_exp<Constants<Scalar<V>>::lift, V>(above_floor<V>(x));
+}
+
+// 2^lift exp(x) from what x was reduced to.
 template <class V>
 KULLBACK_INLINE V exp_of(const ReducedExp<V>& reduced) {
     const V r = reduced.r, whole = reduced.whole;
@@ -148,13 +153,21 @@ KULLBACK_INLINE V exp_by_quarters(V x) {
     return more * power + power;
 }
 
+// 2^lift exp(x) for x <= 0 whose power of two, lifted, is one; of anything less, a number that is of no use.
+template <int lift, class V>
+KULLBACK_INLINE V exp_within(V x) {
+    if constexpr (looks_up<V>) {
+        return exp_by_quarters<lift, V>(x);
+    } else {
+        return exp_of<V>(reduced_exp<lift, V>(x));
+    }
+}
+
 // 2^lift exp(x) for x <= 0, -inf and NaN included. Lifted values are normal numbers even where exp(x) is not, and
 // the factor that follows anyway takes the lift back for nothing.
 template <class V>
 KULLBACK_INLINE V exp_lifted(V x) {
-    using K = Constants<Scalar<V>>;
-    if constexpr (looks_up<V>) return exp_by_quarters<K::lift, V>(larger<V>(splat<V>(K::exp_floor), x));
-    return exp_of<V>(lifted_exp<V>(x));
+    return exp_within<Constants<Scalar<V>>::lift, V>(above_floor<V>(x));
 }
 
 template <class V>
@@ -166,13 +179,7 @@ KULLBACK_INLINE V exp_nonpositive(V x) {
 // smaller ones.
 template <class V>
 KULLBACK_INLINE V exp_or_zero(V x) {
-    V e;
-    if constexpr (looks_up<V>) {
-        e = exp_by_quarters<0, V>(x);
-    } else {
-        e = exp_of<V>(reduced_exp<0, V>(x));
-    }
-    return select<V>(x < Constants<Scalar<V>>::log_least_normal, V{}, e);
+    return select<V>(x < Constants<Scalar<V>>::log_least_normal, V{}, exp_within<0, V>(x));
 }
 
 // exp(x) and 1 - exp(x) for x <= 0, -inf and NaN included, each to full relative precision.

@@ -242,6 +242,9 @@ template <class V>
 KULLBACK_INLINE V root(V a) {
     if constexpr (traits<V>::width == 1) {
         return sizeof(V) == 4 ? V(__builtin_sqrtf(float(a))) : V(__builtin_sqrt(double(a)));
+    } else if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {root<H>(a.a), root<H>(a.b)};
     } else {
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
         if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_sqrt_ps(__m256(a)));
