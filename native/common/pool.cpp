@@ -13,24 +13,60 @@
 namespace kullback {
 namespace {
 
+// Blocks in as many runs as there are threads. Each thread takes those of its own run in order, so that what it reads and
+// writes goes on where it stopped, and then helps the others.
+class Shares {
+  public:
+    Shares(int64_t blocks, int threads, const std::function<void(int64_t)>& task)
+        : blocks_(blocks), runs_(threads < most_runs ? threads : most_runs), task_(task) {
+        for (int run = 0; run < runs_; ++run) next_[run].block.store(start(run), std::memory_order_relaxed);
+    }
+
+    // What one thread does until nothing is left to begin.
+    void work() {
+        const int own = comers_.fetch_add(1, std::memory_order_relaxed) % runs_;
+        for (int i = 0; i < runs_; ++i) {
+            const int run = (own + i) % runs_;
+            const int64_t end = start(run + 1);
+            for (;;) {
+                const int64_t block = next_[run].block.fetch_add(1, std::memory_order_relaxed);
+                if (block >= end) break;
+                task_(block);
+            }
+        }
+    }
+
+  private:
+    static constexpr int most_runs = 64;
+
+    int64_t start(int run) const { return blocks_ * run / runs_; }
+
+    struct alignas(64) Next {  // a line of its own: each thread writes to its own most of the time
+        std::atomic<int64_t> block;
+    };
+    const int64_t blocks_;
+    const int runs_;
+    const std::function<void(int64_t)>& task_;
+    std::atomic<int> comers_{0};
+    Next next_[most_runs];
+};
+
 class Pool {
   public:
-    bool try_run(int64_t blocks, int threads, const std::function<void(int64_t)>& task) {
+    bool try_run(Shares& shares, int threads) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) return false;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             grow(threads - 1);
-            task_ = &task;
-            blocks_ = blocks;
-            next_.store(0, std::memory_order_relaxed);
+            shares_ = &shares;
             seats_ = threads - 1;
             ++round_;
         }
         wake_.notify_all();
-        work(blocks, task);
+        shares.work();
         std::unique_lock<std::mutex> lock(mutex_);
-        task_ = nullptr;  // a worker that wakes only now finds nothing to do
+        shares_ = nullptr;  // a worker that wakes only now finds nothing to do
         done_.wait(lock, [&] { return active_ == 0; });
         return true;
     }
@@ -46,27 +82,18 @@ class Pool {
         }
     }
 
-    void work(int64_t blocks, const std::function<void(int64_t)>& task) {
-        for (;;) {
-            const int64_t block = next_.fetch_add(1, std::memory_order_relaxed);
-            if (block >= blocks) return;
-            task(block);
-        }
-    }
-
     void serve() {
         uint64_t seen = 0;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             wake_.wait(lock, [&] { return round_ != seen; });
             seen = round_;
-            if (!task_ || seats_ == 0) continue;
+            if (!shares_ || seats_ == 0) continue;
             --seats_;
             ++active_;
-            const auto* task = task_;
-            const int64_t blocks = blocks_;
+            Shares* shares = shares_;
             lock.unlock();
-            work(blocks, *task);
+            shares->work();
             lock.lock();
             if (--active_ == 0) done_.notify_one();
         }
@@ -74,9 +101,7 @@ class Pool {
 
     std::mutex turn_, mutex_;
     std::condition_variable wake_, done_;
-    const std::function<void(int64_t)>* task_ = nullptr;
-    int64_t blocks_ = 0;
-    std::atomic<int64_t> next_{0};
+    Shares* shares_ = nullptr;
     uint64_t round_ = 0;
     int started_ = 0, seats_ = 0, active_ = 0;
 };
@@ -102,20 +127,7 @@ Pool& pool() {
 std::atomic<OpenMPParallel> openmp_parallel{nullptr};
 std::atomic<OpenMPThreads> openmp_threads{nullptr};
 
-struct SharedOut {
-    int64_t blocks;
-    const std::function<void(int64_t)>* task;
-    std::atomic<int64_t> next{0};
-};
-
-void work_in_team(void* data) {
-    SharedOut& shared = *static_cast<SharedOut*>(data);
-    for (;;) {
-        const int64_t block = shared.next.fetch_add(1, std::memory_order_relaxed);
-        if (block >= shared.blocks) return;
-        (*shared.task)(block);
-    }
-}
+void work_in_team(void* shares) { static_cast<Shares*>(shares)->work(); }
 
 }  // namespace
 
@@ -134,12 +146,15 @@ void run_blocks(int64_t blocks, int threads, const std::function<void(int64_t)>&
     const OpenMPParallel parallel = openmp_parallel.load(std::memory_order_acquire);
     // a team of another size would end and restart the other library's threads in every call
     if (parallel && threads > 1 && blocks > 1 && openmp_threads.load(std::memory_order_acquire)() == threads) {
-        SharedOut shared{blocks, &task};
-        parallel(work_in_team, &shared, unsigned(threads), 0);
+        Shares shares(blocks, threads, task);
+        parallel(work_in_team, &shares, unsigned(threads), 0);
         return;
     }
     if (blocks < threads) threads = int(blocks);
-    if (threads > 1 && pool().try_run(blocks, threads, task)) return;
+    if (threads > 1) {
+        Shares shares(blocks, threads, task);
+        if (pool().try_run(shares, threads)) return;
+    }
     for (int64_t block = 0; block < blocks; ++block) task(block);
 }
 

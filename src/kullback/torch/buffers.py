@@ -36,7 +36,7 @@ def result_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     if size < LARGE_BYTES or tensor.device.type != "cpu":
         return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
     memory = _memory(size) if _can_keep else np.empty(size, np.uint8)
-    return torch.from_numpy(memory).view(dtype).reshape(tensor.shape)
+    return torch.frombuffer(memory, dtype=dtype).view(tensor.shape)
 
 
 def empty_cache() -> None:

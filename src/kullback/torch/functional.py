@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from kullback.torch import quick
 from kullback.torch.batch_loss import batch_loss
 from kullback.torch.overwrite import check_overwritable
 from kullback.torch.rows import Mixture, class_batch
@@ -76,6 +77,11 @@ def cross_entropy(
     """
     settings = row_settings(label_smoothing, temperature, softcap, z_loss, ignore_index)
     reduction = legacy_reduction(size_average, reduce, reduction)
+    unweighted = weight is None and sample_weight is None and denominator is None
+    if unweighted and reduction == "mean" and empty == "nan" and not overwrite_input:
+        value = quick.mean_loss(input, target, settings)
+        if value is not None:
+            return value
     batch = class_batch(input, target, weight, sample_weight, settings)
     if overwrite_input:
         check_overwritable(input)

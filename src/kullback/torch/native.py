@@ -25,9 +25,7 @@ team.share_threads()
 
 # Elements of logits that are widened at a time where the kernels do not take their type.
 WIDENED_ELEMENTS = 2**20
-# Targets that are looked at to guess whether some are ignored, each of them a wait for memory; fewer targets than
-# `MANY_TARGETS` are counted faster than guessed.
-SAMPLED = 2**5
+# Fewer targets than these are counted faster than guessed.
 MANY_TARGETS = 2**16
 # Batches whose targets are counted after a wrong guess, before the next one.
 WARY_BATCHES = 2**6
@@ -139,16 +137,12 @@ def denominator(
 
 
 def probably_all_count(
-    target: TargetRows,
-    class_weight: Tensor | None,
-    row_weight: Array | None,
-    settings: RowSettings,
-    kind: str,
+    target: TargetRows, class_weight: Tensor | None, row_weight: Array | None, kind: str
 ) -> bool:
     """Whether rows that all count alike may be expected, so that it pays to look at the targets only once.
 
-    A pass over a million class indices takes as long as a tenth of the loss of ten classes. The answer is a guess from
-    a sample of the indices; `Pass.counted` tells whether it was right, and if not, `guessed_wrong` has to hear of it.
+    A pass over a million class indices takes as long as a tenth of the loss of ten classes. The answer is a guess;
+    `Pass.counted` tells whether it was right, and if not, `guessed_wrong` has to hear of it.
     """
     global _wary
     labels = target.first
@@ -159,7 +153,7 @@ def probably_all_count(
     if _wary:
         _wary -= 1
         return False
-    return settings.ignore_index not in array_of(labels)[:: len(labels) // SAMPLED].tolist()
+    return True
 
 
 def guessed_wrong() -> None:

@@ -151,7 +151,7 @@ def _cpu_loss(
     scale, divisor, nothing, result = 1.0, 1.0, False, None
     if reduction == "mean":
         in_place = gradient is not None and gradient.data_ptr() == logits.data_ptr()
-        if not in_place and native.probably_all_count(target, class_weight, weight, settings, kind):
+        if not in_place and native.probably_all_count(target, class_weight, weight, kind):
             divisor = float(len(logits))
             scale = 1.0 / divisor
             result = evaluate(scale)

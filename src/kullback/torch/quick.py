@@ -17,35 +17,38 @@ from kullback.kernels import cpu
 from kullback.torch import native, ops
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import is_plain
-from kullback.torch.rows import TargetRows, accumulation_dtype
+from kullback.torch.rows import INDEX_TYPES, Mixture, TargetRows, accumulation_dtype, in_autocast
 from kullback.torch.settings import RowSettings
 
 
-def mean_loss(logits: Tensor, target: TargetRows, settings: RowSettings, dtype: torch.dtype) -> Tensor | None:
+def mean_loss(logits: Tensor, target: Tensor | Mixture, settings: RowSettings) -> Tensor | None:
     """The mean over the rows that count, or None where it takes the long way.
 
     Args:
-        logits: (N, C).
-        target: N targets.
+        logits: the user's, not checked yet.
+        target: the user's, not checked yet.
         settings: the loss.
-        dtype: of the value.
     """
-    indices = target.first
     ordinary = (
-        native.runs(logits)
-        and indices.dim() == 1
-        and target.second is None
-        and logits.is_contiguous()
+        is_plain((logits, target))
+        and logits.layout is target.layout is torch.strided
+        and not (logits.is_nested or target.is_nested)
+        and logits.dim() == 2
+        and target.shape == logits.shape[:1]
         and logits.numel()
-        and is_plain((logits, indices))
+        and logits.is_contiguous()
+        and native.runs(logits)
+        and native.runs(target)
         and native.takes(logits.dtype)
+        and target.dtype in INDEX_TYPES
         and kernels.active() is cpu
+        and not ops.in_forward_mode()
     )
     if not ordinary:
         return None
     n_rows, n_classes = logits.shape
-    classes, ignored = native.array_of(indices), settings.ignore_index
-    guessed = native.probably_all_count(target, None, None, settings, "weights")
+    classes, ignored = native.array_of(target), settings.ignore_index
+    guessed = native.probably_all_count(TargetRows(target), None, None, "weights")
     counted = n_rows if guessed else cpu.count_indices(classes, n_classes, ignored)
     if counted <= 0:
         return None
@@ -72,10 +75,12 @@ def mean_loss(logits: Tensor, target: TargetRows, settings: RowSettings, dtype: 
             return None
         counted = found
         total, _ = evaluate(counted)
-    mean = total / counted
+    narrow = logits.dtype == torch.bfloat16
+    dtype = torch.float32 if narrow and in_autocast(logits.device) else logits.dtype
+    mean = torch.scalar_tensor(total / counted, dtype=dtype, device="cpu")
     if gradient is None:
-        return torch.scalar_tensor(mean, dtype=dtype, device="cpu")
-    return _Mean.apply(logits, indices, gradient, mean, dtype, 1.0 / counted, settings)  # type: ignore[no-any-return,no-untyped-call]
+        return mean
+    return _Mean.apply(logits, target, gradient, (mean, 1.0 / counted, settings))  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Mean(torch.autograd.Function):
@@ -83,25 +88,18 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        indices: Tensor,
-        gradient: Tensor,
-        mean: float,
-        dtype: torch.dtype,
-        scale: float,
-        settings: RowSettings,
+        ctx: Any, logits: Tensor, indices: Tensor, gradient: Tensor, known: tuple[Tensor, float, RowSettings]
     ) -> Tensor:
         ctx.save_for_backward(logits, indices, gradient)
-        ctx.scale, ctx.settings = scale, settings
-        return torch.scalar_tensor(mean, dtype=dtype, device="cpu")
+        mean, ctx.scale, ctx.settings = known
+        return mean
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         logits, indices, gradient = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return (ops.times(gradient, g), *(None,) * 6)
+            return (ops.times(gradient, g), *(None,) * 3)
         row_scale = (g * ctx.scale).expand(logits.shape[0]).to(accumulation_dtype(logits.dtype))
         shape = list(indices.shape)
         result = ops.gradient_op(row_scale, logits, indices, None, None, None, *ctx.settings, shape)
-        return (result, *(None,) * 6)
+        return (result, *(None,) * 3)
