@@ -304,10 +304,11 @@ KULLBACK_INLINE void store(Scalar<V>* p, Part part, V v) {
     for (int i = 0; i < part.count; ++i) p[i] = buffer[i];
 }
 
-// Asks for a cache line; any address is allowed.
+// Asks for a cache line, for the nearest cache (3) or for one further away; any address is allowed.
+template <int nearness = 3>
 KULLBACK_INLINE void prefetch(const void* address) {
 #if KULLBACK_HAS_VECTORS
-    __builtin_prefetch(address);
+    __builtin_prefetch(address, 0, nearness);
 #else
     (void)address;
 #endif

@@ -220,6 +220,7 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
     while (r + W <= rows) {
         const int64_t left = (rows - r) / W;
         const int count = left < at_once ? int(left) : at_once;
+        prefetch_classes(job.targets.first, begin + rows + r, count * W);  // of the block that most likely comes next
         run(logits.row(r), logits.stride, all.from(r), count, out ? out + r * job.out_stride : nullptr, job.out_stride,
             losses + r, r);
         r += count * W;

@@ -59,6 +59,15 @@ KULLBACK_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t classe
     }
 }
 
+// Asks for the classes of rows that are not next.
+inline void prefetch_classes(const IndexVector& v, int64_t begin, int64_t rows) {
+    if (v.stride != 1) return;
+    with_type(v.type, [&](auto sample) {
+        const auto* from = static_cast<const decltype(sample)*>(v.data) + begin;
+        for (int64_t i = 0; i < rows; i += 64 / int64_t(sizeof sample)) prefetch<2>(from + i);
+    });
+}
+
 // How many groups before their use rows are asked for.
 template <class T>
 KULLBACK_INLINE int groups_ahead(int classes) {
