@@ -61,7 +61,7 @@ def taken(monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_both_ways_give_the_same_bits(name, dtype, taken, monkeypatch):
     shortly = differentiated(CALLS[name], dtype)
-    assert taken[0] is not None
+    assert taken[-1] is not None
     monkeypatch.setattr(quick, "mean_loss", lambda *_: None)
     at_length = differentiated(CALLS[name], dtype)
     for mine, expected in zip(shortly, at_length, strict=True):
@@ -120,14 +120,16 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_what_takes_the_long_way(name, taken):
     LONG[name](torch.randn(N, C))
-    assert taken == [None]
+    assert taken
+    assert set(taken) == {None}
 
 
 def test_other_kernels_take_the_long_way(taken):
     z = torch.randn(N, C)
     with kernels.using("reference"):
         kt.cross_entropy(z, TARGET)
-    assert taken == [None]
+    assert taken
+    assert set(taken) == {None}
 
 
 @pytest.mark.parametrize("n", [N, 2**16])

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kullback.torch import ops, plain
+from kullback.torch import ops, plain, quick
 from kullback.torch.errors import NotSupportedError
 from kullback.torch.overwrite import overwriting_loss
 from kullback.torch.rows import Batch, TargetRows, accumulation_dtype, in_autocast
@@ -49,6 +49,10 @@ def batch_loss(
         losses = plain.losses(settings, logits, target, class_weight, None)
         value = reduced(losses, batch, settings, reduction, kind, empty).to(dtype)
         return batch.restored(value) if reduction == "none" else value, _statistics(batch, settings, with_statistics)
+    if reduction == "mean" and class_weight is None and sample_weight is None and not with_statistics:
+        quickly = quick.mean_loss(logits, target.first if target.second is None else None, settings)
+        if quickly is not None:
+            return quickly, None
     row_weight = None if learnt_weight else sample_weight
     value, _, _, lse, prediction = ops.loss_op(
         logits,

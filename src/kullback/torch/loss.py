@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import kullback.losses
 from kullback.losses import CrossEntropy, parse_loss
-from kullback.torch import objects, ops, quick
+from kullback.torch import objects, ops
 from kullback.torch.batch_loss import batch_loss, requires_grad
 from kullback.torch.errors import BatchSizeError, NotSupportedError, TensorKindError, TensorShapeError
 from kullback.torch.rows import (
@@ -235,12 +235,7 @@ class LossFunction:
             wide = accumulation_dtype(dtype)
             shift = offset.to(logits.device, wide)
             logits = logits.to(wide) + shift.reshape(-1, *(1,) * max(logits.dim() - 2, 0))
-        class_weight = self.simple.class_weight_for(logits)
-        if class_weight is None and sample_weight is None and reduction == "mean" and empty == "nan":
-            value = quick.mean_loss(logits, targets, settings)
-            if value is not None:
-                return value if in_autocast(value.device) else value.to(dtype)
-        batch = class_batch(logits, targets, class_weight, sample_weight, settings)
+        batch = class_batch(logits, targets, self.simple.class_weight_for(logits), sample_weight, settings)
         value, _ = batch_loss(batch, settings, reduction=reduction, denominator=denominator, empty=empty)
         return value if in_autocast(value.device) else value.to(dtype)
 

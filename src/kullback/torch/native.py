@@ -136,9 +136,7 @@ def denominator(
     return summary.counted, summary.weight if kind == "weights" else float(summary.counted)
 
 
-def probably_all_count(
-    target: TargetRows, class_weight: Tensor | None, row_weight: Array | None, kind: str
-) -> bool:
+def probably_all_count(target: TargetRows, class_weight: Tensor | None, row_weight: Array | None, kind: str) -> bool:
     """Whether rows that all count alike may be expected, so that it pays to look at the targets only once.
 
     A pass over a million class indices takes as long as a tenth of the loss of ten classes. The answer is a guess;

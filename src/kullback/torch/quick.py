@@ -21,14 +21,16 @@ from kullback.torch.rows import INDEX_TYPES, Mixture, TargetRows, accumulation_d
 from kullback.torch.settings import RowSettings
 
 
-def mean_loss(logits: Tensor, target: Tensor | Mixture, settings: RowSettings) -> Tensor | None:
+def mean_loss(logits: Tensor, target: Tensor | Mixture | None, settings: RowSettings) -> Tensor | None:
     """The mean over the rows that count, or None where it takes the long way.
 
     Args:
-        logits: the user's, not checked yet.
-        target: the user's, not checked yet.
+        logits: the user's, not checked yet, or (N, C) made of them.
+        target: class indices likewise; of anything else nothing is made here.
         settings: the loss.
     """
+    if not isinstance(target, Tensor):
+        return None
     ordinary = (
         is_plain((logits, target))
         and logits.layout is target.layout is torch.strided
