@@ -162,7 +162,7 @@ inline size_t scratch_bytes(const Job& job, int64_t rows) {
     size_t matrices = size_t(converted(job.logits)) + converted(job.targets.rows) + converted(job.direction);
     const bool transformed = job.offset || job.softcap > 0;
     if (transformed && job.second_order) matrices += job.softcap > 0 ? 5 : 1;
-    const size_t kept = 3 + (job.shift ? 1 : 0) + (transformed ? 2 : 0) + (job.in_double ? 7 : 0);
+    const size_t kept = 4 + (job.shift ? 1 : 0) + (transformed ? 2 : 0) + (job.in_double ? 7 : 0);
     const size_t few = job.classes <= 256 ? 4 * 16 : 0;  // a last, incomplete group of rows, and offsets for one
     return size_t(rows) * (8 + 8 + 8) + (matrices * size_t(rows) + kept + few) * size_t(job.classes) * 8 + 4096;
 }

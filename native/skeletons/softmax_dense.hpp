@@ -1,8 +1,8 @@
 // One row whose loss looks at every class: soft targets, smoothing, and losses with an off(). Lanes along the classes.
 //
 // A loss that is known by its sums needs two sweeps over a row that stays in the cache: exponentials and sums (sum_row),
-// then the gradient. Any other needs three: exponentials, then each class' pull b_k = f'(log p_k), which waits in the
-// gradient's place, then g = b - p sum(b).
+// then the gradient. Any other needs three: exponentials, then each class' pull b_k = f'(log p_k), which waits in a row
+// beside them, then g = b - p sum(b).
 //
 // A class with p > 1/2 needs 1 - p apart, from the sum of the others: for a loss whose pull has no bound that a rounded
 // 1 - p would respect (`apart`), it is taken out of the sums, and pulls with a = b (1 - p) instead. Rows in which nothing
@@ -81,7 +81,8 @@ struct DenseRows {
     const int64_t classes;
     const T factor;
     const RowStatistics<T> statistics;
-    T* hot;  // a row of zeros, to write the target of an index or mixture row into
+    T* hot;    // a row of zeros, to write the target of an index or mixture row into
+    T* waiting;  // room for a row of pulls, where a gradient is asked for
     const T* shift;
     T* kept_shift;  // what the loss keeps of each class' shift
 
@@ -94,9 +95,11 @@ struct DenseRows {
           factor(T(j.inverse_temperature)),
           statistics(s),
           hot(nullptr),
+          waiting(nullptr),
           shift(static_cast<const T*>(j.shift)),
           kept_shift(nullptr) {
         if (!used) return;
+        if (!Loss::by_sums && j.out) waiting = scratch.take<T>(classes);
         if (Loss::shifted) {
             kept_shift = scratch.take<T>(classes);
             along<T>(0, classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
@@ -112,7 +115,6 @@ struct DenseRows {
     // False, and the report says where, if a soft target is not valid.
     template <class Exact>
     bool row(const T* z, int64_t r, T* g, double scale, Kept<T> kept, double& value, Report& report, Exact exact) const {
-        kept.streams &= Loss::by_sums;  // others add to what they have written before
         kept.result = kept.streams ? nullptr : g;
         const T* t = masses.soft() ? masses.rows.row(r) : nullptr;
         RowMasses<T> found{t, static_cast<const T*>(job.class_weight), job.smoothing != 0, false, false};
@@ -252,11 +254,11 @@ struct DenseRows {
         }
         if (masses.soft()) kept.ahead = t + piece_size<T>;
         Pulled sums;
-        bool careful = masses.spread != 0 || masses.weight || z == g;
+        bool careful = masses.spread != 0 || masses.weight;
         if (!careful) {
             with_form(loss, [&](const auto& form) KULLBACK_LAMBDA {
                 const auto plain = [&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)); };
-                sums = pull_classes<true>(form, plain, z, t, all, row, g, kept, top);
+                sums = pull_classes<true>(form, plain, z, t, all, row, kept, top);
             });
             // only 0 times an infinite logarithm makes one that is no number: such a row is done over
             const double both = sums.values.total() + sums.pulls.total();
@@ -264,7 +266,7 @@ struct DenseRows {
         }
         if (careful) {
             with_masses(t, total, [&](auto mass_at) KULLBACK_LAMBDA {
-                sums = pull_classes<false>(loss, mass_at, z, t, all, row, g, kept, top);
+                sums = pull_classes<false>(loss, mass_at, z, t, all, row, kept, top);
             });
         }
         if (late) {
@@ -287,16 +289,17 @@ struct DenseRows {
         V lowest = V{};  // target
     };
 
-    // Writes each class' pull to g; `finite`: no logarithm counts as infinite.
+    // Writes each class' pull to where it waits; `finite`: no logarithm counts as infinite.
     template <bool finite, class Form, class MassAt>
     KULLBACK_INLINE Pulled pull_classes(const Form& form, MassAt mass_at, const T* z, const T* t, T all,
-                                        const RowSum<T>& row, T* g, Kept<T> kept, int64_t top) const {
+                                        const RowSum<T>& row, Kept<T> kept, int64_t top) const {
         Pulled sums;
         LongSum<V> values, pulls, targets;
         V lowest = V{};
         const T log_sum = T(row.log_sum), center = row.center, factor = this->factor;
         const Form cost = form;  // and the numbers above: copies, which the stores below cannot touch
         const T *shifts = shift, *kept_shifts = kept_shift;
+        T* const to = waiting;
         const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
             const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
@@ -324,7 +327,7 @@ struct DenseRows {
             }
             values.add(inside_row(value, part));
             pulls.add(inside_row(pull, part));
-            if (g) store<V>(g + k, part, pull);
+            if (to) store<V>(to + k, part, pull);
         };
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
             values.settle();
@@ -371,6 +374,7 @@ struct DenseRows {
             kept.exp[y] = 0;
         }
         const T w = T(mass);
+        T* const to = waiting;
         LongSum<V> pulls;
         LongMiss<V> logs;
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
@@ -378,7 +382,7 @@ struct DenseRows {
             const V miss = T(1) - p, pull = p / miss * w;
             logs.add(p, miss);
             pulls.add(inside_row(pull, part));
-            if (g) store<V>(g + k, part, pull);
+            if (to) store<V>(to + k, part, pull);
         };
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
             logs.settle();
@@ -392,7 +396,7 @@ struct DenseRows {
             write(row, kept, g, scale, all_pulls, a, top);
             if (y != top) {
                 const T own = T(scale * (pulled - p_y * (all_pulls + (top < 0 ? 0 : a * row.sum / row.others))));
-                g[y] = kept.slope ? own * kept.slope[y] : own;
+                put_one(g, kept, y, own);
             }
         }
         return value;
@@ -411,9 +415,9 @@ struct DenseRows {
         const double all = top < 0 || row.others == 0 ? pulls : pulls + a / (row.others * row.inverse);
         along_kept(row, kept, classes, job.inverse_temperature, -scale * all * row.inverse,
                    [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
-            put(g, kept, k, part, load<V>(g + k, part, T(0)) * f + e);
+            put(g, kept, k, part, load<V>(waiting + k, part, T(0)) * f + e);
         });
-        if (top >= 0) g[top] = T(scale * (a - row.inverse * pulls)) * (kept.slope ? kept.slope[top] : T(1));
+        if (top >= 0) put_one(g, kept, top, T(scale * (a - row.inverse * pulls)));
     }
 
     double sum_of_masses(const T* t, double total) const {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kullback.losses import Brier, CrossEntropy, Focal
+from kullback.losses import Brier, CrossEntropy, Focal, OneVsRest
 from kullback.targets import ClassIndices, ClassMixture, ClassRows
 
 LARGE = 33 << 20  # bytes
@@ -56,7 +56,8 @@ def test_large_gradients_equal_those_of_small_calls(rng, c, dtype, form):
         targets, part = ClassRows(soft), lambda rows: ClassRows(soft[rows])
     gradient = room(n, c, dtype)
     several = tuple(1.0 + k % 3 for k in range(c))
-    for loss in CrossEntropy(), CrossEntropy(label_smoothing=0.1, softcap=9.0, class_weight=several), Brier(), Focal():
+    with_options = CrossEntropy(label_smoothing=0.1, softcap=9.0, class_weight=several)
+    for loss in CrossEntropy(), with_options, Brier(), Focal(), OneVsRest():
         gradient[:] = np.nan
         check(loss, z, targets, part, gradient, weight)
 
@@ -69,7 +70,7 @@ def test_wherever_the_rows_of_a_large_gradient_begin(rng, offset, gap):
     check(CrossEntropy(), z, ClassIndices(y), lambda rows: ClassIndices(y[rows]), gradient)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), Brier(), Focal()], ids=str)
+@pytest.mark.parametrize("loss", [CrossEntropy(), Brier(), Focal(), OneVsRest()], ids=str)
 def test_a_large_gradient_over_the_logits(rng, loss):
     n, c = LARGE // 4000 + 1, 1000
     z, y = some_logits(rng, n, c, np.float32), rng.integers(0, c, n)
