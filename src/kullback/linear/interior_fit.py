@@ -106,7 +106,8 @@ def fit_interior(
         return smoothed(start=None, follow=follow, earlier=found)
     most = min(max_iter, len(found.result.history) - 1 + LAST_STEPS)
     more = smoothed(start=None, follow=follow, earlier=found, max_iter=most)
-    if more.result.converged or more.certificate.relative_gap < found.certificate.relative_gap:
+    ends = [(fit.certificate.relative_gap, fit.certificate.primal) for fit in (more, found)]
+    if more.result.converged or ends[0] < ends[1]:
         return more
     # It may have proved something, but come no closer.
     dual, primal = max(more.certificate.dual, found.certificate.dual), found.certificate.primal
