@@ -176,6 +176,19 @@ def test_kl_div(reduction, log_target):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("reduction", ["batchmean", "mean", "sum", "none"])
+@pytest.mark.parametrize("log_target", [False, True])
+@pytest.mark.parametrize(("first", "second"), [((4, 3), (3,)), ((1, 3), (4, 3)), ((2, 1, 3), (4, 1)), ((4, 3), ())])
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+def test_kl_div_of_shapes_that_broadcast(first, second, log_target, reduction):
+    input = torch.randn(first, dtype=torch.float64).sub(3).requires_grad_()
+    target = torch.rand(second, dtype=torch.float64)
+    target = (target.log() if log_target else target).requires_grad_()
+    keywords = {"reduction": reduction, "log_target": log_target}
+    ours, theirs = both(kt.kl_div, F.kl_div, [input, target], (input, target), keywords)
+    torch.testing.assert_close(ours, theirs)
+
+
 FLOATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 

@@ -21,11 +21,12 @@ def kl_div(
     """t·(log t − x) of each entry, for log-probabilities x: ``torch.nn.functional.kl_div`` with exact corners.
 
     An entry with t = 0 is 0 and takes no gradient, even where x is −inf (PyTorch gives NaN there); one with t > 0 and
-    x = −inf is +inf. Shapes must be equal: nothing is broadcast.
+    x = −inf is +inf.
 
     Args:
         input: log-probabilities, any shape.
-        target: probabilities, or their logarithms with ``log_target=True``; may require a gradient.
+        target: probabilities, or their logarithms with ``log_target=True``; any shape that broadcasts with the
+            input's; may require a gradient.
         size_average: deprecated, as in PyTorch.
         reduce: deprecated, as in PyTorch.
         reduction: ``"batchmean"`` (the sum over all entries by the number of rows, which is the divergence's own mean),
@@ -48,10 +49,12 @@ def kl_div(
         check_tensor(name, tensor, input.device)
         if tensor.dtype not in FLOAT_TYPES:
             raise LogitsTypeError(f"{name} has dtype {tensor.dtype}; kl_div takes floating point tensors")
-    if input.shape != target.shape:
+    try:
+        torch.broadcast_shapes(input.shape, target.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
         raise TensorShapeError(
-            f"target has shape {tuple(target.shape)}, the input {tuple(input.shape)}; they must match"
-        )
+            f"target has shape {tuple(target.shape)}, which does not broadcast with the input's {tuple(input.shape)}"
+        ) from None
     # under autocast and for narrow types the arithmetic is float32's
     dtype = torch.promote_types(input.dtype, target.dtype)
     wide = torch.promote_types(dtype, torch.float32)
