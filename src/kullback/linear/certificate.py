@@ -216,7 +216,10 @@ def _at_best_intercept(objective: LinearObjective, parameters: Vector, point: Po
         else:
             step = step / 4
     if not np.abs(pull).max() <= allowed:
-        why = f"no intercept balances the subgradients of {loss.name}, which has kinks, or its optimum is still far"
+        why = (
+            f"with these weights no intercept balances the slopes of {loss.name}: they are far from their optimum, or "
+            "the loss has kinks where they are"
+        )
         return Balanced(point.gradient, math.inf, parameters, why)
     weights, intercept = objective.split(parameters)
     moved = objective.join(weights, intercept + shift)
