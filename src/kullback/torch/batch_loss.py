@@ -10,7 +10,7 @@ from torch import Tensor
 from kullback.torch import ops, plain, quick
 from kullback.torch.errors import NotSupportedError
 from kullback.torch.overwrite import overwriting_loss
-from kullback.torch.rows import Batch, TargetRows, accumulation_dtype, in_autocast
+from kullback.torch.rows import Batch, TargetRows, accumulation_dtype, loss_dtype
 from kullback.torch.settings import DENOMINATORS, EMPTY, REDUCTIONS, RowSettings, check_choice
 from kullback.torch.statistics import Statistics, statistics_of
 
@@ -94,8 +94,7 @@ def requires_grad(tensor: Tensor | None) -> bool:
 def value_dtype(logits: Tensor, target: TargetRows) -> torch.dtype:
     """The dtype PyTorch's own function would return: the logits', promoted with soft targets, float32 in autocast."""
     dtype = torch.promote_types(logits.dtype, target.first.dtype) if target.is_soft() else logits.dtype
-    narrow = dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if narrow and in_autocast(logits.device) else dtype
+    return loss_dtype(dtype, logits.device)
 
 
 def reduced(losses: Tensor, batch: Batch, settings: RowSettings, reduction: str, kind: str, empty: str) -> Tensor:

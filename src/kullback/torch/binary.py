@@ -17,7 +17,7 @@ from kullback.torch import native, ops, plain
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import direct, is_plain
 from kullback.torch.errors import BatchSizeError, SoftTargetError, TensorShapeError, TensorTypeError
-from kullback.torch.rows import accumulation_dtype, check_logits, check_tensor, in_autocast
+from kullback.torch.rows import accumulation_dtype, check_logits, check_tensor, loss_dtype
 from kullback.torch.settings import REDUCTIONS, check_choice, legacy_reduction
 
 
@@ -60,8 +60,7 @@ def binary_cross_entropy_with_logits(
     _check(input, target)
     labels = target
     value_dtype = torch.promote_types(input.dtype, target.dtype) if target.dtype.is_floating_point else input.dtype
-    if in_autocast(input.device) and value_dtype in (torch.float16, torch.bfloat16):
-        value_dtype = torch.float32
+    value_dtype = loss_dtype(value_dtype, input.device)
     weights = [_fitting("weight", weight, input), _fitting("pos_weight", pos_weight, input)]
     layout = _layout(input, weights)
     fused = (

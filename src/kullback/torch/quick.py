@@ -17,7 +17,7 @@ from kullback.kernels import cpu
 from kullback.torch import native, ops
 from kullback.torch.buffers import result_like
 from kullback.torch.direct import is_plain
-from kullback.torch.rows import INDEX_TYPES, Mixture, TargetRows, accumulation_dtype, in_autocast
+from kullback.torch.rows import INDEX_TYPES, Mixture, TargetRows, accumulation_dtype, loss_dtype
 from kullback.torch.settings import RowSettings
 
 
@@ -77,9 +77,7 @@ def mean_loss(logits: Tensor, target: Tensor | Mixture | None, settings: RowSett
             return None
         counted = found
         total, _ = evaluate(counted)
-    narrow = logits.dtype == torch.bfloat16
-    dtype = torch.float32 if narrow and in_autocast(logits.device) else logits.dtype
-    mean = torch.scalar_tensor(total / counted, dtype=dtype, device="cpu")
+    mean = torch.scalar_tensor(total / counted, dtype=loss_dtype(logits.dtype, logits.device), device="cpu")
     if gradient is None:
         return mean
     return _Mean.apply(logits, target, gradient, (mean, 1.0 / counted, settings))  # type: ignore[no-any-return,no-untyped-call]

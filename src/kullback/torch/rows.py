@@ -103,6 +103,12 @@ def in_autocast(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
+def loss_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type of a loss of numbers of this type, as PyTorch's own: in autocast narrow ones give a float32."""
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if narrow and in_autocast(device) else dtype
+
+
 def as_rows(tensor: Tensor) -> Tensor:
     """(C,), (N, C) or (N, C, d1, …) as rows (N·d1·…, C); a view wherever the classes already lie together."""
     if tensor.dim() == 1:
