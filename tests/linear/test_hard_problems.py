@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 
-from kullback import BalancedSoftmax, CrossEntropy, LogitL1, LogitL2, SoftmaxClassifier
+from kullback import BalancedSoftmax, CrossEntropy, Ldam, LogitL1, LogitL2, SoftmaxClassifier
 from kullback.errors import NotConvergedWarning
 from kullback.targets import ClassRows
 
@@ -340,3 +340,23 @@ def test_squared_hinges_on_raw_columns_need_more_than_pairs():
     assert fit(X, y > 4, loss="weston_watkins(squared=True)", tol=1e-9).certificate_.primal == pytest.approx(
         fit(X, y > 4, loss="weston_watkins(squared=True)", tol=1e-5).certificate_.primal, rel=2e-5
     )
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e4, math.inf])
+@pytest.mark.parametrize("form", ["float64", "csr float32"])
+def test_where_pairs_learn_no_more_the_hessian_itself_ends_a_fit(form, strength):
+    """A steep loss on raw columns that tell the classes apart, beside weights over eight orders of magnitude."""
+    X, y = load_wine(return_X_y=True)
+    weight = 10.0 ** np.random.default_rng(0).uniform(-4, 4, len(y))
+    loss = Ldam(class_counts=np.bincount(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        model = SoftmaxClassifier(loss=loss, C=strength, tol=1e-7).fit(FORMS[form](X), y, weight)
+    assert model.n_iter_[0] < 250
+    if math.isfinite(strength):
+        assert model.certificate_.relative_gap <= 1e-7
+        assert model.certificate_.dual <= model.certificate_.primal
+    else:
+        assert model.certificate_.gradient_norm <= 1e-7
+        assert "without a penalty" in model.certificate_.reason
+    assert [record.iteration for record in model.history_] == list(range(len(model.history_)))

@@ -306,3 +306,45 @@ def test_a_fit_with_more_weights_than_a_step_can_hold_goes_on(rng, monkeypatch, 
         assert model.certificate_.relative_gap <= model.tol
         assert model.certificate_.dual <= known.primal
     assert [record.iteration for record in model.history_] == list(range(len(model.history_)))
+
+
+@pytest.mark.parametrize(
+    "penalty", [{"penalty": "l1"}, {"penalty": "elasticnet", "l1_ratio": 0.7}, {"penalty": "group"}]
+)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_squared_hinges_of_every_rival(data, penalty, fit_intercept):
+    """Against proximal Newton steps, which fit sums."""
+    X, y = data
+    weight = np.random.default_rng(0).uniform(0.1, 3, len(y))
+    loss, settings = WestonWatkins(squared=True, margin=2.0), {"C": 0.2, "fit_intercept": fit_intercept, **penalty}
+    model = proved(X, y, weight, loss=loss, tol=1e-10, **settings)
+    other = SoftmaxClassifier(loss=0.5 * loss + 0.5 * loss, tol=1e-10, **settings).fit(X, y, weight)
+    assert other.solver_ == "prox_newton"
+    assert model.certificate_.primal == pytest.approx(other.certificate_.primal, rel=1e-9)
+    np.testing.assert_allclose(model.coef_, other.coef_, atol=1e-3)
+    np.testing.assert_array_equal(model.coef_ == 0, other.coef_ == 0)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, WestonWatkins(squared=True)], ids=str)
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+def test_a_penalty_that_leaves_no_column_of_many(rng, loss, penalty):
+    X = sparse.random_array((60, 400), density=0.02, rng=rng, format="csr")
+    model = proved(X, np.arange(60) % 3, loss=loss, penalty=penalty, C=1e-4)
+    assert not model.coef_.any()
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, WestonWatkins(squared=True)], ids=str)
+@pytest.mark.parametrize("penalty", ["l2", "l1", "group"])
+def test_weights_of_eight_orders_of_magnitude_on_raw_columns_that_tell_classes_apart(loss, penalty):
+    """Heavy rows keep slacks below the rounding of their leads, which steps have to know all the same."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400, 10:40], y[:400]
+    weight = 10.0 ** np.random.default_rng(0).uniform(-4, 4, len(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        model = SoftmaxClassifier(loss=loss, penalty=penalty, C=1e4).fit(X, y, weight)
+    certificate = model.certificate_
+    assert certificate.relative_gap <= model.tol
+    assert certificate.dual <= certificate.primal
+    assert certificate.primal == pytest.approx(objective(model, X, y, weight), rel=1e-6)
+    assert model.n_iter_[0] < 200

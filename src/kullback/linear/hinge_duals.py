@@ -2,12 +2,13 @@
 
 An example of class y has the leads m_k = Δ + z_k − z_y over its rivals k, and m_y = 0, a lead that never moves. Then
 
-- Weston–Watkins: the least Σ_k ξ_k with ξ_k ≥ m_k and ξ_k ≥ 0,
+- Weston–Watkins: the least Σ_k ξ_k, or Σ_k ξ_k², with ξ_k ≥ m_k and ξ_k ≥ 0,
 - Crammer–Singer: the least ξ, or ξ², with ξ ≥ m_k for all k,
 
-and the duals α of ξ ≥ m lie in [0, ω], or are positive with Σ_k α_k = ω, or Σ_k α_k = 2ωξ, ω the example's weight. An
-interior-point step moves a slack s = ξ − m and its dual so that their product becomes a given number to first order; of
-that the example's own unknowns are solved here, and what is left is α as a function of the leads.
+and the duals α of ξ ≥ m lie in [0, ω], or α_k = 2ωξ_k; or they are positive with Σ_k α_k = ω, or Σ_k α_k = 2ωξ, ω the
+example's weight. An interior-point step moves a slack s = ξ − m and its dual so that their product becomes a given
+number to first order; of that the example's own unknowns are solved here, and what is left is α as a function of the
+leads.
 
 Source: Mehrotra (1992), "On the implementation of a primal-dual interior point method".
 """
@@ -19,13 +20,32 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.smoothed_hinge import SmoothedHinge
+from kullback.losses import CrammerSinger, Loss, WestonWatkins
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
 
 # The slack that examples of next to no weight start with, in margins.
 MOST_ROOM = 1e12
+
+
+class Hinge(NamedTuple):
+    """Which hinge: Δ, whether every rival has a ξ of its own, and whether ξ is squared."""
+
+    margin: float
+    each: bool
+    squared: bool
+
+
+def hinge_of(loss: Loss) -> Hinge | None:
+    """What kind of hinge a loss is, if it is one.
+
+    >>> hinge_of(CrammerSinger(margin=2.0))
+    Hinge(margin=2.0, each=False, squared=False)
+    """
+    if not isinstance(loss, WestonWatkins | CrammerSinger):
+        return None
+    return Hinge(loss.margin, isinstance(loss, WestonWatkins), loss.squared)
 
 
 class Step(NamedTuple):
@@ -46,10 +66,11 @@ class HingeDuals:
         shares: (C,) the classes' shares of all weight, none of them zero: duals in these proportions are in balance.
     """
 
-    def __init__(self, hinge: SmoothedHinge, own: Index, weight: Vector, shares: Vector) -> None:
+    def __init__(self, hinge: Hinge, own: Index, weight: Vector, shares: Vector) -> None:
         self.own, self.weight, self.margin = own, weight[:, None], hinge.margin
-        self.each = hinge.family == "weston_watkins"
-        self.squared = hinge.family == "squared_crammer_singer"
+        self.each, self.squared = hinge.each, hinge.squared
+        # Then ω − α is the dual of ξ ≥ 0.
+        self._capped = hinge.each and not hinge.squared
         self._every = np.arange(len(own))
         self.alpha = self._balanced = self.weight * shares * (2 * self.margin if self.squared else 1.0)
 
@@ -79,35 +100,35 @@ class HingeDuals:
 
     def loss(self, leads: Vector) -> float:
         """Σ ω·loss at leads (E, C)."""
-        if self.each:
-            return float((self.weight * np.maximum(leads, 0.0)).sum())
-        return float((self.weight * leads.max(axis=1, keepdims=True) ** (2 if self.squared else 1)).sum())
+        xi = np.maximum(leads, 0.0) if self.each else leads.max(axis=1, keepdims=True)
+        return float((self.weight * xi ** (2 if self.squared else 1)).sum())
 
     def worth(self, share: float) -> float:
         """−Σ ℓ*(share·α): what the duals of the rivals prove by themselves."""
-        rivals = -self.pull(self.alpha)[self._every, self.own]
+        rivals = self.alpha.copy()
+        rivals[self._every, self.own] = 0.0
+        if not self.each:
+            rivals = rivals.sum(axis=1, keepdims=True)
         linear = share * self.margin * float(rivals.sum())
-        return (
-            linear - share**2 * float((np.square(rivals) / (4 * self.weight[:, 0])).sum()) if self.squared else linear
-        )
+        return linear - share**2 * float((np.square(rivals) / (4 * self.weight)).sum()) if self.squared else linear
 
     # ------------------------------------------------------------ products of slacks and duals
 
     @property
     def count(self) -> int:
         """How many products there are."""
-        return (2 if self.each else 1) * self.alpha.size
+        return (2 if self._capped else 1) * self.alpha.size
 
     def products(self, step: Step | None = None, length: float = 0.0) -> float:
         """Their sum, after a step of some length."""
         alpha, slack, xi = self._after(step, length)
         total = float(np.vdot(alpha, slack))
-        return total + float(np.vdot(self.weight - alpha, xi)) if self.each else total
+        return total + float(np.vdot(self.weight - alpha, xi)) if self._capped else total
 
     def longest(self, step: Step) -> float:
         """The length of a step at which the first slack or dual is zero."""
         parts = [(self.alpha, step.alpha), (self.slack, step.slack)]
-        if self.each:
+        if self._capped:
             parts += [(self.weight - self.alpha, -step.alpha), (self.xi, step.xi)]
         worst = max(float((-change / value).max()) for value, change in parts)
         return 1.0 / worst if worst > 0 else np.inf
@@ -120,7 +141,8 @@ class HingeDuals:
     def curvature(self) -> tuple[Vector, Vector | None]:
         """D (E, C) and, where examples couple their leads, c (E, 1): α moves with the leads by diag D − c·D·Dᵀ."""
         if self.each:
-            return 1.0 / (self.slack / self.alpha + self.xi / (self.weight - self.alpha)), None
+            bend = 0.5 / self.weight if self.squared else self.xi / (self.weight - self.alpha)
+            return 1.0 / (self.slack / self.alpha + bend), None
         pace = self.alpha / self.slack
         return pace, 1.0 / (pace.sum(axis=1, keepdims=True) + (2 * self.weight if self.squared else 0.0))
 
@@ -136,19 +158,24 @@ class HingeDuals:
         if before is not None:
             left -= before.alpha * before.slack
         pace, coupling = self.curvature()
-        if coupling is None:
+        if self._capped:
             other = target - (self.weight - self.alpha) * self.xi
             if before is not None:
                 other += before.alpha * before.xi
             alpha = pace * (moved + left / self.alpha - other / (self.weight - self.alpha))
-            xi = moved + (left - self.slack * alpha) / self.alpha
-        else:
-            wanted = 2 * self.weight * self.xi if self.squared else self.weight
-            missed = self.alpha.sum(axis=1, keepdims=True) - wanted
-            free = pace * moved + left / self.slack
-            xi = coupling * (free.sum(axis=1, keepdims=True) + missed)
-            alpha = free - pace * xi
-        return Step(alpha, xi - moved, xi)
+            # Not from what the leads change by: of heavy examples ξ is smaller than the rounding of that.
+            xi = (other + self.xi * alpha) / (self.weight - self.alpha)
+            return Step(alpha, (left - self.slack * alpha) / self.alpha, xi)
+        wanted = 2 * self.weight * self.xi if self.squared else self.weight
+        if coupling is None:
+            missed = self.alpha - wanted
+            alpha = pace * (moved + left / self.alpha - 0.5 * missed / self.weight)
+            xi = 0.5 * (alpha + missed) / self.weight
+            return Step(alpha, (left - self.slack * alpha) / self.alpha, xi)
+        missed = self.alpha.sum(axis=1, keepdims=True) - wanted
+        free = pace * moved + left / self.slack
+        xi = coupling * (free.sum(axis=1, keepdims=True) + missed)
+        return Step(free - pace * xi, xi - moved, xi)
 
     def _after(self, step: Step | None, length: float) -> tuple[Vector, Vector, Vector]:
         if step is None:

@@ -1,4 +1,4 @@
-"""A fit of a hinge with kinks as the convex program that it is, by a primal-dual interior-point method.
+"""A fit of a hinge as the convex program that it is, by a primal-dual interior-point method.
 
 With slacks for the hinges' leads and for the norms of the penalty (`hinge_duals`, `norm_cones`) nothing has a kink any
 more, and each step solves one system in the weights: the sum of x·xᵀ ⊗ (what each example's duals move by), plus the
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kullback.linear.certificate import NO_PENALTY, Certificate
 from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, SparseDesign
-from kullback.linear.hinge_duals import HingeDuals
+from kullback.linear.hinge_duals import Hinge, HingeDuals
 from kullback.linear.interior_program import ROWS_AT_ONCE, InteriorProgram
 from kullback.linear.interruption import INTERRUPTIONS, Stopped
 from kullback.linear.penalties import Penalty
@@ -33,7 +33,6 @@ from kullback.linear.problem import relative_gap
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
-from kullback.linear.smoothed_hinge import SmoothedHinge
 from kullback.linear.solvers.base import IterationRecord, SolverResult
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.losses import base
@@ -72,9 +71,9 @@ def fit_interior(
     design: DenseDesign | SparseDesign,
     terms: Terms,
     scaling: ColumnScaling,
-    hinge: SmoothedHinge,
+    hinge: Hinge,
     penalty: Penalty,
-    smoothed: Callable[..., RawFit],
+    smoothed: Callable[..., RawFit] | None,
     *,
     start: Parameters | None,
     tol: float,
@@ -82,16 +81,16 @@ def fit_interior(
     follow: Follow,
     run: Run = map,
 ) -> RawFit:
-    """Minimise a hinge with kinks plus any penalty, or none.
+    """Minimise a hinge plus any penalty, or none.
 
     Args:
         design: the data.
         terms: the rest of the objective; its `penalty` is not read.
         scaling: the change of variables.
-        hinge: what kind of hinge, by any μ.
+        hinge: what kind of hinge.
         penalty: per example.
         smoothed: goes on by `fit_smoothed` where more weights are in use than a step can solve for, or where a step's
-            own rounding leaves more of the slopes than a weak penalty allows.
+            own rounding leaves more of the slopes than a weak penalty allows; None to end there.
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
         tol: the relative duality gap that ends the fit; without a penalty, how far the dual point may be from a proof.
         max_iter: most steps.
@@ -100,7 +99,11 @@ def fit_interior(
         run: runs several calls at once and keeps their order.
     """
     found = _Fit(design, terms, scaling, hinge, penalty, tol, max_iter, follow, run).run(start)
-    if found.result.reason not in (TOO_MANY, BEYOND_ROUNDING) or (found.certificate.reason not in ("", NO_PENALTY)):
+    if (
+        smoothed is None
+        or found.result.reason not in (TOO_MANY, BEYOND_ROUNDING)
+        or (found.certificate.reason not in ("", NO_PENALTY))
+    ):
         return found
     if found.result.reason == TOO_MANY:
         return smoothed(start=None, follow=follow, earlier=found)
@@ -136,7 +139,7 @@ class _Fit:
         design: DenseDesign | SparseDesign,
         terms: Terms,
         scaling: ColumnScaling,
-        hinge: SmoothedHinge,
+        hinge: Hinge,
         penalty: Penalty,
         tol: float,
         max_iter: int,
@@ -334,7 +337,7 @@ class _Fit:
             reason = lost_in_rounding(scale, lasso=lasso, ridge=ridge, tol=self._tol, objective=self._primal)
         certificate = Certificate(
             primal=self._primal,
-            dual=min(self._dual, self._primal),  # the bound may round to a hair above what it bounds
+            dual=float(min(self._dual, self._primal)),  # the bound may round to a hair above what it bounds
             gap=max(0.0, self._primal - self._dual),
             relative_gap=relative_gap(self._primal, self._dual),
             gradient_norm=self._residual,

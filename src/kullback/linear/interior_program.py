@@ -103,6 +103,8 @@ class InteriorProgram:
     def with_zeros(self, share: float) -> Vector:
         """(P, K) the weights, those exactly zero that tend to it; see `NormCones.used`."""
         at = self.at.copy()
+        if not self._cones.count:
+            return at
         at[: self._p] = np.where(self._cones.used(share)[:, None], self._cones.weights, 0.0).reshape(self._p, -1)
         return at
 

@@ -117,6 +117,10 @@ class LinearProblem:
             self._proved_at = moved, self.exact.with_penalty_of(self._proved_at[1], parameters, moved)
         return moved
 
+    def prove(self, dual: float) -> None:
+        """Take in a value that the optimum cannot lie below, found elsewhere."""
+        self._dual = max(self._dual, dual)
+
     def certificate(self, parameters: Vector) -> Certificate:
         """What is proved of (P,) parameters, in float64."""
         point = self._exactly(parameters, None)
@@ -125,7 +129,7 @@ class LinearProblem:
             distance = self._prove(parameters, point)
         return Certificate(
             primal=point.objective,
-            dual=self._dual,
+            dual=float(min(self._dual, point.objective)),  # the bound may round to a hair above what it bounds
             gap=distance * self._dual if math.isfinite(distance) else point.objective - self._dual,
             relative_gap=distance,
             gradient_norm=_norm(point),

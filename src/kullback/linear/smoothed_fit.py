@@ -244,7 +244,7 @@ class _Fit:
             reason = lost_in_rounding(self._scaling.scale, lasso=lasso, ridge=ridge, tol=self._tol, objective=primal)
         certificate = Certificate(
             primal=primal,
-            dual=min(self._dual, primal),  # the bound may round to a hair above what it bounds
+            dual=float(min(self._dual, primal)),  # the bound may round to a hair above what it bounds
             gap=max(0.0, primal - self._dual),
             relative_gap=known if self._bounded else math.inf,
             gradient_norm=norm,

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.linear.certificate import Certificate
+from kullback.linear.certificate import NO_PENALTY, Certificate
 from kullback.linear.choice import Terms, precisions
 from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
@@ -70,6 +70,7 @@ class SparseLinearProblem:
         penalty: per example.
         tol: the distance that ends the fit.
         run: runs several calls at once and keeps their order.
+        earlier: how often the fit that this one continues read the data.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class SparseLinearProblem:
         *,
         tol: float,
         run: Run = map,
+        earlier: int = 0,
     ) -> None:
         smooth = replace(terms, penalty=0.0)  # what is not smooth, and its ridge, are the SparseObjective's business
 
@@ -91,7 +93,7 @@ class SparseLinearProblem:
         self.objective = objective(exact)
         self._fast = None if fast is None else objective(fast)
         self._active = self.objective if self._fast is None else self._fast
-        self.curvature = SupportCurvature(self.objective, design, run, lambda: self.passes)
+        self.curvature = SupportCurvature(self.objective, design, run, lambda: earlier + self.passes)
         self.tol = tol
         self.why_no_gap = why_no_gap(self.objective)
         self.dual, self.reason = -math.inf, self.why_no_gap
@@ -173,6 +175,8 @@ def why_no_gap(objective: SparseObjective) -> str:
     loss = objective.smooth.loss
     if not loss.convex:
         return f"{loss.name} is not convex, so no point can be proved optimal"
+    if not (objective.penalty.lasso or objective.penalty.ridge):
+        return NO_PENALTY
     return ""
 
 
@@ -187,6 +191,7 @@ def fit_sparse(
     max_iter: int,
     follow: Follow | None = None,
     run: Run = map,
+    earlier: int = 0,
 ) -> SparseFit:
     """Minimise the loss plus a penalty with a kink.
 
@@ -201,8 +206,9 @@ def fit_sparse(
         follow: called with the record of every accepted step, and a function that gives the raw weights (d, C) and
             intercepts (C,) there. It may raise `Stopped`.
         run: runs several calls at once and keeps their order.
+        earlier: how often a fit that this one continues read the data; a long one is worth a better Hessian.
     """
-    return _Fit(design, terms, scaling, penalty, tol, max_iter, follow, run).run(start)
+    return _Fit(design, terms, scaling, penalty, tol, max_iter, follow, run, earlier).run(start)
 
 
 class _Fit:
@@ -216,9 +222,11 @@ class _Fit:
         max_iter: int,
         follow: Follow | None,
         run: Run,
+        earlier: int,
     ) -> None:
         self._design, self._terms, self._scaling, self._penalty = design, terms, scaling, penalty
         self._tol, self._max_iter, self._follow, self._map = tol, max_iter, follow, run
+        self._earlier = earlier
         self._began = time.perf_counter()
         self._history: list[IterationRecord] = []
         self._other_passes = 0
@@ -253,7 +261,9 @@ class _Fit:
         if columns is not None:
             scaling = replace(scaling, centre=scaling.centre[columns], scale=scaling.scale[columns])
             design = design.columns(columns)
-        return SparseLinearProblem(design, self._terms, scaling, self._penalty, tol=tol, run=self._map)
+        return SparseLinearProblem(
+            design, self._terms, scaling, self._penalty, tol=tol, run=self._map, earlier=self._earlier
+        )
 
     def _chosen(self, problem: SparseLinearProblem, at: Vector, point: Point, alive: NDArray[np.bool_]) -> Index:
         """The features in use and those with the largest violations, in order."""
@@ -336,7 +346,7 @@ class _Fit:
         relative = math.inf if problem.why_no_gap else distance
         certificate = Certificate(
             primal=point.objective,
-            dual=min(problem.dual, point.objective),  # the bound may round to a hair above what it bounds
+            dual=float(min(problem.dual, point.objective)),  # the bound may round to a hair above what it bounds
             gap=max(0.0, point.objective - problem.dual),
             relative_gap=relative,
             gradient_norm=problem.violation(at, point),

@@ -81,6 +81,11 @@ class Blocks:
         return out
 
 
+def passes_for_hessian(n_columns: int, n_outputs: int) -> float:
+    """How many passes over dense data the Hessian of all weights takes as long as, exponentials counted."""
+    return (n_columns * n_outputs) ** 2 / PRODUCT_SPEED / (n_outputs * (2.0 * n_columns + 25.0))
+
+
 class SupportCurvature:
     """Makes `Blocks` of an objective at any parameters.
 

@@ -7,6 +7,7 @@ sum of the weights. A path of penalties fits the same task many times, each time
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from kullback.linear.certificate import Certificate
 from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.course import Course
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
+from kullback.linear.hinge_duals import hinge_of
 from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
 from kullback.linear.kinks import bends_suddenly, has_kinks
@@ -34,12 +36,11 @@ from kullback.linear.row_fit import fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.separation import Finding, find_separation
 from kullback.linear.smoothed_fit import fit_smoothed
-from kullback.linear.smoothed_hinge import rounded_off
 from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
 from kullback.linear.sparse_fit import fit_sparse
-from kullback.linear.support_curvature import MOST_IN_BLOCK
+from kullback.linear.support_curvature import MOST_IN_BLOCK, passes_for_hessian
 from kullback.losses import Loss
 from kullback.losses.base import Batch
 from kullback.targets import ClassRows, LabelRows, Targets
@@ -51,8 +52,9 @@ Fit: TypeAlias = Callable[..., RawFit]
 FEW_PRODUCTS = 1 << 21
 # Newton steps after a solver that has come to the end of rounding, and how many of them may come no closer.
 LAST_STEPS, LAST_PATIENCE = 10, 2
-# Where curvature comes and goes from row to row: steps after which pairs have learnt all that they will.
-PAIRS_LEARN = 100
+# Steps after which pairs have learnt all that they will, where curvature comes and goes from row to row. Elsewhere they
+# may take as many passes as the Hessian itself so many times, if that is more.
+PAIRS_LEARN, HESSIANS = 100, 5.0
 # The L2 penalty alone.
 RIDGE = Penalty(0.0, 1.0)
 
@@ -189,11 +191,12 @@ class FitTask:
             fit_intercept=self._fit_intercept,
         )
         fit: Fit
+        hinge = hinge_of(self._loss) if solver == "auto" else None
+        at_once = fits_at_once(self.design.shape[1], n_outputs)
         if solver == "auto" and has_kinks(self._loss):
-            hinge = rounded_off(self._loss)
             fit = partial(fit_smoothed, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             # A penalty with a kink leaves few columns in use, which are enough for the steps.
-            if hinge is not None and (parts.lasso > 0 or fits_at_once(self.design.shape[1], n_outputs)):
+            if hinge is not None and (parts.lasso > 0 or at_once):
                 why = f"{self._loss.name} has kinks, which a convex program has not"
                 fit = partial(
                     fit_interior, self.design, terms, scaling, hinge, parts, fit, tol=tol, max_iter=max_iter, run=run
@@ -201,6 +204,12 @@ class FitTask:
                 return self._solve_raw("interior_point", why, fit, start, follow, announce)
             why = f"{self._loss.name} has kinks, which are rounded off less and less"
             return self._solve_raw("smoothed", why, fit, start, follow, announce)
+        if parts.lasso > 0 and hinge is not None and at_once:
+            why = f"the penalty and the slopes of {self._loss.name} have kinks, which a convex program has not"
+            fit = partial(
+                fit_interior, self.design, terms, scaling, hinge, parts, None, tol=tol, max_iter=max_iter, run=run
+            )
+            return self._solve_raw("interior_point", why, fit, start, follow, announce)
         if parts.lasso > 0:
             fit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
@@ -274,7 +283,7 @@ class FitTask:
         stopped, more = False, 0
         try:
             left, sudden = max(0, max_iter - course.done), bends_suddenly(self._loss)
-            most = min(left, PAIRS_LEARN) if sudden else left
+            most = min(left, self._pairs_worth(choice)) if choice.solver != "lbfgs" or sudden else left
             result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=most, callback=step)
             if not result.converged and self._loss.convex and course.done < max_iter:
                 course, left = Course(course.history), max_iter - course.done
@@ -282,9 +291,9 @@ class FitTask:
                     options: dict[str, Any] = {"callback": step, "patience": LAST_PATIENCE}
                     result = newton(watched, result.parameters, tol=tol, max_iter=min(LAST_STEPS, left), **options)
                     result = replace(result, reason="" if result.converged else BEYOND_ROUNDING)
-                elif sudden and objective.size <= MOST_IN_BLOCK:
-                    result, more = self._with_whole_hessian(choice, watched, tol, left, step)
-                elif sudden:
+                elif objective.size <= MOST_IN_BLOCK or self._is_program(choice):
+                    result, more = self._without_pairs(choice, watched, tol, left, step)
+                else:
                     result = newton(watched, result.parameters, tol=tol, max_iter=left, callback=step)
             result = replace(result, history=tuple(course.history))
             if not result.converged and course.done >= max_iter:
@@ -296,12 +305,27 @@ class FitTask:
         passes = solution.certificate.passes + more
         return replace(solution, certificate=replace(solution.certificate, passes=passes))
 
-    def _with_whole_hessian(
+    def _is_program(self, choice: Choice) -> bool:
+        """Whether the loss is a hinge that interior-point steps can solve for on these columns."""
+        columns, outputs = choice.problem.exact.design.shape[1], choice.problem.exact.n_outputs
+        return hinge_of(self._loss) is not None and fits_at_once(columns, outputs)
+
+    def _pairs_worth(self, choice: Choice) -> int:
+        """How many quasi-Newton steps are worth it before those with the Hessian itself."""
+        objective = choice.problem.exact
+        if bends_suddenly(self._loss):
+            return PAIRS_LEARN
+        if objective.size > MOST_IN_BLOCK:
+            return sys.maxsize
+        return max(PAIRS_LEARN, int(HESSIANS * passes_for_hessian(objective.design.shape[1], objective.n_outputs)))
+
+    def _without_pairs(
         self, choice: Choice, watched: _Watched, tol: float, max_iter: int, step: Callable[[IterationRecord], None]
     ) -> tuple[SolverResult, int]:
-        """Go on by Newton steps with the Hessian itself, and say how often they read the data.
+        """Go on without pairs, and say how often that read the data.
 
-        The solver for norms makes that Hessian anyway; here it has no norm to look at.
+        A hinge is the convex program that it is. Others take Newton steps with the Hessian itself: the solver for norms
+        makes that anyway; here it has no norm to look at.
         """
         objective = choice.problem.exact
         scaling = objective.scaling
@@ -310,25 +334,26 @@ class FitTask:
             watched.parameters = objective.join(*scaling.from_raw(*parameters()))
             step(record)
 
-        found = fit_sparse(
-            self.design,
-            Terms(
-                self._loss,
-                objective.targets,
-                self._sample_weight,
-                objective.n_outputs,
-                objective.total_weight,
-                0.0,
-                self._fit_intercept,
-            ),
-            scaling,
-            Penalty(0.0, objective.penalty / self._penalty_factor),
-            start=scaling.to_raw(*objective.split(watched.parameters)),
-            tol=tol,
-            max_iter=max_iter,
-            follow=follow,
-            run=objective.run,
+        terms = Terms(
+            self._loss,
+            objective.targets,
+            self._sample_weight,
+            objective.n_outputs,
+            objective.total_weight,
+            0.0,
+            self._fit_intercept,
         )
+        # What pairs could not tell is often what float32 rounds.
+        design = self.design.in_precision(np.float64) if isinstance(self.design, SparseDesign) else self.design
+        of = design, terms, scaling
+        penalty = Penalty(0.0, objective.penalty / self._penalty_factor)
+        options: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "follow": follow, "run": objective.run}
+        start = scaling.to_raw(*objective.split(watched.parameters))
+        if self._is_program(choice):
+            found = fit_interior(*of, hinge_of(self._loss), penalty, None, start=start, **options)  # type: ignore[arg-type]
+        else:
+            found = fit_sparse(*of, penalty, start=start, earlier=objective.passes, **options)
+        choice.problem.prove(found.certificate.dual)
         at = objective.join(*scaling.from_raw(found.weights, found.intercept))
         return replace(found.result, parameters=at), found.certificate.passes
 
