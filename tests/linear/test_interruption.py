@@ -1,3 +1,4 @@
+import importlib
 import os
 import signal
 import threading
@@ -83,3 +84,22 @@ def test_a_callback_ends_the_fit_by_stop_iteration(data):
         model = SoftmaxClassifier(callback=enough).fit(*data)
     assert model.interrupted_
     assert model.history_[-1].distance < 1e-2 <= model.history_[-2].distance
+
+
+def test_ctrl_c_is_heard_between_the_passes_of_a_newton_step(data, monkeypatch):
+    calls = []
+
+    def product(problem, parameters, direction):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return direction / 2
+
+    monkeypatch.setattr("kullback.linear.problem.LinearProblem.hessian_product", product)
+    # Where L-BFGS comes to the end of rounding, Newton steps go on.
+    monkeypatch.setattr(importlib.import_module("kullback.linear.solvers.lbfgs"), "PATIENCE", -1)
+    with pytest.warns(NotConvergedWarning, match="Ctrl-C stopped it"):
+        model = SoftmaxClassifier(tol=1e-9).fit(*data)
+    assert model.interrupted_
+    assert len(calls) == 1
+    assert np.isfinite(model.coef_).all()

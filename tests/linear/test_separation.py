@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_iris
 
-from kullback import CrossEntropy, SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath
+from kullback import CrossEntropy, SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath, parse_loss
 from kullback.errors import SeparableWarning
 from kullback.linear import separation
 from kullback.targets import ClassMixture, ClassRows, LabelRows
@@ -234,3 +234,35 @@ def test_whoever_ends_the_search_keeps_the_model(iris, monkeypatch):
         model.fit(*iris)
     assert model.converged_
     assert model.score(*iris) > 0.97
+
+
+FALLING = [
+    "poly",
+    "ldam(class_counts=[50, 60, 70])",
+    "kullback_leibler",
+    "cross_entropy(temperature=2) + 0.5 * weston_watkins(squared=True)",
+    "0.7 * cross_entropy + 0.3 * weston_watkins",
+    "poly + crammer_singer",
+]
+
+
+@pytest.mark.parametrize("loss", FALLING)
+def test_every_loss_that_falls_for_ever_has_no_optimum(iris, loss):
+    X, y = iris
+    loss = parse_loss(loss)
+    model, told = fit(X, y, loss=loss)
+    assert "'setosa' from 'versicolor' and 'virginica'" in told
+    assert "'virginica' from" not in told
+    assert "quasi-complete" in model.certificate_.reason
+    rng = np.random.default_rng(0)
+    assert fit(rng.normal(size=(150, 2)), y, loss=loss)[1] == ""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["weston_watkins", "crammer_singer(squared=True)", "cross_entropy + 0.1 * logit_l2", "poly + 0.1 * logit_l1"],
+)
+def test_losses_with_an_optimum_on_any_data_separate_nothing(iris, loss):
+    model, told = fit(*iris, loss=loss)
+    assert told == ""
+    assert "without a penalty (C=inf)" in model.certificate_.reason

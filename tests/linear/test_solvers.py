@@ -5,6 +5,8 @@ import pytest
 
 from kullback.errors import InputError
 from kullback.linear.solvers import SOLVERS, Point, find_solver
+from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
+from kullback.linear.solvers.newton import newton
 
 
 class Quadratic:
@@ -94,3 +96,16 @@ def test_what_a_callback_raises_passes_through(name, quadratic):
 def test_unknown_solver_lists_the_known(name):
     with pytest.raises(InputError, match=r"choose one of: .*lbfgs"):
         find_solver(name)
+
+
+def test_newton_steps_take_no_more_products_than_they_may(quadratic):
+    asked = []
+    options = {"tol": 1e-12, "max_iter": 50, "callback": lambda record: None, "between": lambda: asked.append(1)}
+    free = newton(quadratic, np.zeros(12), **options)
+    assert free.converged
+    assert len(asked) > 7
+    asked.clear()
+    held = newton(quadratic, np.zeros(12), products=7, **options)
+    assert len(asked) == 7
+    assert held.reason == BEYOND_ROUNDING
+    assert len(held.history) > 1

@@ -306,6 +306,11 @@ class LinearEstimator(BaseEstimator):
             block_map(task.n_at_once) as run,
             shown(int(self.verbose), float(self.tol)) as show,
         ):
+
+            def between() -> None:
+                if interrupted():
+                    raise Stopped(CTRL_C)
+
             solution = task.solve(
                 C,
                 tol=float(self.tol),
@@ -314,6 +319,7 @@ class LinearEstimator(BaseEstimator):
                 start=start,
                 follow=_at_once(ended, course) if ended else self._following(course, interrupted, show, save_if_due),
                 announce=show.line,
+                between=between,
                 run=run,
             )
         result = solution.result

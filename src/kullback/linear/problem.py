@@ -62,6 +62,11 @@ class LinearProblem:
         return self.exact.size
 
     @property
+    def passes(self) -> int:
+        """How often the data was read."""
+        return self.exact.passes + (0 if self._fast is None else self._fast.passes)
+
+    @property
     def rounding(self) -> float:
         """Relative rounding of a value."""
         return self._active.rounding
@@ -133,7 +138,7 @@ class LinearProblem:
             gap=distance * self._dual if math.isfinite(distance) else point.objective - self._dual,
             relative_gap=distance,
             gradient_norm=_norm(point),
-            passes=self.exact.passes + (0 if self._fast is None else self._fast.passes),
+            passes=self.passes,
             seconds=time.perf_counter() - self._began,
             reason="" if math.isfinite(self._dual) else self._reason,
         )

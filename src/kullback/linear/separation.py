@@ -13,9 +13,10 @@ least-squares problem (see `overlap`). Where it does not, a linear program looks
     maximise Σ s_ik,    (v_y − v_k)·x_i ≥ s_ik,    0 ≤ s_ik ≤ 1    (after Konis, 2007, "Linear programming algorithms
                                                                    for detecting separated data"),
 
-which tells all pairs of classes that any direction separates. For independent labels the same holds for each label,
-with its examples on one side and the others on the other. A soft target wants several classes to be ahead of each
-other: along a direction without a loss they stay level.
+which tells all pairs of classes that any direction separates. The same holds of any loss that falls for ever as the own
+class gets ahead (poly-1, LDAM), and of its sums with others that do not rise then: hinges, which are zero at last. For
+independent labels it holds for each label, with its examples on one side and the others on the other. A soft target
+wants several classes to be ahead of each other: along a direction without a loss they stay level.
 """
 
 from __future__ import annotations
@@ -28,8 +29,19 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from kullback.linear.overlap import Comparisons, told_apart
-from kullback.linear.row_curvature import coupled_probabilities, row_scale, structure_of
-from kullback.losses import BinaryCrossEntropy, Loss
+from kullback.losses import (
+    BalancedSoftmax,
+    BinaryCrossEntropy,
+    CrammerSinger,
+    CrossEntropy,
+    Deviance,
+    KullbackLeibler,
+    Ldam,
+    Loss,
+    Poly,
+    WeightedSum,
+    WestonWatkins,
+)
 from kullback.targets import ClassIndices, ClassMixture, ClassRows, LabelRows, Targets
 
 Array = NDArray[Any]
@@ -129,36 +141,54 @@ def find_separation(
         return NOTHING
     logits = np.asarray(X @ weights, dtype=np.float64) + intercept
     weight = np.ones(len(logits)) if sample_weight is None else sample_weight
-    if isinstance(targets, ClassIndices | ClassRows | ClassMixture) and structure_of(loss) == "coupled":
-        factor = row_scale(loss, targets, logits.shape[1], sample_weight)
-        rows, own, share = _wanted(targets, factor)
-        if len(rows) == logits.shape[1] * np.count_nonzero(factor):
+    if isinstance(targets, ClassIndices | ClassRows | ClassMixture) and _falls_for_ever(loss):
+        bend = loss.hessian_diagonal(np.zeros_like(logits), targets, sample_weight=weight, reduction="sum")
+        counted = np.flatnonzero(bend.any(axis=1))
+        rows, own, share = _wanted(targets, counted)
+        if len(rows) == logits.shape[1] * len(counted):
             return NOTHING  # every class is wanted in every row: all stay level
-        p = coupled_probabilities(loss, logits[rows]) * (factor[rows] * share)[:, None]
-        p[np.arange(len(rows)), own] = 0.0
+        _, pull = loss.value_and_gradient(
+            logits[rows], ClassIndices(own), sample_weight=weight[rows] * share, reduction="sum"
+        )
+        pull = np.maximum(pull, 0.0)
+        pull[np.arange(len(rows)), own] = 0.0
         # A class without examples that count is behind all others by an intercept alone, whatever the columns hold.
         held = np.unique(own) if fit_intercept else np.arange(logits.shape[1])
         own = np.searchsorted(held, own)
         comparisons = Comparisons(X, rows, own, len(held), fit_intercept=fit_intercept)
-        return _classes(comparisons, p[:, held], weights[:, held], intercept[held], logits[np.ix_(rows, held)]).of(held)
+        found = _classes(comparisons, pull[:, held], weights[:, held], intercept[held], logits[np.ix_(rows, held)])
+        return found.of(held)
     if isinstance(targets, LabelRows) and isinstance(loss, BinaryCrossEntropy):
         pull = loss.value_and_gradient(logits, targets, sample_weight=sample_weight, reduction="sum")[1]
         return _labels(X, np.asarray(targets.rows), weight, pull, logits, weights, intercept, fit_intercept)
     return NOTHING
 
 
-def _wanted(targets: Targets, factor: Vector) -> tuple[Array, Array, Vector]:
-    """Each row that counts with each class that it wants, and that class's share."""
-    counted = np.flatnonzero(factor > 0)
+def _falls_for_ever(loss: Loss) -> bool:
+    """Whether a convex loss never rises as the own class gets ahead of others, and has no least value then."""
+    if isinstance(loss, WeightedSum):
+        terms = [term for _, term in loss.terms]
+        falling = [_falls_for_ever(term) for term in terms]
+        level = [isinstance(term, WestonWatkins | CrammerSinger) for term in terms]
+        return loss.convex and any(falling) and all(a or b for a, b in zip(falling, level, strict=True))
+    if getattr(loss, "label_smoothing", 0) or not loss.convex:
+        return False
+    if isinstance(loss, CrossEntropy):
+        return loss.softcap is None and not loss.z_loss
+    return isinstance(loss, BalancedSoftmax | Deviance | KullbackLeibler | Ldam | Poly)
+
+
+def _wanted(targets: Targets, counted: NDArray[np.int64]) -> tuple[Array, Array, Vector]:
+    """Each of the rows that count with each class that it wants, and how much of that class."""
     if isinstance(targets, ClassIndices):
         return counted, np.asarray(targets.indices)[counted].astype(np.int64), np.ones(len(counted))
     if isinstance(targets, ClassRows):
         held = np.asarray(targets.rows)[counted]
         place, own = np.nonzero(held > 0)
-        return counted[place], own.astype(np.int64), held[place, own] / held.sum(axis=1)[place]
+        return counted[place], own.astype(np.int64), held[place, own]
     assert isinstance(targets, ClassMixture)
     first, second = (np.asarray(side)[counted].astype(np.int64) for side in (targets.first, targets.second))
-    share = np.broadcast_to(np.asarray(targets.share, dtype=np.float64), (len(factor),))[counted]
+    share = np.broadcast_to(np.asarray(targets.share, dtype=np.float64), (len(targets),))[counted]
     same = first == second
     shares = np.where(same, 1.0, share), np.where(same, 0.0, 1.0 - share)
     rows, own, held = np.tile(counted, 2), np.concatenate([first, second]), np.concatenate(shares)

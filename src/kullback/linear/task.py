@@ -148,6 +148,7 @@ class FitTask:
         start: Parameters | None = None,
         follow: Follow | None = None,
         announce: Callable[[str], object] | None = None,
+        between: Callable[[], object] = lambda: None,
         run: Run = map,
     ) -> Solution:
         """Minimise for one C.
@@ -161,6 +162,7 @@ class FitTask:
             follow: called with the record of every iteration, and a function that gives the weights and intercepts
                 there. It may raise `Stopped`.
             announce: called once with the solver and the reason for it.
+            between: called between the passes of a step that takes many. It may raise `Stopped`.
             run: runs several calls at once and keeps their order.
         """
         batch, n_outputs = self._batch, self.shape[1]
@@ -215,7 +217,7 @@ class FitTask:
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
         # Without a penalty nothing keeps the weights in the space that the rows span.
         if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
-            return self._solve_rotated(C, terms, scaling, tol, max_iter, start, follow, announce, run)
+            return self._solve_rotated(C, terms, scaling, tol, max_iter, start, follow, announce, between, run)
         if solver == "auto" and suits_rows(self.design, terms, scaling):
             assert isinstance(self.design, SparseDesign)
             rows, columns = self.design.shape
@@ -229,7 +231,7 @@ class FitTask:
             self._estimate = choice.curvature
         if announce is not None:
             announce(f"solver {choice.solver}: {choice.reason}")
-        return self._solve_columns(choice, self._scaled(choice, start), tol, max_iter, follow)
+        return self._solve_columns(choice, self._scaled(choice, start), tol, max_iter, follow, between)
 
     def _rotation_pays(self, scaling: ColumnScaling, penalty: float) -> bool:
         if self._rotated is not None or not is_wide(self._matrix):
@@ -255,6 +257,7 @@ class FitTask:
         tol: float,
         max_iter: int,
         follow: Follow | None,
+        between: Callable[[], object],
         history: Sequence[IterationRecord] = (),
     ) -> Solution:
         """On the data's own columns.
@@ -265,6 +268,7 @@ class FitTask:
             tol: the relative gap to reach.
             max_iter: most iterations, those of `history` included.
             follow: as in `solve`.
+            between: as in `solve`.
             history: records of the way to `at`, if it was another solver's; they have been followed.
         """
         objective, scaling = choice.problem.exact, choice.problem.exact.scaling
@@ -287,14 +291,16 @@ class FitTask:
             result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=most, callback=step)
             if not result.converged and self._loss.convex and course.done < max_iter:
                 course, left = Course(course.history), max_iter - course.done
+                options: dict[str, Any] = {"callback": step, "between": between}
                 if result.reason == BEYOND_ROUNDING:
-                    options: dict[str, Any] = {"callback": step, "patience": LAST_PATIENCE}
+                    # They may read the data as often as the fit has so far.
+                    options |= {"patience": LAST_PATIENCE, "products": choice.problem.passes}
                     result = newton(watched, result.parameters, tol=tol, max_iter=min(LAST_STEPS, left), **options)
                     result = replace(result, reason="" if result.converged else BEYOND_ROUNDING)
                 elif objective.size <= MOST_IN_BLOCK or self._is_program(choice):
                     result, more = self._without_pairs(choice, watched, tol, left, step)
                 else:
-                    result = newton(watched, result.parameters, tol=tol, max_iter=left, callback=step)
+                    result = newton(watched, result.parameters, tol=tol, max_iter=left, **options)
             result = replace(result, history=tuple(course.history))
             if not result.converged and course.done >= max_iter:
                 result = replace(result, reason=f"it used all {max_iter} iterations")
@@ -383,6 +389,7 @@ class FitTask:
         start: Parameters | None,
         follow: Follow | None,
         announce: Callable[[str], object] | None,
+        between: Callable[[], object],
         run: Run,
     ) -> Solution:
         """On the rows' own coordinates, and then on the columns as far as rounding has left something to do there."""
@@ -413,17 +420,25 @@ class FitTask:
                     stopped = str(stop)
                     raise
 
+            def asked() -> None:
+                nonlocal stopped
+                try:
+                    between()
+                except Stopped as stop:
+                    stopped = str(stop)
+                    raise
+
             if start is not None and self._kept is not None:
                 start = start[0][self._kept], start[1]
             turned = None if start is None else rotation.from_columns(*start)
-            found = task.solve(C, tol=tol, max_iter=max_iter, start=turned, follow=step, run=run)
+            found = task.solve(C, tol=tol, max_iter=max_iter, start=turned, follow=step, between=asked, run=run)
             history = tuple(replace(record, seconds=record.seconds + taken) for record in found.result.history)
             objective = choice.problem.exact
             at = objective.join(*scaling.from_raw(*rotation.to_columns(found.weights, found.intercept)))
         if stopped:
             solution = self._proved(choice, SolverResult(at, False, stopped, history), tol, stopped=True)
         else:
-            solution = self._solve_columns(choice, at, tol, max_iter, follow, history)
+            solution = self._solve_columns(choice, at, tol, max_iter, follow, between, history)
         return replace(solution, solver="rotated")
 
     def _on_rows(self, rotation: Rotation) -> FitTask:

@@ -13,11 +13,13 @@ Newton's method", for gradients with kinks.
 from __future__ import annotations
 
 import math
+import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from kullback.linear.solvers.base import Callback, History, Problem, SolverResult, Vector
+from kullback.linear.solvers.base import Apply, Callback, History, Problem, SolverResult, Vector
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING, PATIENCE
 from kullback.linear.solvers.line_search import search
 from kullback.linear.solvers.quadratic_model import conjugate_gradients
@@ -34,10 +36,17 @@ def newton(
     max_iter: int,
     callback: Callback,
     patience: int = PATIENCE,
+    products: int = sys.maxsize,
+    between: Callable[[], object] = lambda: None,
 ) -> SolverResult:
     """Minimise by Newton steps.
 
-    See `Solver` for the arguments; `patience` is the number of steps that may come no closer before it ends.
+    See `Solver` for the arguments not named here.
+
+    Args:
+        patience: the number of steps that may come no closer before it ends.
+        products: most products with the Hessian, of all steps together.
+        between: called before each of them; what it raises passes through.
     """
     history = History(callback, time.perf_counter())
     at = start
@@ -45,11 +54,22 @@ def newton(
     norm = float(np.abs(point.gradient).max(initial=0.0))
     history.add(point, norm, distance)
     least, best, stalled = point.objective, norm, 0
+    left = products
+
+    def product(along: Vector) -> Vector:
+        nonlocal left
+        between()
+        left -= 1
+        return problem.hessian_product(at, along)
+
     while distance > tol:
+        if left <= 0:
+            return history.result(at, BEYOND_ROUNDING)
         if len(history) > max_iter:
             return history.result(at, f"it used all {max_iter} iterations")
         rounding = problem.rounding * abs(point.objective)
-        direction = _direction(problem, at, point.gradient)
+        condition = problem.precondition(at) or np.copy
+        direction = _direction(product, condition, point.gradient, min(MOST_PRODUCTS, left))
         step = search(problem.evaluate, at, point, direction, length=1.0, rounding=rounding)
         if step is None or stalled >= patience:
             if not problem.refine():
@@ -67,12 +87,9 @@ def newton(
     return history.result(at)
 
 
-def _direction(problem: Problem, at: Vector, gradient: Vector) -> Vector:
-    """Minus the inverse Hessian times the gradient, as far as conjugate gradients get."""
+def _direction(product: Apply, condition: Apply, gradient: Vector, products: int) -> Vector:
+    """Minus the inverse Hessian times the gradient, as far as so many conjugate gradients get."""
     # The closer the end, the more exact a step is worth it.
     enough = min(0.1, max(FINEST, math.sqrt(float(np.linalg.norm(gradient)))))
-    condition = problem.precondition(at) or np.copy
-    found = conjugate_gradients(
-        lambda along: problem.hessian_product(at, along), condition, -gradient, products=MOST_PRODUCTS, residual=enough
-    )
+    found = conjugate_gradients(product, condition, -gradient, products=products, residual=enough)
     return found if found.any() else -gradient
