@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import optimize
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
 from kullback import ClassIndices, ClassRows, CrossEntropy, SigmoidClassifier, SoftmaxClassifier
@@ -207,3 +207,19 @@ def test_which_losses_have_kinks():
 def test_a_solver_for_smooth_losses_is_refused(data):
     with pytest.raises(InputError, match="has kinks; leave solver='auto'"):
         SoftmaxClassifier(loss=SUMS[0], solver="lbfgs").fit(*data)
+
+
+@pytest.mark.parametrize("loss", ["0.7 * cross_entropy + 0.3 * weston_watkins", "cross_entropy + 0.01 * logit_l1"])
+@pytest.mark.parametrize("penalty", ["l1", "elasticnet"])
+def test_sums_beside_a_penalty_with_a_kink_take_few_passes(loss, penalty):
+    """With the penalty's kinks rounded off too, 150 steps and 7000 passes came to no proof."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400], y[:400]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        model = SoftmaxClassifier(loss=loss, penalty=penalty).fit(X, y)
+    assert model.certificate_.relative_gap <= model.tol
+    assert model.certificate_.dual <= model.certificate_.primal
+    assert model.certificate_.passes < 1000
+    assert (model.coef_ == 0).mean() > 0.3
+    assert [record.iteration for record in model.history_] == list(range(len(model.history_)))

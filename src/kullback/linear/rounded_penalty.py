@@ -33,18 +33,24 @@ class RoundedPenalty:
     """
 
     def __init__(self, objective: SparseObjective, smoothness: float) -> None:
-        self._objective, self._mu = objective, smoothness
-        self.last = np.zeros(objective.size)
+        self.objective = objective
+        self._mu = smoothness
+        self.at = np.zeros(objective.size)  # the last point that was checked
 
     @property
     def size(self) -> int:
         """P."""
-        return self._objective.size
+        return self.objective.size
+
+    @property
+    def passes(self) -> int:
+        """How often the data was read."""
+        return self.objective.smooth.passes
 
     @property
     def rounding(self) -> float:
         """Relative rounding of a value."""
-        return self._objective.smooth.rounding
+        return self.objective.smooth.rounding
 
     def refine(self) -> bool:
         """False: nothing is more exact."""
@@ -55,7 +61,7 @@ class RoundedPenalty:
 
         To it is added that of the loss, the same for all weights: the mean over one draw of signs (Hutchinson, 1990).
         """
-        objective, mu = self._objective, self._mu
+        objective, mu = self.objective, self._mu
         signs = np.random.default_rng(0).choice([-1.0, 1.0], objective.size)
         product = objective.smooth.hessian_product(objective.expand(parameters), objective.expand(signs))
         of_loss = float(signs @ objective.contract(product)) / objective.size
@@ -68,15 +74,15 @@ class RoundedPenalty:
 
     def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
         """The largest slope as a share of its threshold, or of the objective for an intercept; the point as given."""
-        self.last = parameters
-        objective = self._objective
+        self.at = parameters
+        objective = self.objective
         slope, pull = objective.split(point.gradient)
         of_weights = (np.abs(slope).max(axis=1) / objective.thresholds).max(initial=0.0)
         return float(max(of_weights, np.abs(pull).max() / max(point.objective, np.finfo(np.float64).tiny))), point
 
     def evaluate(self, parameters: Vector) -> Point:
         """Value and gradient at (P,) parameters."""
-        objective, mu = self._objective, self._mu
+        objective, mu = self.objective, self._mu
         point = objective.smooth.evaluate(objective.expand(parameters))
         gradient = objective.contract(point.gradient).copy()
         scaled, _ = objective.split(parameters)
@@ -88,7 +94,7 @@ class RoundedPenalty:
 
     def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
         """The Hessian at (P,) parameters times a (P,) direction."""
-        objective, mu = self._objective, self._mu
+        objective, mu = self.objective, self._mu
         product = objective.smooth.hessian_product(objective.expand(parameters), objective.expand(direction))
         out = objective.contract(product).copy()
         scaled, _ = objective.split(parameters)
@@ -103,14 +109,14 @@ class RoundedPenalty:
 
     def with_zeros(self, parameters: Vector) -> Vector:
         """(P,) parameters whose weights within the curve are zero."""
-        scaled, _ = self._objective.split(parameters)
+        scaled, _ = self.objective.split(parameters)
         out = parameters.copy()
         out[: scaled.size] = np.where(self._sizes(scaled) < self._mu, 0.0, scaled).ravel()
         return out
 
     @property
     def _grouped(self) -> bool:
-        return self._objective.penalty.grouped
+        return self.objective.penalty.grouped
 
     def _sizes(self, scaled: Vector) -> Vector:
         """(d, 1) norms of rows, or (d, K) absolute values."""

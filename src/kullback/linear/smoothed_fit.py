@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
+from kullback.linear.solvers.prox_newton import prox_newton
+from kullback.linear.sparse_fit import SparseLinearProblem
 from kullback.linear.sparse_problem import SparseObjective
 from kullback.losses import Loss
 
@@ -42,8 +44,9 @@ Vector: TypeAlias = NDArray[np.float64]
 FIRST, LAST, FINER = 1.0, 1e-8, 8.0
 # What μ begins with, in relative gaps of the fit that is continued.
 NEARER = 1e3
-# How far a stage is solved: to this share of μ, but no further than to this one of the tolerance.
-STAGE, SHARE = 1e-3, 0.3
+# How far a stage is solved: to this share of μ, but no further than to this one of the tolerance. Beside L1 norms
+# the measure is the relative gap, of which more will do.
+STAGE, SPARSE_STAGE, SHARE = 1e-3, 1e-2, 0.3
 
 
 def fit_smoothed(
@@ -157,7 +160,7 @@ class _Fit:
     # ------------------------------------------------------------ one stage
 
     def _stage(self, loss: Loss, start: Parameters, mu: float, known: float) -> tuple[Parameters, Parameters, str]:
-        """Minimise with one rounded-off loss and penalty.
+        """Minimise with one rounded-off loss, and perhaps penalty.
 
         Returns raw weights and intercepts, the same with zeros where the weights tend to zero, and why the whole fit
         must stop, if it must.
@@ -168,19 +171,16 @@ class _Fit:
             mu: how much it is rounded off.
             known: how far the stage before ended from the optimum.
         """
-        tol = max(SHARE * self._tol, STAGE * mu)
         left = max(0, self._max_iter - max(0, len(self._records) - 1))
-        objective = self._objective(loss)
-        if self._penalty.lasso:
-            sparse = SparseObjective(objective, self._penalty)
-            problem: RoundedPenalty | _Remembering = RoundedPenalty(sparse, mu)
-            at = sparse.from_raw(*start)
-        else:
-            problem = _Remembering(objective, None, tol=tol)
+        solver, problem, tol = self._problem(loss, mu)
+        objective = problem.exact if isinstance(problem, _Remembering) else problem.objective.smooth
+        if isinstance(problem, _Remembering):
             at = objective.join(*self._scaling.from_raw(*start))
+        else:
+            at = problem.objective.from_raw(*start)
 
         def raw(parameters: Vector) -> Parameters:
-            whole = sparse.expand(parameters) if self._penalty.lasso else parameters
+            whole = parameters if isinstance(problem, _Remembering) else problem.objective.expand(parameters)
             return self._scaling.to_raw(*objective.split(whole))
 
         def step(record: IterationRecord) -> None:
@@ -189,16 +189,28 @@ class _Fit:
             seconds = self._before + time.perf_counter() - self._began
             distance = max(record.distance, known)
             self._records.append(replace(record, iteration=len(self._records), distance=distance, seconds=seconds))
-            self._follow(self._records[-1], lambda: raw(problem.last))
+            self._follow(self._records[-1], lambda: raw(problem.at))
 
         stopped = ""
         try:
-            at = newton(problem, at, tol=tol, max_iter=left, callback=step).parameters
+            at = solver(problem, at, tol=tol, max_iter=left, callback=step).parameters
         except Stopped as stop:
-            stopped, at = str(stop), problem.last.copy()
-        self._passes += objective.passes
+            stopped, at = str(stop), problem.at.copy()
+        self._passes += problem.passes
         zeros = problem.with_zeros(at) if isinstance(problem, RoundedPenalty) else at
         return raw(at), raw(zeros), stopped
+
+    def _problem(self, loss: Loss, mu: float) -> tuple[Any, SparseLinearProblem | RoundedPenalty | _Remembering, float]:
+        """Of a stage: the solver, its problem, and how far it is solved."""
+        tol = max(SHARE * self._tol, STAGE * mu)
+        objective = self._objective(loss)
+        if not self._penalty.lasso:
+            return newton, _Remembering(objective, None, tol=tol), tol
+        if self._penalty.grouped:
+            return newton, RoundedPenalty(SparseObjective(objective, self._penalty), mu), tol
+        tol, terms = max(SHARE * self._tol, SPARSE_STAGE * mu), replace(self._terms, loss=loss)
+        of = self._design, terms, self._scaling, self._penalty
+        return prox_newton, SparseLinearProblem(*of, tol=tol, run=self._run, earlier=self._passes), tol
 
     def _proof(self, smooth: Loss, worth: Loss, at: Parameters, primal: float) -> _Proof:
         """What the end of a stage proves of the loss itself.
@@ -260,8 +272,8 @@ class _Fit:
 class _Remembering(LinearProblem):
     """A problem that remembers the last point a solver accepted: every such point is checked."""
 
-    last: Vector
+    at: Vector
 
     def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
-        self.last = parameters
+        self.at = parameters
         return super().check(parameters, point)
