@@ -187,13 +187,15 @@ Report combined(const std::vector<Report>& reports) {
 
 Summary summary_of(const Report& r) { return {r.total, r.counted, r.infinite_row, r.bad_row, r.bad_column}; }
 
-Report run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr) {
+// `backwards`: the last rows come first.
+Report run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* half = nullptr, bool backwards = false) {
     const int threads = rows * job.classes <= serial_elements ? 1 : thread_count;  // while nobody can change it
     nb::gil_scoped_release unlocked;
     const int64_t step = rows_per_block(job.classes);
     const int64_t blocks = (rows + step - 1) / step;
     std::vector<Report> reports(static_cast<size_t>(blocks));
-    run_blocks(blocks, threads, [&](int64_t block) {
+    run_blocks(blocks, threads, [&](int64_t turn) {
+        const int64_t block = backwards ? blocks - 1 - turn : turn;
         const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
         Report& report = reports[size_t(block)];
         if (half) {
@@ -317,7 +319,8 @@ Summary run_targets(bool sigmoid, int64_t n, int64_t classes, const OptionalIn& 
     job.targets = targets_of(size_t(n), first, second, share, rows, row_weight, ignore_index);
     if (class_weight) job.class_weight = class_weight->data();
     if (known) job.per_example = known->data();
-    return summary_of(run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n));
+    // the loss will read the same targets from the first row on: those that come last here are still in a cache then
+    return summary_of(run_rows(sigmoid ? level().labels->targets : level().softmax_targets, job, n, nullptr, true));
 }
 
 void run_probabilities(bool sigmoid, const In& logits, double inverse_temperature, bool logarithm, const Out& out) {

@@ -20,7 +20,7 @@ struct ClippedSide {
         if constexpr (Power::whole) return V{};
         // with a power below 1 a tiny x counts for much; x + 1 stands for 1 / y, a few digits of which suffice
         const V one = splat<V>(T(1)), x = larger<V>(V{}, wrong - T(clip)), lost = (one - y) - x;
-        return select<V>(y <= T(0.5), V{}, lost * (x + one));
+        return select<V>(y <= T(0.5), V{}, lost * x + lost);
     }
 
     // The cost of hard labels, log(1 + e) and what x is above 0 for one that holds, -log(1 - x) for one that does not.
@@ -35,20 +35,47 @@ struct ClippedSide {
         return {turned<V>(held, f / (T(-2) - f)), select<V>(held, positive_part<V>(x), rest)};
     }
 
-    // For hard labels: call body(raise) with what raises x to the power of labels that hold, and of those that do not.
-    template <class Body>
-    void with_on(Body body) const {
-        with_fixed_power(power.powers.on * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA { body(raise); });
-    }
+    // Whether both powers have a square root in them: then one is taken, of what the label asks for.
+    bool one_root() const { return (power.powers.on & power.powers.off & 1) != 0; }
+
+    // For hard labels: call body(raise) with raise(held, wrong), which is the power of labels that do not hold and, of those
+    // that do, what to raise them may begin with; and with raise(wrong, begun), the power of those.
     template <class Body>
     void with_off(Body body) const {
-        with_fixed_power(power.powers.off * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
-            body([&](auto wrong) KULLBACK_LAMBDA {
+        const auto clipped = [&](auto wrong) KULLBACK_LAMBDA {
+            return larger<decltype(wrong)>(decltype(wrong){}, wrong - Scalar<decltype(wrong)>(clip));
+        };
+        if constexpr (!Power::whole) {
+            if (one_root()) {
+                return with_fixed_power<2>(power.powers.off - 1, [&](auto raise) KULLBACK_LAMBDA {
+                    body([&](auto held, auto wrong) KULLBACK_LAMBDA {
+                        using V = decltype(wrong);
+                        const V x = clipped(wrong), begun = root<V>(select<V>(held, wrong, x));
+                        return select<V>(held, begun, raise(x) * begun);
+                    });
+                });
+            }
+        }
+        with_fixed_power<Power::in_halves>(power.powers.off * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
+            body([&](auto, auto wrong) KULLBACK_LAMBDA {
                 using V = decltype(wrong);
-                const V x = larger<V>(V{}, wrong - Scalar<V>(clip));
+                const V x = clipped(wrong);
                 if (power.powers.off != 0) return raise(x);
                 return select<V>(x <= Scalar<V>(0), V{}, x * Scalar<V>(0) + Scalar<V>(1));  // 0^0 is 1, and NaN NaN
             });
+        });
+    }
+    template <class Body>
+    void with_on(Body body) const {
+        if constexpr (!Power::whole) {
+            if (one_root()) {
+                return with_fixed_power<2>(power.powers.on - 1, [&](auto raise) KULLBACK_LAMBDA {
+                    body([&](auto wrong, auto begun) KULLBACK_LAMBDA { return raise(wrong) * begun; });
+                });
+            }
+        }
+        with_fixed_power<Power::in_halves>(power.powers.on * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
+            body([&](auto wrong, auto) KULLBACK_LAMBDA { return raise(wrong); });
         });
     }
 
@@ -56,12 +83,12 @@ struct ClippedSide {
     template <class V>
     KULLBACK_INLINE HardTerm<V> hard_term(Mask<V> held, V right, V wrong, V raised) const {
         using T = Scalar<V>;
-        // for labels that hold x is wrong and y is right: what keeps quotients finite is the same above and below
+        // x = 0 has raised = 0, and y = 0 right = 0
         const V tiny = splat<V>(Constants<T>::least_normal), least = splat<V>(least_number<T>);
-        const V c = select<V>(held, V{}, splat<V>(T(clip)));
-        const V x = larger<V>(V{}, wrong - c), y = larger<V>(least, larger<V>(least, right) + c);
-        const V both = (larger<V>(tiny, wrong) * larger<V>(least, right)) / (larger<V>(tiny, x) * y);
-        return {raised, power.template gamma<V>(held) * raised * (both * y), raised * (both * x)};
+        const V x = larger<V>(V{}, wrong - T(clip)), y = larger<V>(least, right + T(clip));
+        const V both = (wrong * right) / (larger<V>(tiny, x) * y);
+        const V over_x = select<V>(held, right, both * y), over_y = select<V>(held, wrong, both * x);
+        return {raised, power.template gamma<V>(held) * raised * over_x, raised * over_y};
     }
 
     template <bool curved, class V>

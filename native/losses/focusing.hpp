@@ -144,12 +144,12 @@ struct FixedPower {
     }
 };
 
-// Call body(power) with a power known when compiled, so that loops have no branches.
-template <int halves = 0, class Body>
+// Call body(power) with a power known when compiled, so that loops have no branches. It is one of every `step` halves.
+template <int step, int halves = 0, class Body>
 void with_fixed_power(int wanted, Body body) {
     if constexpr (halves < 16) {
         if (wanted == halves) return body(FixedPower<halves>{});
-        with_fixed_power<halves + 1>(wanted, body);
+        with_fixed_power<step, halves + step>(wanted, body);
     }
 }
 

@@ -351,6 +351,14 @@ KULLBACK_INLINE bool any_lane(V zero_or_not) {
         return _mm256_movemask_pd(_mm256_cmp_pd(__m256d(zero_or_not), _mm256_setzero_pd(), _CMP_NEQ_UQ)) != 0;
     }
 #endif
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+        return _mm512_cmp_ps_mask(__m512(zero_or_not), _mm512_setzero_ps(), _CMP_NEQ_UQ) != 0;
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
+        return _mm512_cmp_pd_mask(__m512d(zero_or_not), _mm512_setzero_pd(), _CMP_NEQ_UQ) != 0;
+    }
+#endif
     bool any = false;
     for (int i = 0; i < traits<V>::width; ++i) any |= get(zero_or_not, i) != 0;
     return any;

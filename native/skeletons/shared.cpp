@@ -168,20 +168,20 @@ KULLBACK_INLINE double sum_others(const T* kept, int64_t begin, int64_t end) {
     return sum * double(Constants<T>::unlift) + (sum_lanes(ties) - 1);
 }
 
-// Adds a piece's part of the sums with the target; its logits count relative to the piece's center. Weights is 0 where
-// all are 1, 1 where their products with the target are asked for, 2 where they are by themselves, too.
-template <class T, int Weights, bool Scores, bool Exps>
+// Adds a piece's part of the sums with the target; its logits count relative to the piece's center. `Weighted`: the classes
+// have weights w, which are all 1 otherwise; `Everywhere`: sums with w itself are asked for too.
+template <class T, bool Weighted, bool Everywhere, bool Scores, bool Exps>
 KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T center, T factor, const T* exp,
                                   RowMasses<T>& m) {
     using V = Vector<T>;
-    constexpr int W = lanes<T>;
+    constexpr int W = lanes<T>, kinds = Everywhere ? 2 : 1;
     struct Sums {
         V total = V{}, weights = V{}, weighted = V{}, d[2] = {}, exp[2] = {}, squares = V{};
         KULLBACK_INLINE void add(const Sums& a, const Sums& b) {
             total += a.total + b.total;
-            if constexpr (Weights > 0) weighted += a.weighted + b.weighted;
-            if constexpr (Weights > 1) weights += a.weights + b.weights;
-            for (int i = 0; i < (Weights > 1 ? 2 : 1); ++i) {
+            if constexpr (Weighted) weighted += a.weighted + b.weighted;
+            if constexpr (Weighted && Everywhere) weights += a.weights + b.weights;
+            for (int i = 0; i < kinds; ++i) {
                 if constexpr (Scores) d[i] += a.d[i] + b.d[i];
                 if constexpr (Exps) exp[i] += a.exp[i] + b.exp[i];
             }
@@ -196,21 +196,21 @@ KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T cent
         lowest = smaller<V>(plain, lowest);
         sums.total += plain;
         V mass = plain, w = V{};
-        if constexpr (Weights > 0) {
-            w = weight ? load<V>(weight + k, part, T(0)) : inside_row<V>(splat<V>(T(1)), part);
+        if constexpr (Weighted) {
+            w = load<V>(weight + k, part, T(0));
             mass = w * plain;
             sums.weighted += mass;
+            if constexpr (Everywhere) sums.weights += w;
         }
-        if constexpr (Weights > 1) sums.weights += w;
         if constexpr (Scores) {
             const V d = (load<V>(z + k, part, center) - center) * factor;
             sums.d[0] += keep<V>(mass != T(0), mass * d);  // 0 times -inf is nothing
-            if constexpr (Weights > 1) sums.d[1] += keep<V>(w != T(0), w * d);
+            if constexpr (Everywhere) sums.d[1] += Weighted ? keep<V>(w != T(0), w * d) : d;
         }
         if constexpr (Exps) {
             const V e = load<V>(exp + k, part, T(0));
             sums.exp[0] += mass * e;
-            if constexpr (Weights > 1) sums.exp[1] += w * e;
+            if constexpr (Everywhere) sums.exp[1] += Weighted ? w * e : e;
             sums.squares += e * e;
         }
     };
@@ -229,9 +229,9 @@ KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T cent
     constexpr double unlift = double(Constants<T>::unlift);
     const double total = sum_lanes(all.total);
     m.total += total;
-    m.weighted += Weights > 0 ? sum_lanes(all.weighted) : total;
-    if constexpr (Weights > 1) m.weights += sum_lanes(all.weights);
-    for (int i = 0; i < (Weights > 1 ? 2 : 1); ++i) {
+    m.weighted += Weighted ? sum_lanes(all.weighted) : total;
+    if constexpr (Everywhere) m.weights += Weighted ? double(sum_lanes(all.weights)) : double(end - begin);
+    for (int i = 0; i < kinds; ++i) {
         m.with_d[i] += sum_lanes(all.d[i]);
         m.with_exp[i] += sum_lanes(all.exp[i]) * unlift;
     }
@@ -241,16 +241,17 @@ KULLBACK_INLINE void sum_products(const T* z, int64_t begin, int64_t end, T cent
 
 template <class T>
 void sum_masses(const T* z, int64_t begin, int64_t end, T center, T factor, const T* exp, RowMasses<T>& m) {
-    auto run = [&](auto weights) KULLBACK_LAMBDA {
-        constexpr int w = decltype(weights)::value;
-        if (m.scores && m.exps) return sum_products<T, w, true, true>(z, begin, end, center, factor, exp, m);
-        if (m.scores) return sum_products<T, w, true, false>(z, begin, end, center, factor, exp, m);
-        if (m.exps) return sum_products<T, w, false, true>(z, begin, end, center, factor, exp, m);
-        sum_products<T, 0, false, false>(z, begin, end, center, factor, exp, m);
+    auto run = [&](auto weighted, auto everywhere) KULLBACK_LAMBDA {
+        constexpr bool w = decltype(weighted)::value, all = decltype(everywhere)::value;
+        if (m.scores && m.exps) return sum_products<T, w, all, true, true>(z, begin, end, center, factor, exp, m);
+        if (m.scores) return sum_products<T, w, all, true, false>(z, begin, end, center, factor, exp, m);
+        if (m.exps) return sum_products<T, w, all, false, true>(z, begin, end, center, factor, exp, m);
+        sum_products<T, false, false, false, false>(z, begin, end, center, factor, exp, m);
     };
-    if (m.everywhere) return run(std::integral_constant<int, 2>{});
-    if (m.weight) return run(std::integral_constant<int, 1>{});
-    run(std::integral_constant<int, 0>{});
+    const std::true_type yes;
+    const std::false_type no;
+    if (m.everywhere) return m.weight ? run(yes, yes) : run(no, yes);
+    return m.weight ? run(yes, no) : run(no, no);
 }
 
 // The largest of a piece, NaN passed over.

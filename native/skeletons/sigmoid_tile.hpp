@@ -225,7 +225,10 @@ void sweep_powers(const LabelRun<T>& given, const Raise& given_raise) {
     using V = Two<T>;
     const LabelRun<T> run = given;
     const Raise raise = given_raise;
-    sweep<V>(run.count, [&](int64_t j) KULLBACK_LAMBDA { store<V>(run.raised + j, raise(load<V>(run.wrongs + j))); });
+    sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
+        const Mask<V> held = load<V>(at.labels + j) != T(0);
+        store<V>(run.raised + j, raise(held, load<V>(run.wrongs + j)));
+    });
 }
 
 // Those of labels that do are put between them, and what a term is made of takes the place of the probabilities.
@@ -238,7 +241,7 @@ void sweep_terms(const LabelRun<T>& given, const Side& given_side, const Raise& 
     sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
         const Mask<V> held = load<V>(at.labels + j) != T(0);
         const V right = load<V>(run.rights + j), wrong = load<V>(run.wrongs + j);
-        const V power = select<V>(held, raise(wrong), load<V>(run.raised + j));
+        const V begun = load<V>(run.raised + j), power = select<V>(held, raise(wrong, begun), begun);
         const HardTerm<V> term = side.hard_term(held, right, wrong, power);
         store<V>(run.raised + j, term.raised);
         store<V>(run.rights + j, term.steep);

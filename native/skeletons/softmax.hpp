@@ -207,7 +207,7 @@ struct SoftmaxRows {
                     const FewDenseRows<T, Loss, decltype(known)::value> rows{job, run.loss, masses, transform};
                     return rows.block(logits, begin, count, losses, padding, report, exact_row);
                 };
-                if (!with_known_classes<Loss>(job.classes, fill)) return;
+                if (!with_known_classes_of<Loss>(job.classes, fill)) return;
             }
             put_losses(job, begin, count, losses, targets, report);
             return;
@@ -342,6 +342,37 @@ struct SoftmaxRows {
     }
 };
 
+#if KULLBACK_HAS_SHUFFLES
+// mean_weights() of as many rows as there are lanes, with C classes or, if that is 0, as many as are said.
+template <class T, int C>
+KULLBACK_INLINE void mean_weights_of_lanes(const T* t, int64_t stride, int some_classes, const T* weight, double* means) {
+    using V = Vector<T>;
+    using D = InDouble<T>;
+    const int classes = C > 0 ? C : some_classes;
+    V columns[C > 0 ? C : few_classes];
+    load_columns<T>(t, stride, classes, columns);
+    V sum = V{}, product = V{}, lowest = V{};
+    by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
+        V sum_here = V{}, product_here = V{};
+        each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
+            lowest = smaller<V>(columns[k], lowest);
+            sum_here += columns[k];
+            product_here += columns[k] * weight[k];
+        });
+        sum += sum_here;
+        product += product_here;
+    });
+    const V amiss = select<V>(sum < infinity<T>, select<V>(lowest < T(0), lowest, V{}), sum - sum);
+    const D plain = widen(sum), weighted = widen(product), one = D{} + 1.0;
+    const Mask<D> some = plain > 0.0;
+    store<D>(means, select<D>(some, weighted / select<D>(some, plain, one), one));
+    if (!any_lane<V>(amiss)) return;
+    for (int i = 0; i < lanes<T>; ++i) {
+        if (get(amiss, i) != 0) means[i] = __builtin_nan("");
+    }
+}
+#endif
+
 // The mean class weight of each row of a block, 1 for rows without mass. Rows with an entry that is not finite, or below 0,
 // have NaN.
 template <class T>
@@ -350,53 +381,35 @@ void mean_weights(const Rows<T>& rows, int64_t count, int64_t classes, const T* 
     constexpr int W = lanes<T>;
     int64_t r = 0;
 #if KULLBACK_HAS_SHUFFLES
-    using D = InDouble<T>;
-    V columns[few_classes];
-    const int ahead = groups_ahead<T>(int(classes));
-    for (; classes > 1 && classes <= few_classes && r + W <= count; r += W) {  // a lane per row
-        prefetch_rows<T>(rows.row(r + ahead * W), rows.stride, classes);
-        load_columns<T>(rows.row(r), rows.stride, int(classes), columns);
-        V sum = V{}, product = V{}, lowest = V{};
-        by_sixteen(int(classes), [&](int begin, int end) KULLBACK_LAMBDA {
-            V sum_here = V{}, product_here = V{};
-            each_class<0>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                lowest = smaller<V>(columns[k], lowest);
-                sum_here += columns[k];
-                product_here += columns[k] * weight[k];
-            });
-            sum += sum_here;
-            product += product_here;
+    if (classes > 1 && classes <= few_classes) {
+        const int ahead = groups_ahead<T>(int(classes));
+        with_known_classes(classes, [&](auto known) {
+            for (; r + W <= count; r += W) {
+                prefetch_rows<T>(rows.row(r + ahead * W), rows.stride, classes);
+                mean_weights_of_lanes<T, decltype(known)::value>(rows.row(r), rows.stride, int(classes), weight, means + r);
+            }
         });
-        const V amiss = select<V>(sum < infinity<T>, select<V>(lowest < T(0), lowest, V{}), sum - sum);
-        const D plain = widen(sum), weighted = widen(product), one = D{} + 1.0;
-        const Mask<D> some = plain > 0.0;
-        store<D>(means + r, select<D>(some, weighted / select<D>(some, plain, one), one));
-        if (!any_lane<V>(amiss)) continue;
-        for (int i = 0; i < W; ++i) {
-            if (get(amiss, i) != 0) means[r + i] = __builtin_nan("");
-        }
     }
 #endif
     for (; r < count; ++r) {
         const T* t = rows.row(r);
-        constexpr int64_t step = summed_vectors<T> * W;
-        LongTotal sum, product;
+        constexpr int64_t step = short_sum * W;
+        LongSum<V> sum, product;
         V lowest = V{};
         for (int64_t begin = 0; begin < classes; begin += step) {
-            V sum_here = V{}, product_here = V{};
             along<T>(begin, begin + step < classes ? begin + step : classes, [&](int64_t k, auto part) KULLBACK_LAMBDA {
                 const V mass = load<V>(t + k, part, T(0));
                 lowest = smaller<V>(mass, lowest);
-                sum_here += mass;
-                product_here += mass * load<V>(weight + k, part, T(0));
+                sum.add(mass);
+                product.add(mass * load<V>(weight + k, part, T(0)));
             });
-            sum.add(sum_lanes(sum_here));
-            product.add(sum_lanes(product_here));
+            sum.settle();
+            product.settle();
         }
-        const double total = sum.get();
+        const double total = sum.total();
         bool sound = total < infinity<double>;
         for (int i = 0; i < W; ++i) sound &= get(lowest, i) >= 0;
-        means[r] = !sound ? __builtin_nan("") : total > 0 ? product.get() / total : 1;
+        means[r] = !sound ? __builtin_nan("") : total > 0 ? product.total() / total : 1;
     }
 }
 
@@ -448,21 +461,29 @@ inline void softmax_targets(const Job& job, int64_t begin, int64_t end, void* me
         for (int64_t r = 0; r < end - begin; ++r) total += targets.weight(r);
     } else {
         double totals[4] = {};  // so that no addition waits for the one before
+        const int64_t count = end - begin;
         const auto add = [&](auto omega) KULLBACK_LAMBDA {
-            for (int64_t r = 0; r < end - begin; ++r) {
-                const double row_weight = targets.weight(r);
-                if (row_weight == 0) continue;
-                totals[r & 3] += row_weight * omega(r);
+            if (targets.weights) {
+                for (int64_t r = 0; r < count; ++r) {
+                    if (targets.weights[r] != 0) totals[r & 3] += targets.weights[r] * omega(r);
+                }
+                return;
             }
+            int64_t r = 0;
+            for (; r + 4 <= count; r += 4) {
+                for (int i = 0; i < 4; ++i) totals[i] += omega(r + i);
+            }
+            for (; r < count; ++r) totals[r & 3] += omega(r);
         };
+        const int32_t *first = targets.first, *second = targets.second;
         if (means) {
             add([&](int64_t r) KULLBACK_LAMBDA { return means[r]; });
         } else if (job.targets.form == Form::indices) {
-            add([&](int64_t r) KULLBACK_LAMBDA { return class_weight[targets.first[r]]; });
+            add([&](int64_t r) KULLBACK_LAMBDA { return class_weight[first[r]]; });
         } else {
+            const double* share = job.targets.share + begin;
             add([&](int64_t r) KULLBACK_LAMBDA {
-                const double share = job.targets.share[begin + r];
-                return share * class_weight[targets.first[r]] + (1 - share) * class_weight[targets.second[r]];
+                return share[r] * class_weight[first[r]] + (1 - share[r]) * class_weight[second[r]];
             });
         }
         total = (totals[0] + totals[1]) + (totals[2] + totals[3]);

@@ -174,7 +174,7 @@ struct DenseRows {
         // at the minimum the difference of two equal numbers may round to a hair below zero
         if ((job.divergence || by.log_p == 0) && value < 0) value = 0;
         if (!g) return value;
-        auto write = [&](auto mass_at) KULLBACK_LAMBDA {
+        with_masses(t, found.total, [&](auto mass_at) KULLBACK_LAMBDA {
             const T own = T(scale * by.log_p);
             if constexpr (Loss::linear) {
                 along_kept(row, kept, classes, job.inverse_temperature, -scale * pulls * row.inverse,
@@ -187,19 +187,22 @@ struct DenseRows {
                     put(g, kept, k, part, p * ((p * on_square + all) - s * on_mass) - s * own);
                 });
             }
-        };
-        with_masses(t, found.total, write);
+        });
         return value;
     }
 
     // Calls body(mass_at), where mass_at(k, part) gives masses of classes.
     template <class Body>
     KULLBACK_INLINE void with_masses(const T* t, double total, Body body) const {
-        if (masses.spread == 0 && !masses.weight) {
+        if (masses.weight) {
+            const Masses<T> own = masses;  // a copy, which stores cannot touch
+            return body([&](int64_t k, auto part) KULLBACK_LAMBDA { return own.at(t, total, k, part); });
+        }
+        if (masses.spread == 0) {
             return body([&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)); });
         }
-        const Masses<T> own = masses;  // a copy, which stores cannot touch
-        body([&](int64_t k, auto part) KULLBACK_LAMBDA { return own.at(t, total, k, part); });
+        const T hard = T(masses.hard), everywhere = T(total * masses.spread);
+        body([&](int64_t k, auto part) KULLBACK_LAMBDA { return load<V>(t + k, part, T(0)) * hard + everywhere; });
     }
 
     // sum s log(s / S) of a row's masses s.
@@ -312,6 +315,7 @@ struct DenseRows {
             if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
             Chance<V> chance{p, T(1) - p, d - log_sum};
             chance.unlikely = Loss::apart;
+            chance.scattered = true;
             chance.finite = finite;
             Shift<V> own{};
             if constexpr (Loss::shifted) own = {load<V>(shifts + k, part, T(0)), load<V>(kept_shifts + k, part, T(0))};
@@ -379,7 +383,8 @@ struct DenseRows {
         LongMiss<V> logs;
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
             // the product of all 1 - p, for one logarithm of many; taken from 1, it loses no digits
-            const V miss = T(1) - p, pull = p / miss * w;
+            const V miss = T(1) - p;
+            const V pull = all_tiny<V>(p, true) ? odds_of_tiny<V>(p) * w : p / miss * w;
             logs.add(p, miss);
             pulls.add(inside_row(pull, part));
             if (to) store<V>(to + k, part, pull);

@@ -66,8 +66,11 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& settings, const Loss& los
         at.weight = splat<V>(T(1));
         at.weighted_log_p = at.shift = V{};
         if constexpr (E != Extent::plain) at.weight = of.weight;
-        if constexpr (E != Extent::plain && Loss::shifted) at.shift = of.shift;
-        at.made = true;
+        if constexpr (E != Extent::plain && Loss::shifted) {
+            at.shift = of.shift;
+            at.made = true;
+            at.parts = {of.e_y, select<V>(empty, splat<V>(T(1)), its_misses), of.d_y};
+        }
         if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
         return at;
     };
@@ -279,7 +282,7 @@ void few_class_block(const Job& job, const Loss& loss, const Transform<T>& trans
         const std::integral_constant<Extent, Extent::plain> plain{};
         if (two || job.log_sum_exp) return any(plain);
         // cross-entropy's own kernels are in one piece, some hundredths faster
-        with_known_classes<Loss>(job.classes, [&](auto classes) { run(plain, std::false_type{}, classes); });
+        with_known_classes_of<Loss>(job.classes, [&](auto classes) { run(plain, std::false_type{}, classes); });
     }
 }
 

@@ -289,7 +289,8 @@ struct FewDenseRows {
             return;
         }
         const Chance<V> chance{x.inverse, x.top_miss, -x.log_sum};
-        const Cost<V> on = loss.on(chance, Shift<V>{made_of_shift, V{}, true});
+        const Parts<V> parts{splat<V>(T(1)), larger<V>(V{}, x.others), V{}};
+        const Cost<V> on = loss.on(chance, Shift<V>{made_of_shift, V{}, true, parts});
         V value = keep<V>(mass != T(0), mass * on.value), a = -mass * on.pull * x.top_miss;
         if constexpr (Loss::looks_at_all) {
             const V off_mass = x.mass - mass;

@@ -117,19 +117,22 @@ KULLBACK_INLINE void each_class(int begin, int end, Body body) {
     }
 }
 
-// Calls run with the number of classes as a type, where that is worth a kernel of its own, or with 0. For cross-entropy
-// alone: code for every loss would take long to compile.
-template <class Loss, class Run>
+// Calls run with the number of classes as a type, where that is worth a kernel of its own, or with 0.
+template <class Run>
 auto with_known_classes(int64_t classes, Run run) {
-    if constexpr (Loss::linear) {
-        switch (classes) {
-            case 2: return run(std::integral_constant<int, 2>{});
-            case 3: return run(std::integral_constant<int, 3>{});
-            case 4: return run(std::integral_constant<int, 4>{});
-            case 5: return run(std::integral_constant<int, 5>{});
-            case 10: return run(std::integral_constant<int, 10>{});
-        }
+    switch (classes) {
+        case 2: return run(std::integral_constant<int, 2>{});
+        case 3: return run(std::integral_constant<int, 3>{});
+        case 4: return run(std::integral_constant<int, 4>{});
+        case 5: return run(std::integral_constant<int, 5>{});
+        case 10: return run(std::integral_constant<int, 10>{});
     }
+    return run(std::integral_constant<int, 0>{});
+}
+// The same of a loss: of cross-entropy alone, for code for every loss would take long to compile.
+template <class Loss, class Run>
+auto with_known_classes_of(int64_t classes, Run run) {
+    if constexpr (Loss::linear) return with_known_classes(classes, run);
     return run(std::integral_constant<int, 0>{});
 }
 

@@ -55,6 +55,40 @@ KULLBACK_INLINE V log_of_small_miss(V p) {
     }
 }
 
+// Below this three terms of a series in p have all digits of a float. Of thousands of classes few have more.
+constexpr float tiny_chance = 0x1p-9f;
+
+// Whether p is that in all lanes; double, whose series would need more terms, and lanes that are rows of few classes are
+// not worth the look.
+template <class V>
+KULLBACK_INLINE bool all_tiny(V p, bool scattered) {
+    if constexpr (sizeof(Scalar<V>) == 4) {
+        return scattered && !any_lane<V>(keep<V>(!(p < tiny_chance), splat<V>(1.0f)));
+    } else {
+        return false;
+    }
+}
+
+// p / (1 - p) of tiny chances.
+template <class V>
+KULLBACK_INLINE V odds_of_tiny(V p) {
+    return (p + Scalar<V>(1)) * (p * p) + p;
+}
+
+// log(1 - p) and 1 / (1 - p) for p in [0, 1/2].
+template <class V>
+struct SmallMiss {
+    V log, inverse;
+};
+template <class V>
+KULLBACK_INLINE SmallMiss<V> small_miss(V p, bool scattered) {
+    using T = Scalar<V>;
+    if (all_tiny<V>(p, scattered)) {
+        return {-((p * p) * (p * T(1.0 / 3) + T(0.5)) + p), odds_of_tiny<V>(p) + T(1)};
+    }
+    return {log_of_small_miss<V>(p), T(1) / (T(1) - p)};
+}
+
 // A probability and its complement, each to full relative precision where a loss needs it.
 template <class V>
 struct Chance {
@@ -62,11 +96,17 @@ struct Chance {
     bool knows_log_miss = false;
     V known_log_miss = V{};
     bool unlikely = false;  // whether p is known to be 1/2 at most
+    bool scattered = false;  // whether lanes are classes, so many that most p are tiny
     bool finite = false;    // whether log p is known to be finite
 
     // 0 times an infinite log p is 0.
     KULLBACK_INLINE V times_log_p(V factor) const {
         return finite ? factor * log_p : keep<V>(factor != Scalar<V>(0), factor * log_p);
+    }
+    // log(1 - p) and 1 / (1 - p).
+    KULLBACK_INLINE SmallMiss<V> of_miss() const {
+        if (unlikely && !knows_log_miss) return small_miss<V>(p, scattered);
+        return {log_miss(), Scalar<V>(1) / miss};
     }
     KULLBACK_INLINE V log_miss() const {
         if (knows_log_miss) return known_log_miss;
@@ -83,12 +123,20 @@ struct Cost {
     V value, pull, bend;
 };
 
+// What a true class' share is made of, relative to the row's largest logit: its own exp, the sum of all others', and the
+// difference of the two logits, whose exp that is.
+template <class V>
+struct Parts {
+    V own, others, d;
+};
+
 // The job's number for a class and, where the class is unlikely, what the loss keeps of it. Instead of the number there
-// may be what the loss has made of it with made_of(): then it is `made`.
+// may be what the loss has made of it with made_of(): then it is `made`, and the parts are known.
 template <class V>
 struct Shift {
     V number, kept;
     bool made = false;
+    Parts<V> parts = {};
 };
 
 // A loss sum_k s_k (-a log p_k + b (1 - p_k)) + c S (sum p^2 - 1).
@@ -132,7 +180,8 @@ struct TargetClass {
     V weight;          // w_y
     V weighted_log_p;  // sum_k w_k log p_k if the loss spreads(), else 0
     V shift;           // of class y, if the loss is shifted
-    bool made = false;  // whether the shift is what the loss has made of it
+    bool made = false;  // whether the shift is what the loss has made of it, and parts are known
+    Parts<V> parts = {};
     V squares;         // sum of p_k^2 over the other classes, if the loss is by_squares
 };
 
@@ -151,7 +200,7 @@ struct ByTrueClass : Loss {
 
     template <class V>
     KULLBACK_INLINE RowGradient<V> at_class(const TargetClass<V>& y) const {
-        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, Shift<V>{y.shift, V{}, y.made});
+        const Cost<V> cost = Loss::on(Chance<V>{y.p, y.miss, y.log_p}, Shift<V>{y.shift, V{}, y.made, y.parts});
         RowGradient<V> g;
         g.loss = keep<V>(y.weight != Scalar<V>(0), y.weight * cost.value);
         g.on_p = y.weight * cost.pull;

@@ -21,7 +21,7 @@ from kullback.losses import (
     Poly,
     SmoothedZeroOne,
 )
-from kullback.targets import ClassIndices, ClassRows
+from kullback.targets import ClassIndices, ClassMixture, ClassRows
 
 _SPEC = importlib.util.spec_from_file_location("bounds", pathlib.Path(__file__).parents[1] / "fuzz" / "bounds.py")
 _MODULE = importlib.util.module_from_spec(_SPEC)
@@ -98,6 +98,22 @@ def test_classes_that_score_alike_are_not_rounded_alike(rng, c):
             limit = Bounds(loss, z, targets, np.ones(n), true, 1.0, 1.0, EPS / 2)
             assert (np.abs(values - true) <= limit.value).all(), (loss, type(targets).__name__)
             assert (np.abs(gradient - slopes) <= limit.gradient).all(), (loss, type(targets).__name__)
+
+
+@pytest.mark.parametrize("loss", [JensenShannon(), JensenShannon(share=0.01), Ldam(max_margin=0.5), OneVsRest()])
+def test_chances_around_the_end_of_the_short_series(rng, loss):
+    p = 2.0 ** -rng.uniform(8.5, 9.5, (16, 400))  # what is left goes to one class more
+    z = np.log(np.hstack([p, 1 - p.sum(axis=1, keepdims=True)])).astype(np.float32)
+    t = rng.dirichlet(np.ones(401), 16)
+    for targets, exact_targets in [
+        (ClassRows(t.astype(np.float32)), ClassRows(t.astype(np.float32).astype(np.float64))),
+        (ClassMixture(np.arange(16), np.full(16, 400), np.full(16, 0.3)),) * 2,
+    ]:
+        gradient, exact = np.empty_like(z), np.empty(z.shape)
+        value, _ = loss.value_and_gradient(z, targets, reduction="sum", out=gradient)
+        true_value, _ = loss.value_and_gradient(z.astype(np.float64), exact_targets, reduction="sum", out=exact)
+        assert value == pytest.approx(true_value, rel=2 * EPS)
+        np.testing.assert_allclose(gradient, exact, rtol=0, atol=4 * EPS * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("c", [3, 100])

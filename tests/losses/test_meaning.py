@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -225,6 +226,17 @@ def test_class_vectors_must_fit_the_logits():
         BinaryCrossEntropy(positive_weight=[1, 2])(np.zeros((1, 3)), [[0, 1, 0]])
     with pytest.raises(ShapeError, match="class_weight has 2 entries"):
         CrossEntropy(class_weight=[1, 2]).initial_value(3)
+
+
+def test_numbers_of_classes_are_made_an_array_once_and_travel_without_it():
+    loss = CrossEntropy(class_weight=[1, 2, 3])
+    assert loss.class_weight == (1.0, 2.0, 3.0)
+    array = loss._recipe(3).class_weight
+    assert loss._recipe(3).class_weight is array
+    assert not array.flags.writeable
+    copy = pickle.loads(pickle.dumps(loss))
+    assert (copy, hash(copy), str(copy)) == (loss, hash(loss), str(loss))
+    assert "array" not in vars(copy.class_weight)
 
 
 @pytest.mark.parametrize("bad", [[0.5, 0.4], [1.2, -0.2], [np.nan, 1.0]])

@@ -21,10 +21,7 @@ struct Ldam : SoftmaxLoss {
         using T = Scalar<V>;
         if (y.knows_log_miss) return far_out<V>(y, shift.number);
         if (y.unlikely) return unlikely<V>(y, shift);
-        if (shift.made) {
-            const V x = shift.number * y.miss, inverse = T(1) / (x + T(1)), pull = shift.number * inverse + inverse;
-            return {log1p_nonnegative<V>(x, inverse) - y.log_p, pull, pull * (y.p * inverse)};
-        }
+        if (shift.made) return beside_others<V>(shift.parts, shift.number);
         const auto [inverse, keeps] = exp_and_rest<V>(-shift.number);  // 1 / E, (E - 1) / E
         const Mask<V> moderate = shift.number <= T(largest_moderate_shift);
         const V rest = y.miss + inverse * y.p;  // (p + E (1 - p)) / E
@@ -35,19 +32,27 @@ struct Ldam : SoftmaxLoss {
         return {log - y.log_p, pull, pull * (y.p * inverse * pull)};
     }
 
-    // E - 1 of a moderate margin.
+    // E of a moderate margin.
     template <class V>
     KULLBACK_INLINE V made_of(V margin) const {
-        const auto [inverse, keeps] = exp_and_rest<V>(-margin);
-        return keeps / inverse;
+        return Scalar<V>(1) / exp_nonpositive<V>(-margin);
+    }
+
+    // The same as cross-entropy's with all other classes' exp E times as large: one logarithm does. Second derivatives do
+    // not come here.
+    template <class V>
+    KULLBACK_INLINE Cost<V> beside_others(const Parts<V>& y, V lift) const {
+        using T = Scalar<V>;
+        const V others = lift * y.others, sum = y.own + others, inverse = T(1) / sum;
+        const V log_sum = log1p_nonnegative<V>(larger<V>(V{}, others + (y.own - T(1))), inverse);
+        return {log_sum - y.d, lift * (y.own + y.others) * inverse, V{}};
     }
 
     // For p <= 1/2, where nothing can cancel: D - log p + log(1 - p (1 - 1 / E)). Second derivatives do not come here.
     template <class V>
     KULLBACK_INLINE Cost<V> unlikely(const Chance<V>& y, const Shift<V>& shift) const {
-        using T = Scalar<V>;
-        const V x = y.p * shift.kept, pull = T(1) / (T(1) - x);
-        return {(shift.number - y.log_p) + log_of_small_miss<V>(x), pull, V{}};
+        const auto [log, pull] = small_miss<V>(y.p * shift.kept, y.scattered);
+        return {(shift.number - y.log_p) + log, pull, V{}};
     }
 
     // The same by log-odds, for a class so likely that 1 - p may be no number any more.

@@ -14,7 +14,8 @@ struct OneVsRest : SoftmaxLoss {
     }
     template <class V>
     KULLBACK_INLINE Cost<V> off(const Chance<V>& y) const {
-        return {-y.log_miss(), Scalar<V>(1) / y.miss, y.miss};
+        const auto [log, inverse] = y.of_miss();
+        return {-log, inverse, y.miss};
     }
 };
 

@@ -7,6 +7,7 @@ A loss is an immutable value: a frozen dataclass whose fields are its settings, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -530,8 +531,22 @@ def as_sample_weight(sample_weight: ArrayLike | None, n: int) -> Float | None:
     return weight
 
 
-def class_vector(name: str, values: float | Sequence[float] | ArrayLike | None) -> tuple[float, ...] | None:
-    """Validate a per-class setting and make it hashable: a tuple of finite, non-negative floats, or None.
+class ClassVector(tuple[float, ...]):
+    """One number per class, hashable."""
+
+    @functools.cached_property
+    def array(self) -> Float:
+        """The numbers as an array (C,), which batch after batch needs: read-only, and made once."""
+        array = np.array(self)
+        array.flags.writeable = False
+        return array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ClassVector, (tuple(self),)
+
+
+def class_vector(name: str, values: float | Sequence[float] | ArrayLike | None) -> ClassVector | None:
+    """Validate a per-class setting and make it hashable: finite, non-negative floats, or None.
 
     Raises:
         InputError: for an entry that is negative or not finite, all zeros, or anything but a vector.
@@ -550,7 +565,7 @@ def class_vector(name: str, values: float | Sequence[float] | ArrayLike | None) 
         raise InputError(f"{name}[{k}] = {vector[k]} is not valid; entries are finite and at least 0")
     if not vector.any():
         raise InputError(f"{name} is all zeros: no class would count")
-    return tuple(float(v) for v in vector)
+    return ClassVector(vector.tolist())
 
 
 def per_class(name: str, values: tuple[float, ...] | None, n_classes: int) -> Float | None:
@@ -559,7 +574,7 @@ def per_class(name: str, values: tuple[float, ...] | None, n_classes: int) -> Fl
         return None
     if len(values) != n_classes:
         raise ShapeError(f"{name} has {len(values)} entries, the logits have {n_classes} columns")
-    return np.asarray(values)
+    return values.array if isinstance(values, ClassVector) else np.asarray(values)
 
 
 def class_count(loss: Loss) -> int | None:
