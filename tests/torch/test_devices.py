@@ -13,6 +13,7 @@ from kullback.torch import devices, native, triton
 from kullback.torch.linear_rows import LinearPass
 from kullback.torch.rows import TargetRows
 from kullback.torch.settings import RowSettings
+from kullback.torch.triton.row_loss import RowLoss
 
 N, C, D = 7, 5, 3
 SETTINGS = [
@@ -198,3 +199,11 @@ def test_a_class_out_of_range_makes_its_row_nan_where_nothing_may_wait():
     assert found.gradient.isnan().all(dim=1).tolist() == [False, True, False]
     with pytest.raises(IndexError, match=f"target {C} is not a class"):
         triton.check_targets(found, target, C)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_classes_are_copied_to_a_device():
+    loss = kullback.CrossEntropy(class_weight=[1, 2, 3])
+    kept = RowLoss.from_recipe(loss._recipe(3), "cpu").class_weight
+    kept.zero_()
+    assert RowLoss.from_recipe(loss._recipe(3), "cpu").class_weight.tolist() == [1, 2, 3]

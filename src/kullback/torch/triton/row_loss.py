@@ -52,7 +52,7 @@ class RowLoss:
 
         def tensor(name: str) -> Tensor | None:
             vector = getattr(recipe, name)
-            return None if vector is None else torch.as_tensor(vector, dtype=torch.float32, device=device)
+            return None if vector is None else torch.tensor(vector, dtype=torch.float32, device=device)
 
         return cls(
             family=recipe.family,
