@@ -348,3 +348,15 @@ def test_weights_of_eight_orders_of_magnitude_on_raw_columns_that_tell_classes_a
     assert certificate.dual <= certificate.primal
     assert certificate.primal == pytest.approx(objective(model, X, y, weight), rel=1e-6)
     assert model.n_iter_[0] < 200
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("penalty", ["l2", "l1", "group"])
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_of_one_example_with_weights_of_eight_orders_of_magnitude(loss, penalty, seed):
+    """A class of next to no weight must not start with products that are next to zero."""
+    rng = np.random.default_rng(seed)
+    weight = 10.0 ** rng.uniform(-4, 4, 5)
+    X, y = rng.normal(size=(5, 12)), np.arange(5)
+    model = proved(X, y, weight, loss=loss, penalty=penalty, C=1.0)
+    assert model.n_iter_[0] < 60

@@ -27,6 +27,9 @@ Index: TypeAlias = NDArray[np.int64]
 
 # The slack that examples of next to no weight start with, in margins.
 MOST_ROOM = 1e12
+# The least part of an even share that a class's duals start with. Slacks start alike and so products as unlike as the
+# shares: those of a class with 1e-8 of all weight would be zero long before the others, and cut every step short.
+LEAST_PART = 0.05
 
 
 class Hinge(NamedTuple):
@@ -63,7 +66,8 @@ class HingeDuals:
         hinge: which one.
         own: (E,) classes.
         weight: (E,) ω > 0.
-        shares: (C,) the classes' shares of all weight, none of them zero: duals in these proportions are in balance.
+        shares: (C,) the classes' shares of all weight, none of them zero: duals in these proportions are in balance,
+            and start so unless a share is very small.
     """
 
     def __init__(self, hinge: Hinge, own: Index, weight: Vector, shares: Vector) -> None:
@@ -72,7 +76,10 @@ class HingeDuals:
         # Then ω − α is the dual of ξ ≥ 0.
         self._capped = hinge.each and not hinge.squared
         self._every = np.arange(len(own))
-        self.alpha = self._balanced = self.weight * shares * (2 * self.margin if self.squared else 1.0)
+        shares = np.maximum(shares, LEAST_PART / len(shares))
+        whole = 2 * self.margin if self.squared else 1.0
+        self._start: Vector = self.weight * (shares / shares.sum()) * whole
+        self.alpha: Vector = self._start
 
     def leads(self, logits: Vector) -> Vector:
         """m (E, C)."""
@@ -93,7 +100,7 @@ class HingeDuals:
 
     def restart(self, leads: Vector) -> None:
         """Start at leads (E, C), with slacks of the order of the margin, and products alike for all examples."""
-        self.alpha = self._balanced
+        self.alpha = self._start
         xi = np.maximum(leads, 0.0) if self.each else leads.max(axis=1, keepdims=True)
         self.xi = xi + self.margin * np.minimum(self.weight.mean() / self.weight, MOST_ROOM)
         self.slack = self.xi - leads
