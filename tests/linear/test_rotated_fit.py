@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.datasets import load_wine
 
 from kullback import SigmoidClassifier, SoftmaxClassifier, SoftmaxPath
 from kullback.errors import NotConvergedWarning
@@ -67,6 +68,19 @@ def test_twelve_orders_of_magnitude_are_proved(rng, capsys):
     assert model.n_iter_[0] < 1000
     assert "60 rows" in model.solver_reason_
     assert f"solver rotated: {model.solver_reason_}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_a_sharp_softmax_on_twelve_orders_of_magnitude_is_solved_to_rounding(seed):
+    # Its scale of 30 and logits of many millions make the objective a polygon along a step.
+    X, _ = load_wine(return_X_y=True)
+    rng = np.random.default_rng(seed)
+    X = X[rng.permutation(len(X))[:5]] * 10.0 ** rng.uniform(-6, 6, X.shape[1])
+    with pytest.warns(NotConvergedWarning, match="rounding"):
+        model = SoftmaxClassifier(loss="ldam", C=1e4).fit(X, np.arange(5))
+    assert model.solver_ == "rotated"
+    assert model.certificate_.primal < 1e-8
+    assert "the penalty on their weights is lost in float64's rounding" in model.certificate_.reason
 
 
 def test_labels_are_fitted_so_too(uneven, rng):

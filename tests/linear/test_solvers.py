@@ -6,6 +6,7 @@ import pytest
 from kullback.errors import InputError
 from kullback.linear.solvers import SOLVERS, Point, find_solver
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
+from kullback.linear.solvers.line_search import search
 from kullback.linear.solvers.newton import newton
 
 
@@ -109,3 +110,17 @@ def test_newton_steps_take_no_more_products_than_they_may(quadratic):
     assert len(asked) == 7
     assert held.reason == BEYOND_ROUNDING
     assert len(held.history) > 1
+
+
+def test_where_the_slope_jumps_the_best_step_tried_is_taken():
+    """Of max(−x, 10⁶·(x − 0.1)) no step has a slope that is flat."""
+
+    def evaluate(at):
+        left, right = -float(at[0]), 1e6 * (float(at[0]) - 0.1)
+        return Point(max(left, right), max(left, right), np.array([-1.0 if left >= right else 1e6]))
+
+    start = np.zeros(1)
+    step = search(evaluate, start, evaluate(start), np.ones(1), rounding=0.0)
+    assert step is not None
+    assert -0.1 < step.point.objective < -0.05
+    assert step.point.objective == evaluate(step.parameters).objective

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kullback.errors import DataError
 from kullback.linear.absent import absent_classes, ruled_out
 from kullback.linear.blocks import block_map
-from kullback.linear.certificate import Certificate
+from kullback.linear.certificate import Certificate, why_no_gap
 from kullback.linear.choice import Choice, Curvature, Terms, choose
 from kullback.linear.course import Course
 from kullback.linear.design import DenseDesign, SparseDesign, as_design, without_empty_columns
@@ -287,7 +287,9 @@ class FitTask:
         stopped, more = False, 0
         try:
             left, sudden = max(0, max_iter - course.done), bends_suddenly(self._loss)
-            most = min(left, self._pairs_worth(choice)) if choice.solver != "lbfgs" or sudden else left
+            # One that was asked for goes on as long as it may; after a rotation it only ends what that has begun.
+            asked = choice.solver == "lbfgs" and not history
+            most = left if asked and not sudden else min(left, self._pairs_worth(choice))
             result = find_solver(choice.solver)(watched, at, tol=tol, max_iter=most, callback=step)
             if not result.converged and self._loss.convex and course.done < max_iter:
                 course, left = Course(course.history), max_iter - course.done
@@ -372,10 +374,11 @@ class FitTask:
         if certificate.relative_gap <= tol and not result.converged and not stopped:
             # The solver could not tell, but the proof does.
             result = replace(result, converged=True, reason="")
-        elif not result.converged and not certificate.reason:
+        elif not result.converged and not why_no_gap(objective):
+            # Where nothing could be proved of the point at hand, that may be for the same reason.
             scale, penalty = objective.scaling.scale, objective.penalty
             why = lost_in_rounding(scale, lasso=0.0, ridge=penalty, tol=tol, objective=certificate.primal)
-            certificate = replace(certificate, reason=why)
+            certificate = replace(certificate, reason=why or certificate.reason)
         weights, intercept = self._reported(*objective.scaling.to_raw(*objective.split(result.parameters)))
         return Solution(weights, intercept, result, certificate, choice.solver, choice.reason)
 

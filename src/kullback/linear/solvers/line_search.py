@@ -54,12 +54,13 @@ def search(
         rounding: how far two values may lie apart without meaning anything.
 
     Returns:
-        The step, or None where no step lowers the objective beyond rounding.
+        The step, or None where no step lowers the objective beyond rounding. Where the slope jumps, as that of a sharp
+        softmax does at long steps, none of those tried may have one that is flat enough: then it is the best of them.
     """
     origin = _Trial(0.0, point.objective, float(point.gradient @ direction))
     if not origin.slope < 0:
         return None
-    low, high = origin, None
+    low, high, best = origin, None, None
     for _ in range(MOST_TRIALS):
         parameters = start + length * direction
         reached = evaluate(parameters)
@@ -69,7 +70,7 @@ def search(
         elif abs(trial.slope) <= CURVATURE * abs(origin.slope):
             return Step(length, parameters, reached)
         elif trial.slope < 0:
-            low = trial
+            low, best = trial, Step(length, parameters, reached)
         else:
             high = trial
         if high is None:
@@ -77,8 +78,8 @@ def search(
         else:
             length = _between(low, high)
             if not min(low.length, high.length) < length < max(low.length, high.length):
-                return None
-    return None
+                break
+    return best
 
 
 def _lower(trial: _Trial, origin: _Trial, rounding: float) -> bool:
