@@ -223,3 +223,14 @@ def test_sums_beside_a_penalty_with_a_kink_take_few_passes(loss, penalty):
     assert model.certificate_.passes < 1000
     assert (model.coef_ == 0).mean() > 0.3
     assert [record.iteration for record in model.history_] == list(range(len(model.history_)))
+
+
+def test_a_sum_of_hinges_without_a_penalty_comes_to_its_optimum():
+    # Its rounded-off pieces have no curvature along which conjugate gradients could go down.
+    X, y = load_iris(return_X_y=True)
+    model = SoftmaxClassifier(loss="weston_watkins + crammer_singer", C=math.inf).fit(X, y)
+    apart = [SoftmaxClassifier(loss=loss, C=math.inf).fit(X, y) for loss in ("weston_watkins", "crammer_singer")]
+    least = sum(part.certificate_.primal for part in apart)  # each has an optimum of its own, the sum one no lower
+    assert model.converged_
+    assert model.n_iter_[0] < 300
+    assert least * (1 - 1e-4) <= model.certificate_.primal <= least * (1 + 1e-4)

@@ -4,7 +4,8 @@ It also ends fits that a quasi-Newton method leaves at the rounding of the objec
 of gradients is noise by then, and the Hessian at hand is not.
 
 Of a rounded-off hinge only the rows within its curve bend, and sharply; what a quasi-Newton method learns of them in
-one step is gone in the next. The Hessian at hand is exact.
+one step is gone in the next. The Hessian at hand is exact. Without a penalty it may be singular, and the slope not be
+in its range: a direction that it shows no curvature along is then gone by itself, as far as that goes down.
 
 Source: Nocedal & Wright (2006), "Numerical Optimization", algorithm 7.1; Qi & Sun (1993), "A nonsmooth version of
 Newton's method", for gradients with kinks.
@@ -22,7 +23,7 @@ import numpy as np
 from kullback.linear.solvers.base import Apply, Callback, History, Problem, SolverResult, Vector
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING, PATIENCE
 from kullback.linear.solvers.line_search import search
-from kullback.linear.solvers.quadratic_model import conjugate_gradients
+from kullback.linear.solvers.quadratic_model import FLAT, conjugate_gradients
 
 # Products with the Hessian that a step may take, and the share of the slope that it need not go below.
 MOST_PRODUCTS, FINEST = 200, 1e-4
@@ -55,12 +56,16 @@ def newton(
     history.add(point, norm, distance)
     least, best, stalled = point.objective, norm, 0
     left = products
+    flat: Vector | None = None
 
     def product(along: Vector) -> Vector:
-        nonlocal left
+        nonlocal left, flat
         between()
         left -= 1
-        return problem.hessian_product(at, along)
+        image = problem.hessian_product(at, along)
+        if not float(along @ image) > FLAT * float(along @ along):
+            flat = along.copy()
+        return image
 
     while distance > tol:
         if left <= 0:
@@ -68,9 +73,13 @@ def newton(
         if len(history) > max_iter:
             return history.result(at, f"it used all {max_iter} iterations")
         rounding = problem.rounding * abs(point.objective)
-        condition = problem.precondition(at) or np.copy
-        direction = _direction(product, condition, point.gradient, min(MOST_PRODUCTS, left))
-        step = search(problem.evaluate, at, point, direction, length=1.0, rounding=rounding)
+        step = None
+        if flat is not None:
+            step, flat = search(problem.evaluate, at, point, flat, length=1.0, rounding=rounding), None
+        if step is None:
+            condition = problem.precondition(at) or np.copy
+            direction = _direction(product, condition, point.gradient, min(MOST_PRODUCTS, left))
+            step = search(problem.evaluate, at, point, direction, length=1.0, rounding=rounding)
         if step is None or stalled >= patience:
             if not problem.refine():
                 return history.result(at, BEYOND_ROUNDING)
