@@ -360,3 +360,13 @@ def test_classes_of_one_example_with_weights_of_eight_orders_of_magnitude(loss, 
     X, y = rng.normal(size=(5, 12)), np.arange(5)
     model = proved(X, y, weight, loss=loss, penalty=penalty, C=1.0)
     assert model.n_iter_[0] < 60
+
+
+@pytest.mark.parametrize("seed", [7, 8, 9])
+@pytest.mark.parametrize("C", [1.0, 1e3])
+def test_weights_of_eight_orders_of_magnitude_may_make_the_first_steps_short(seed, C):
+    X, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(len(y))[:400]
+    model = proved(X[some], y[some], 10.0 ** rng.uniform(-4, 4, 400), loss=CrammerSinger(), C=C)
+    assert model.n_iter_[0] < 120

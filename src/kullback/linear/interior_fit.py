@@ -56,8 +56,9 @@ FEW_COLUMNS = 256
 INNER = 0.3
 # Norms are taken for zero below these shares of what their slopes leave to the threshold, the first that will do.
 ZERO_SHARES = (1.0, 1e-2, 1e-4)
-# Steps after which a fit that comes no closer has come to the end of rounding.
-PATIENCE = 5
+# Steps after which a fit that comes no closer, by so much in all, has come to the end of rounding. The first steps may
+# gain that little: products of examples whose weights differ by orders of magnitude cut them short.
+PATIENCE, CLOSER = 5, 1e-3
 # Shares of the way from the dual point that the norms allow to the whole one, tried where a ridge allows both.
 _SHARES = np.linspace(0.0, 1.0, 9)
 
@@ -271,8 +272,9 @@ class _Fit:
             if len(self._records) > self._max_iter:
                 return f"it used all {self._max_iter} iterations"
             measures = np.array([distance, program.products, self._residual])
-            waited = 0 if (measures < 0.99 * best).any() else waited + 1
-            best = np.minimum(best, measures)
+            closer = measures < (1 - CLOSER) * best
+            waited = 0 if closer.any() else waited + 1
+            best = np.where(closer, measures, best)
             if waited >= PATIENCE or not program.advance():
                 return BEYOND_ROUNDING
             self._passes += 4
