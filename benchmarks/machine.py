@@ -27,6 +27,17 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def resident(field: str) -> int:
+    """Bytes of this process in memory, on Linux: VmRSS are those now, VmHWM the most since forget_peak()."""
+    line = next(line for line in _lines("/proc/self/status") if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Let VmHWM start again: what made the data may have taken more than what is measured."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _lines(path: str) -> list[str]:
     file = Path(path)
     return file.read_text().splitlines() if file.exists() else []

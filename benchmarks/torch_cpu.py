@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from machine import machine
+from machine import forget_peak, machine, resident
 
 import kullback
 import kullback.torch as kt
@@ -190,15 +190,10 @@ def peak_memory(name: str, shape: tuple[int, int, int], dtype: str) -> int:
     input.requires_grad_(dtype == "float32")
     weight.requires_grad_()
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     loss(input, weight, target).backward()
     assert weight.grad is not None
     return resident("VmHWM") - before - weight.grad.numel() * weight.grad.element_size()
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def peak_memory_apart(name: str, shape: tuple[int, int, int], dtype: str, threads: int) -> int:
