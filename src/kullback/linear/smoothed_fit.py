@@ -40,8 +40,12 @@ from kullback.losses import Loss
 
 Vector: TypeAlias = NDArray[np.float64]
 
-# μ of the first stage and of the last, in margins, and what it is divided by from one to the next.
-FIRST, LAST, FINER = 1.0, 1e-8, 8.0
+# μ of the first stage and of the last, in margins, and what it is divided by from one to the next. Where a stage comes
+# to nothing, since Newton's model of a curve so much sharper is of no use that far away, the square root of that is
+# tried instead, and so on down to the last number.
+FIRST, LAST, FINER, LEAST_FINER = 1.0, 1e-8, 8.0, 1.5
+# A stage that does not come to its end has come to nothing if it leaves more than this share of the gap.
+GAINED = 0.5
 # What μ begins with, in relative gaps of the fit that is continued.
 NEARER = 1e3
 # How far a stage is solved: to this share of μ, but no further than to this one of the tolerance. Beside L1 norms
@@ -127,21 +131,26 @@ class _Fit:
         if start is None:
             start = np.zeros((self._design.shape[1], self._terms.n_outputs)), np.zeros(self._terms.n_outputs)
         at, mu, known, reason = start, FIRST, math.inf, ""
+        finer, solved = FINER, start
         if self._earlier is not None and self._bounded:
             mu = min(FIRST, NEARER * self._earlier.certificate.relative_gap)
         while True:
             found = without_kinks(self._terms.loss, mu)
             assert found is not None
-            at, ended, stopped = self._stage(found[0], at, mu, known)
+            at, ended, stopped, done = self._stage(found[0], solved, mu, known)
             point = self._whole.evaluate(self._whole.join(*self._scaling.from_raw(*ended)))
             primal = point.loss + self._penalised(ended)
             proof = self._proof(*found, at, primal)
             norm = self._records[-1].gradient_norm if self._bounded else proof.distance
             self._dual, reason = max(self._dual, proof.dual), proof.reason or reason
-            known = relative_gap(primal, self._dual) if self._bounded else proof.distance
+            before, known = known, relative_gap(primal, self._dual) if self._bounded else proof.distance
             if known <= self._tol and not stopped:
                 return self._finish(ended, primal, known, norm, reason, "")
-            mu /= FINER
+            if not done and known > GAINED * before and math.sqrt(finer) > LEAST_FINER:
+                mu, finer = mu * finer, math.sqrt(finer)
+            else:
+                solved = at
+            mu /= finer
             if not stopped and len(self._records) > self._max_iter:
                 stopped = f"it used all {self._max_iter} iterations"
             if stopped or mu < LAST:
@@ -159,11 +168,13 @@ class _Fit:
 
     # ------------------------------------------------------------ one stage
 
-    def _stage(self, loss: Loss, start: Parameters, mu: float, known: float) -> tuple[Parameters, Parameters, str]:
+    def _stage(
+        self, loss: Loss, start: Parameters, mu: float, known: float
+    ) -> tuple[Parameters, Parameters, str, bool]:
         """Minimise with one rounded-off loss, and perhaps penalty.
 
-        Returns raw weights and intercepts, the same with zeros where the weights tend to zero, and why the whole fit
-        must stop, if it must.
+        Returns raw weights and intercepts, the same with zeros where the weights tend to zero, why the whole fit must
+        stop, if it must, and whether the stage came to its end.
 
         Args:
             loss: the rounded-off loss.
@@ -191,14 +202,15 @@ class _Fit:
             self._records.append(replace(record, iteration=len(self._records), distance=distance, seconds=seconds))
             self._follow(self._records[-1], lambda: raw(problem.at))
 
-        stopped = ""
+        stopped, done = "", False
         try:
-            at = solver(problem, at, tol=tol, max_iter=left, callback=step).parameters
+            result = solver(problem, at, tol=tol, max_iter=left, callback=step)
+            at, done = result.parameters, result.converged
         except Stopped as stop:
             stopped, at = str(stop), problem.at.copy()
         self._passes += problem.passes
         zeros = problem.with_zeros(at) if isinstance(problem, RoundedPenalty) else at
-        return raw(at), raw(zeros), stopped
+        return raw(at), raw(zeros), stopped, done
 
     def _problem(self, loss: Loss, mu: float) -> tuple[Any, SparseLinearProblem | RoundedPenalty | _Remembering, float]:
         """Of a stage: the solver, its problem, and how far it is solved."""
