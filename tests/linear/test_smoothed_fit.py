@@ -97,13 +97,40 @@ def test_too_few_steps_are_said_and_a_warm_start_goes_on(data):
     assert model.converged_
 
 
-def test_a_curve_too_sharp_for_the_stage_before_is_approached_in_smaller_steps():
-    """Newton's model of a sum's hinge, eight times as sharp, came to nothing under weights over orders of magnitude."""
-    rng = np.random.default_rng(5)
-    X = rng.normal(size=(150, 6))
-    y = (X @ rng.normal(size=(6, 4)) + rng.gumbel(size=(150, 4))).argmax(axis=1)
-    X = np.hstack([X, X[:, :2], np.full((150, 1), 7.0)])
-    weight = 10.0 ** rng.uniform(-4, 4, 150)
-    model = SoftmaxClassifier(loss="0.5*cross_entropy+0.5*weston_watkins", penalty="l1", C=100.0).fit(X, y, weight)
+def uneven(seed, n, d, n_classes):
+    """Data of which every example weighs anything between 1e-4 and 1e4."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d))
+    y = (X @ rng.normal(size=(d, n_classes)) + rng.gumbel(size=(n, n_classes))).argmax(axis=1)
+    return X, y, 10.0 ** rng.uniform(-4, 4, n)
+
+
+SUM = "0.5 * cross_entropy + 0.5 * weston_watkins"
+
+
+@pytest.mark.parametrize("seed", [2, 11])
+def test_a_stage_starts_where_the_ones_before_point_to(seed):
+    """Where the stage before ended, the examples on a kink lie beyond the next one's curve: steps came to nothing."""
+    X, y, weight = uneven(seed, 60, 3, 3)
+    model = SoftmaxClassifier(loss=SUM, penalty="l1", C=100.0).fit(X, y, weight)
     assert model.solver_ == "smoothed"
     assert model.certificate_.relative_gap <= model.tol
+    assert model.n_iter_[0] <= 60
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_copied_columns_under_uneven_weights(penalty):
+    X, y, weight = uneven(5, 150, 6, 4)
+    X = np.hstack([X, X[:, :2], np.full((150, 1), 7.0)])
+    model = SoftmaxClassifier(loss=SUM, penalty=penalty, C=100.0).fit(X, y, weight)
+    assert model.certificate_.relative_gap <= model.tol
+    assert model.n_iter_[0] <= 80
+
+
+def test_what_rounding_hides_on_a_kink_is_said():
+    X, y, weight = uneven(7, 60, 3, 3)
+    with pytest.warns(NotConvergedWarning, match="of the examples on a kink of the loss float64 rounds the slopes by"):
+        model = SoftmaxClassifier(loss=SUM, penalty="l1", C=100.0, tol=1e-7).fit(X, y, weight)
+    assert 1e-7 < model.certificate_.relative_gap < 1e-6
+    with pytest.warns(NotConvergedWarning, match="the penalty, .* per example, is lost in float64's rounding; lower C"):
+        SoftmaxClassifier(loss=SUM, penalty="l1", C=100.0, tol=1e-9).fit(X, y, weight)

@@ -1,4 +1,4 @@
-"""A fit of a loss with kinks: with the kinks rounded off less and less, each from where the one before ended.
+"""A fit of a loss with kinks: with the kinks rounded off less and less, each from where the ones before point to.
 
 See `kinks` for what a rounded-off loss is. Its dual points are those of the loss itself, where they are worth more, so
 every stage proves a bound of the whole. What keeps the two apart are the few rows within the curve: the gap is of the
@@ -40,12 +40,8 @@ from kullback.losses import Loss
 
 Vector: TypeAlias = NDArray[np.float64]
 
-# μ of the first stage and of the last, in margins, and what it is divided by from one to the next. Where a stage comes
-# to nothing, since Newton's model of a curve so much sharper is of no use that far away, the square root of that is
-# tried instead, and so on down to the last number.
-FIRST, LAST, FINER, LEAST_FINER = 1.0, 1e-8, 8.0, 1.5
-# A stage that does not come to its end has come to nothing if it leaves more than this share of the gap.
-GAINED = 0.5
+# μ of the first stage and of the last, in margins, and what it is divided by from one to the next.
+FIRST, LAST, FINER = 1.0, 1e-8, 8.0
 # What μ begins with, in relative gaps of the fit that is continued.
 NEARER = 1e3
 # How far a stage is solved: to this share of μ, but no further than to this one of the tolerance. Beside L1 norms
@@ -119,6 +115,8 @@ class _Fit:
         self._passes = 0 if earlier is None else earlier.certificate.passes
         self._dual = -math.inf if earlier is None else earlier.certificate.dual
         self._earlier = earlier
+        # The first stage that did not come to its end: its loss, and the raw weights and intercepts it ended with.
+        self._unsolved: tuple[Loss, Parameters] | None = None
 
     @property
     def _bounded(self) -> bool:
@@ -131,30 +129,55 @@ class _Fit:
         if start is None:
             start = np.zeros((self._design.shape[1], self._terms.n_outputs)), np.zeros(self._terms.n_outputs)
         at, mu, known, reason = start, FIRST, math.inf, ""
-        finer, solved = FINER, start
+        ends: list[Parameters] = []  # of the last two stages
         if self._earlier is not None and self._bounded:
             mu = min(FIRST, NEARER * self._earlier.certificate.relative_gap)
         while True:
             found = without_kinks(self._terms.loss, mu)
             assert found is not None
-            at, ended, stopped, done = self._stage(found[0], solved, mu, known)
+            begin = at if len(ends) < 2 else self._start(found[0], *ends)
+            at, ended, stopped, done = self._stage(found[0], begin, mu, known)
+            ends = [*ends[-1:], at]
+            if not done and self._unsolved is None:
+                self._unsolved = found[0], at
             point = self._whole.evaluate(self._whole.join(*self._scaling.from_raw(*ended)))
             primal = point.loss + self._penalised(ended)
             proof = self._proof(*found, at, primal)
             norm = self._records[-1].gradient_norm if self._bounded else proof.distance
             self._dual, reason = max(self._dual, proof.dual), proof.reason or reason
-            before, known = known, relative_gap(primal, self._dual) if self._bounded else proof.distance
+            known = relative_gap(primal, self._dual) if self._bounded else proof.distance
             if known <= self._tol and not stopped:
                 return self._finish(ended, primal, known, norm, reason, "")
-            if not done and known > GAINED * before and math.sqrt(finer) > LEAST_FINER:
-                mu, finer = mu * finer, math.sqrt(finer)
-            else:
-                solved = at
-            mu /= finer
+            mu /= FINER
             if not stopped and len(self._records) > self._max_iter:
                 stopped = f"it used all {self._max_iter} iterations"
             if stopped or mu < LAST:
                 return self._finish(ended, primal, known, norm, reason, stopped or BEYOND_ROUNDING)
+
+    def _start(self, loss: Loss, before: Parameters, last: Parameters) -> Parameters:
+        """Where a stage starts: at the end of the last one, or where the last two point to if that is lower.
+
+        What pulls on an example that lies on a kink hardly changes from one stage to the next, so its lead there, and
+        with it the weights, change in proportion to μ. Where they were, all those examples lie beyond the next stage's
+        curve, and its Hessian does not see them.
+
+        Args:
+            loss: the rounded-off loss.
+            before: raw weights and intercepts at the end of the stage before the last one.
+            last: those at the end of the last one.
+        """
+        # μ fell from FINER·μ to μ, and now falls by 1/FINER of that.
+        weights, intercept = (now + (now - then) / FINER for now, then in zip(last, before, strict=True))
+        if self._penalty.lasso and not self._penalty.grouped:
+            # A weight goes no further than to zero, and stays there.
+            weights = np.where(weights * last[0] > 0, weights, 0.0)
+        ahead, objective = (weights, intercept), self._objective(loss)
+        costs = [
+            objective.evaluate(objective.join(*self._scaling.from_raw(*at))).loss + self._penalised(at)
+            for at in (last, ahead)
+        ]
+        self._passes += objective.passes
+        return ahead if costs[1] < costs[0] else last
 
     def _objective(self, loss: Loss) -> LinearObjective:
         return replace(self._terms, loss=loss).objective(self._exact, self._scaling, self._run)
@@ -265,7 +288,11 @@ class _Fit:
             reason = ""
         if stopped and not reason:
             lasso, ridge = self._penalty.lasso, self._penalty.ridge
-            reason = lost_in_rounding(self._scaling.scale, lasso=lasso, ridge=ridge, tol=self._tol, objective=primal)
+            kinks = self._rounded_at_kinks()
+            of = {"lasso": lasso, "ridge": ridge, "tol": self._tol, "objective": primal}
+            reason = lost_in_rounding(self._scaling.scale, **of, kinks=kinks)
+            if not reason and stopped == BEYOND_ROUNDING:
+                reason = f"kinks rounded off over {LAST:g} margins prove no more, and float64 has no digits for less"
         certificate = Certificate(
             primal=primal,
             dual=float(min(self._dual, primal)),  # the bound may round to a hair above what it bounds
@@ -279,6 +306,22 @@ class _Fit:
         scaled = self._whole.join(*self._scaling.from_raw(*at))
         result = SolverResult(scaled, not stopped, stopped, tuple(self._records))
         return RawFit(*at, result, certificate)
+
+    def _rounded_at_kinks(self) -> float:
+        """What the first stage that was not solved rounds a standardised gradient by, in nats; see `rounding`."""
+        if self._unsolved is None:
+            return 0.0
+        loss, at = self._unsolved
+        objective = self._objective(loss)
+
+        def of_block(logits: Vector, block: Block) -> Vector:
+            weighted: dict[str, Any] = {"sample_weight": block.sample_weight, "reduction": "sum"}
+            bend = loss.hessian_diagonal(logits, block.targets, **weighted)
+            return np.array([np.vdot(bend, np.abs(logits))])
+
+        moved = float(objective.over_logits(objective.join(*self._scaling.from_raw(*at)), of_block)[0])
+        self._passes += objective.passes
+        return float(np.finfo(np.float64).eps) * moved / objective.total_weight
 
 
 class _Remembering(LinearProblem):
