@@ -7,6 +7,7 @@ import warnings
 import mpmath
 import numpy as np
 import pytest
+from scipy import linalg
 
 from kullback import SoftmaxClassifier
 from kullback.linear.solvers.interior_point import lasso_minimiser
@@ -63,6 +64,17 @@ def test_a_matrix_that_is_not_positive_definite_is_refused(minimise: str) -> Non
         assert lasso_minimiser([matrix], linear, threshold) is None
     else:
         assert group_lasso_minimiser(matrix, linear, threshold, np.arange(2)) is None
+
+
+@pytest.mark.parametrize("tau", [1e-3, 1e-15])
+def test_a_group_minimiser_takes_no_steps_below_rounding(monkeypatch, tau: float) -> None:
+    """Where slopes are rounded by more than the norms' factors, every step was another guess."""
+    factorise, taken = linalg.cho_factor, []
+    monkeypatch.setattr(linalg, "cho_factor", lambda *args, **options: taken.append(1) or factorise(*args, **options))
+    matrix, linear = correlated(60, 1e6, 5)
+    x = group_lasso_minimiser(matrix, linear, np.full(15, tau), np.repeat(np.arange(15), 4))
+    assert x is not None
+    assert len(taken) <= 45
 
 
 @pytest.mark.parametrize(("groups", "size", "condition"), [(3, 2, 1.0), (12, 4, 1e4), (15, 4, 1e9)])

@@ -23,7 +23,7 @@ import numpy as np
 from kullback.linear.solvers.base import Apply, Callback, History, Problem, SolverResult, Vector
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING, PATIENCE
 from kullback.linear.solvers.line_search import search
-from kullback.linear.solvers.quadratic_model import FLAT, conjugate_gradients
+from kullback.linear.solvers.quadratic_model import conjugate_gradients
 
 # Products with the Hessian that a step may take, and the share of the slope that it need not go below.
 MOST_PRODUCTS, FINEST = 200, 1e-4
@@ -59,13 +59,10 @@ def newton(
     flat: Vector | None = None
 
     def product(along: Vector) -> Vector:
-        nonlocal left, flat
+        nonlocal left
         between()
         left -= 1
-        image = problem.hessian_product(at, along)
-        if not float(along @ image) > FLAT * float(along @ along):
-            flat = along.copy()
-        return image
+        return problem.hessian_product(at, along)
 
     while distance > tol:
         if left <= 0:
@@ -78,7 +75,7 @@ def newton(
             step, flat = search(problem.evaluate, at, point, flat, length=1.0, rounding=rounding), None
         if step is None:
             condition = problem.precondition(at) or np.copy
-            direction = _direction(product, condition, point.gradient, min(MOST_PRODUCTS, left))
+            direction, flat = _direction(product, condition, point.gradient, min(MOST_PRODUCTS, left))
             step = search(problem.evaluate, at, point, direction, length=1.0, rounding=rounding)
         if step is None or stalled >= patience:
             if not problem.refine():
@@ -96,9 +93,12 @@ def newton(
     return history.result(at)
 
 
-def _direction(product: Apply, condition: Apply, gradient: Vector, products: int) -> Vector:
-    """Minus the inverse Hessian times the gradient, as far as so many conjugate gradients get."""
+def _direction(product: Apply, condition: Apply, gradient: Vector, products: int) -> tuple[Vector, Vector | None]:
+    """Minus the inverse Hessian times the gradient, as far as so many conjugate gradients get.
+
+    Returns it, and a direction without curvature if they came upon one.
+    """
     # The closer the end, the more exact a step is worth it.
     enough = min(0.1, max(FINEST, math.sqrt(float(np.linalg.norm(gradient)))))
-    found = conjugate_gradients(product, condition, -gradient, products=products, residual=enough)
-    return found if found.any() else -gradient
+    found, flat = conjugate_gradients(product, condition, -gradient, products=products, residual=enough)
+    return (found if found.any() else -gradient), flat

@@ -80,9 +80,11 @@ class QuadraticModel:
         for _ in range(rounds):
             if self._descend() < SWEEPS:
                 break
-            if not direct and self._directly():
+            if not direct:
                 direct = True
-            elif not self._newton():
+                if self._directly():
+                    continue
+            if not self._newton():
                 break
         return self.x
 
@@ -173,7 +175,7 @@ class QuadraticModel:
                 out[inside] = linalg.cho_solve(factor, vector[inside], check_finite=False)
             return out
 
-        step = conjugate_gradients(
+        step, _ = conjugate_gradients(
             lambda vector: product(vector) * mask, condition, -slope * mask, products=PRODUCTS, residual=RESIDUAL
         )
         before = self.value(x)
@@ -222,10 +224,11 @@ def conjugate_gradients(
     *,
     products: int,
     residual: float,
-) -> Vector:
+) -> tuple[Vector, Vector | None]:
     """Solve product(step) = target, with `condition` close to the inverse of `product`.
 
-    It ends after so many products, or where the residual has fallen to this share of the target.
+    It ends after so many products, where the residual has fallen to this share of the target, or at a direction that
+    the product shows no curvature along. Returns the step, and that direction if there was one.
     """
     step = np.zeros_like(target)
     left = target.copy()
@@ -236,7 +239,7 @@ def conjugate_gradients(
         image = product(direction)
         width = float(direction @ image)
         if not width > FLAT * float(direction @ direction):
-            break
+            return step, direction
         share = energy / width
         step += share * direction
         left -= share * image
@@ -246,4 +249,4 @@ def conjugate_gradients(
         new = float(left @ ahead)
         direction = ahead + (new / energy) * direction
         energy = new
-    return step
+    return step, None

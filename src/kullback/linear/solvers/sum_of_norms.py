@@ -19,22 +19,24 @@ from scipy import linalg
 
 Vector: TypeAlias = NDArray[np.float64]
 
-# Factorisations at most.
-MOST = 100
+# Steps at most, and those of one stage, which takes more only where the function hardly bends.
+MOST, MOST_OF_STAGE = 100, 25
 # What a column's curvature is raised by for the first point, as a share of it.
 START = 1e-3
 # ε at the end, as a share of a mean norm, and what it is multiplied by from one stage to the next.
-LAST, FINER = 1e-12, 0.2
+LAST, FINER = 1e-11, 0.05
 # A group whose norm is so many times ε is zero.
 GONE = 100.0
 # The share of the predicted decrease that a step must reach.
 SUFFICIENT = 1e-4
+# What a slope is rounded by, as a share of the sizes that it is the sum of.
+ROUNDING = 2 * float(np.finfo(np.float64).eps)
 # What holds variables against steps that come of rounding alone, as a share of their curvature.
 STEADY = 1e-10
 
 
 def group_lasso_minimiser(matrix: Vector, linear: Vector, threshold: Vector, group: NDArray[np.int64]) -> Vector | None:
-    """The (m,) minimiser of c·x + ½x'Hx + Σ_G τ_G·‖x_G‖; None where rounding forbids it.
+    """The (m,) minimiser of c·x + ½x'Hx + Σ_G τ_G·‖x_G‖; None where it is too flat to be found.
 
     Args:
         matrix: (m, m) H, positive definite.
@@ -64,18 +66,25 @@ def group_lasso_minimiser(matrix: Vector, linear: Vector, threshold: Vector, gro
     size = float(norms(x, 0.0)[threshold > 0].mean()) if (threshold > 0).any() else 0.0
     if size == 0:  # every slope is zero, or nothing is held
         return np.asarray(x)
-    epsilon, y = size, np.zeros_like(x)
-    same = group[:, None] == group
+    epsilon, y, last, steps, lowered = size, np.zeros_like(x), x, 0, True
+    same, sizes = group[:, None] == group, np.abs(matrix)
     for _ in range(MOST):
         nu = norms(x, epsilon)
         tau, image = threshold[group], matrix @ x
         slope = linear + image + tau * x / nu[group]
-        steepest = float((np.abs(slope)[held] / tau[held]).max())
-        if steepest <= max(1e-9, 1e-3 * epsilon / size):
+        rounding = ROUNDING * (np.abs(linear) + sizes @ np.abs(x))
+        steepest = float(((np.abs(slope) - rounding)[held] / tau[held]).max())
+        # What is beyond rounding, of the slope or of the function, ends a stage.
+        if steepest <= max(1e-9, 1e-3 * epsilon / size) or not lowered:
             if epsilon <= LAST * size:
                 break
-            epsilon = max(FINER * epsilon, LAST * size)
+            # A group that tends to zero has a norm in proportion to ε.
+            last, ahead, epsilon, steps, lowered = x, x + FINER * (x - last), FINER * epsilon, 0, True
+            if value(ahead, matrix @ ahead, epsilon) < value(x, image, epsilon):
+                x = ahead
             continue
+        if steps == MOST_OF_STAGE:
+            return None
         cross = np.outer(y / np.square(nu)[group], x)
         whole = matrix - np.where(same, (cross + cross.T) / 2, 0.0)
         whole[np.diag_indices(len(x))] += tau / nu[group] + rise
@@ -91,6 +100,7 @@ def group_lasso_minimiser(matrix: Vector, linear: Vector, threshold: Vector, gro
             x + length * step, image + length * moved, epsilon
         ) > before + SUFFICIENT * length * predicted + 1e-15 * abs(before):
             length /= 2
-        x = x + length * step
+        x, steps = x + length * step, steps + 1
+        lowered = value(x, image + length * moved, epsilon) < before
     gone = (norms(x, 0.0) <= GONE * epsilon) & (threshold > 0)
     return np.where(gone[group], 0.0, x)

@@ -91,7 +91,7 @@ def newton_on_support(
     condition = _block_inverse(blocks, places, bend)
     if condition is None:
         return None
-    step = conjugate_gradients(times, condition, -slope[places], products=PRODUCTS, residual=RESIDUAL)
+    step, _ = conjugate_gradients(times, condition, -slope[places], products=PRODUCTS, residual=RESIDUAL)
     wanted = parameters.copy()
     wanted[places] += step
     if not objective.penalty.grouped:
