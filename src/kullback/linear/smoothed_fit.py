@@ -4,6 +4,8 @@ See `kinks` for what a rounded-off loss is. Its dual points are those of the los
 every stage proves a bound of the whole. What keeps the two apart are the few rows within the curve: the gap is of the
 order of μ times their share, and falls as μ does.
 
+A stage that its solver does not end is solved in another way, where there is one (`_problem`).
+
 Without a penalty a stage ends by its gradient, and the fit where that and what the rounding leaves of the loss are both
 below the tolerance: its dual point is then that of an optimum but for as much.
 """
@@ -11,8 +13,10 @@ below the tolerance: its dual point is then that of an optimum but for as much.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,17 +40,22 @@ from kullback.linear.solvers.newton import newton
 from kullback.linear.solvers.prox_newton import prox_newton
 from kullback.linear.sparse_fit import SparseLinearProblem
 from kullback.linear.sparse_problem import SparseObjective
+from kullback.linear.support_curvature import MOST_IN_BLOCK, passes_for_hessian
 from kullback.losses import Loss
 
 Vector: TypeAlias = NDArray[np.float64]
 
 # μ of the first stage and of the last, in margins, and what it is divided by from one to the next.
 FIRST, LAST, FINER = 1.0, 1e-8, 8.0
+# A stage that is not solved and leaves more than this share of the gap is solved in another way, as those after it are.
+GAINED = 0.5
+# Conjugate gradients that the Newton steps of a stage may take: so many, or as many as read the data for as long as so
+# many Hessians of all parameters take, if those are more. Steps with the Hessian itself do what they leave.
+PRODUCTS, HESSIANS = 200, 10.0
 # What μ begins with, in relative gaps of the fit that is continued.
 NEARER = 1e3
-# How far a stage is solved: to this share of μ, but no further than to this one of the tolerance. Beside L1 norms
-# the measure is the relative gap, of which more will do.
-STAGE, SPARSE_STAGE, SHARE = 1e-3, 1e-2, 0.3
+# How far a stage is solved: to this share of μ, but no further than to this one of the tolerance.
+STAGE, SHARE = 1e-3, 0.3
 
 
 def fit_smoothed(
@@ -117,6 +126,8 @@ class _Fit:
         self._earlier = earlier
         # The first stage that did not come to its end: its loss, and the raw weights and intercepts it ended with.
         self._unsolved: tuple[Loss, Parameters] | None = None
+        # Whether stages are solved in the second way, because the first did not end one.
+        self._other_way = False
 
     @property
     def _bounded(self) -> bool:
@@ -145,10 +156,15 @@ class _Fit:
             proof = self._proof(*found, at, primal)
             norm = self._records[-1].gradient_norm if self._bounded else proof.distance
             self._dual, reason = max(self._dual, proof.dual), proof.reason or reason
-            known = relative_gap(primal, self._dual) if self._bounded else proof.distance
+            before, known = known, relative_gap(primal, self._dual) if self._bounded else proof.distance
             if known <= self._tol and not stopped:
                 return self._finish(ended, primal, known, norm, reason, "")
-            mu /= FINER
+            fails = not done and not known <= GAINED * before < math.inf
+            if fails and not self._other_way and self._has_other_way(primal):
+                # Norms that are rounded off take steps of their own from the first stage on.
+                self._other_way, ends, mu = True, [], FIRST if self._penalty.grouped else mu
+            else:
+                mu /= FINER
             if not stopped and len(self._records) > self._max_iter:
                 stopped = f"it used all {self._max_iter} iterations"
             if stopped or mu < LAST:
@@ -236,16 +252,42 @@ class _Fit:
         return raw(at), raw(zeros), stopped, done
 
     def _problem(self, loss: Loss, mu: float) -> tuple[Any, SparseLinearProblem | RoundedPenalty | _Remembering, float]:
-        """Of a stage: the solver, its problem, and how far it is solved."""
+        """Of a stage: the solver, its problem, and how far it is solved.
+
+        Beside norms that is the solver for these, with the Hessian itself; for groups, in the other way, one for what
+        has no kinks, with those of the norms rounded off too. Beside an L2 penalty it takes conjugate gradients,
+        because the Hessian is dear, and in the other way the Hessian.
+        """
         tol = max(SHARE * self._tol, STAGE * mu)
         objective = self._objective(loss)
-        if not self._penalty.lasso:
-            return newton, _Remembering(objective, None, tol=tol), tol
-        if self._penalty.grouped:
+        if self._penalty.grouped and self._other_way:
             return newton, RoundedPenalty(SparseObjective(objective, self._penalty), mu), tol
-        tol, terms = max(SHARE * self._tol, SPARSE_STAGE * mu), replace(self._terms, loss=loss)
-        of = self._design, terms, self._scaling, self._penalty
+        if not (self._penalty.lasso or self._other_way):
+            return partial(newton, products=self._products()), _Remembering(objective, None, tol=tol), tol
+        of = self._design, replace(self._terms, loss=loss), self._scaling, self._penalty
         return prox_newton, SparseLinearProblem(*of, tol=tol, run=self._run, earlier=self._passes), tol
+
+    def _has_other_way(self, primal: float) -> bool:
+        """Whether there are two ways to solve a stage, and it is not rounding that one comes to nothing for.
+
+        Args:
+            primal: the objective.
+        """
+        if self._penalty.grouped:
+            return not self._lost_in_rounding(primal)
+        return self._takes_hessian
+
+    @property
+    def _takes_hessian(self) -> bool:
+        """Whether the other way is that with the Hessian itself."""
+        few = (self._design.shape[1] + 1) * self._terms.n_outputs <= MOST_IN_BLOCK
+        return self._bounded and not self._penalty.lasso and few
+
+    def _products(self) -> int:
+        """How many conjugate gradients a stage is worth before steps with the Hessian itself."""
+        if not self._takes_hessian:
+            return sys.maxsize
+        return max(PRODUCTS, int(HESSIANS * passes_for_hessian(self._design.shape[1], self._terms.n_outputs)))
 
     def _proof(self, smooth: Loss, worth: Loss, at: Parameters, primal: float) -> _Proof:
         """What the end of a stage proves of the loss itself.
@@ -287,10 +329,7 @@ class _Fit:
         if math.isfinite(self._dual):
             reason = ""
         if stopped and not reason:
-            lasso, ridge = self._penalty.lasso, self._penalty.ridge
-            kinks = self._rounded_at_kinks()
-            of = {"lasso": lasso, "ridge": ridge, "tol": self._tol, "objective": primal}
-            reason = lost_in_rounding(self._scaling.scale, **of, kinks=kinks)
+            reason = self._lost_in_rounding(primal)
             if not reason and stopped == BEYOND_ROUNDING:
                 reason = f"kinks rounded off over {LAST:g} margins prove no more, and float64 has no digits for less"
         certificate = Certificate(
@@ -306,6 +345,11 @@ class _Fit:
         scaled = self._whole.join(*self._scaling.from_raw(*at))
         result = SolverResult(scaled, not stopped, stopped, tuple(self._records))
         return RawFit(*at, result, certificate)
+
+    def _lost_in_rounding(self, primal: float) -> str:
+        """Why rounding forbids a proof, or an empty string; see `rounding`."""
+        of: dict[str, float] = {"lasso": self._penalty.lasso, "ridge": self._penalty.ridge, "tol": self._tol}
+        return lost_in_rounding(self._scaling.scale, objective=primal, kinks=self._rounded_at_kinks(), **of)
 
     def _rounded_at_kinks(self) -> float:
         """What the first stage that was not solved rounds a standardised gradient by, in nats; see `rounding`."""
