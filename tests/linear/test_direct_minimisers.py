@@ -11,7 +11,9 @@ from scipy import linalg
 
 from kullback import SoftmaxClassifier
 from kullback.linear.solvers.interior_point import lasso_minimiser
+from kullback.linear.solvers.quadratic_model import QuadraticModel
 from kullback.linear.solvers.sum_of_norms import group_lasso_minimiser
+from kullback.linear.support_curvature import Blocks
 
 
 def correlated(n_variables: int, condition: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +66,20 @@ def test_a_matrix_that_is_not_positive_definite_is_refused(minimise: str) -> Non
         assert lasso_minimiser([matrix], linear, threshold) is None
     else:
         assert group_lasso_minimiser(matrix, linear, threshold, np.arange(2)) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_newton_steps_of_a_model_go_on_where_variables_vanish(seed: int) -> None:
+    """Whole steps that stop at zero what would cross it may rise; up to the first of them they fall."""
+    matrix, linear = correlated(40, 1e6, seed)
+    every, tau = np.arange(40, dtype=np.int64), np.full(40, 1e-5)
+    start = np.random.default_rng(1).normal(size=40)
+    blocks = Blocks(every, np.array([0, 40]), np.array([0]), matrix.ravel().copy(), exact=False)
+    none = np.zeros((40, 0))
+    model = QuadraticModel(blocks, none, none, np.arange(41), every, tau, linear + matrix @ start, start)
+    best = lasso_minimiser([matrix], linear, tau)
+    assert best is not None
+    assert model.value(model.minimise(12)) - model.value(best) < 2e-3
 
 
 @pytest.mark.parametrize("tau", [1e-3, 1e-15])

@@ -180,12 +180,18 @@ class QuadraticModel:
         )
         before = self.value(x)
         rounding = 1e-14 * float(self._threshold @ norms)
-        for length in (1.0, 0.5, 0.25, 0.0625):
+        lengths = [1.0, 0.5, 0.25, 0.0625]
+        if self._singles:
+            # What would change its sign stops at zero; the sweeps decide whether it goes on. Up to where the first one
+            # does, the step lowers the model whatever the others do.
+            crosses = (x * step < 0) & (self._threshold[self._group_of] > 0)
+            crossing = np.where(crosses, np.abs(x) / np.where(crosses, np.abs(step), 1.0), np.inf)
+            if crosses.any():
+                lengths.append(float(crossing.min()))
+        for length in lengths:
             moved = x + length * step
             if self._singles:
-                # What would change its sign stops at zero; the sweeps decide whether it goes on.
-                crossed = (x != 0) & (moved * x < 0) & (self._threshold[self._group_of] > 0)
-                moved[crossed] = 0.0
+                moved[crossing <= length] = 0.0
             after = self.value(moved)
             # Differences below the rounding of the norms' sum say nothing; then the slope decides.
             level = abs(after - before) <= rounding and self._slope_size(moved, chosen) < self._slope_size(x, chosen)
