@@ -74,7 +74,7 @@ def group_lasso_minimiser(matrix: Vector, linear: Vector, threshold: Vector, gro
         slope = linear + image + tau * x / nu[group]
         rounding = ROUNDING * (np.abs(linear) + sizes @ np.abs(x))
         steepest = float(((np.abs(slope) - rounding)[held] / tau[held]).max())
-        # What is beyond rounding, of the slope or of the function, ends a stage.
+        # A stage ends where the slope is small beyond its rounding, or a step no longer lowered the function.
         if steepest <= max(1e-9, 1e-3 * epsilon / size) or not lowered:
             if epsilon <= LAST * size:
                 break
