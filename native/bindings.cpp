@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "common/api.hpp"
+#include "common/flush.hpp"
 #include "common/pool.hpp"
 
 namespace nb = nanobind;
@@ -195,6 +196,7 @@ Report run_rows(RowKernel kernel, const Job& job, int64_t rows, const HalfRows* 
     const int64_t blocks = (rows + step - 1) / step;
     std::vector<Report> reports(static_cast<size_t>(blocks));
     run_blocks(blocks, threads, [&](int64_t turn) {
+        const FlushSubnormals flush(job.flush);
         const int64_t block = backwards ? blocks - 1 - turn : turn;
         const int64_t begin = block * step, end = begin + step < rows ? begin + step : rows;
         Report& report = reports[size_t(block)];
@@ -288,6 +290,7 @@ Summary run_family(bool sigmoid, int operation, const std::string& name, const s
     job.scale = scale;
     job.second_order = operation != 0;
     job.in_double = family.in_double || operation != 0;
+    job.flush = family.exponentials;
     if (direction) job.direction = matrix_of(*direction);
     if (per_example) {
         job.per_example = per_example->data();
@@ -329,6 +332,7 @@ void run_probabilities(bool sigmoid, const In& logits, double inverse_temperatur
     job.classes = int64_t(logits.shape(1));
     job.inverse_temperature = inverse_temperature;
     job.logarithm = logarithm;
+    job.flush = true;
     set_out(job, out);
     const int precision = job.logits.type == Type::float64;
     run_rows(sigmoid ? level().labels->probabilities[precision] : level().softmax_probabilities[precision], job,
@@ -461,6 +465,7 @@ class LinearPass {
         evaluate_ = pick(family, loss.logits.type, 0);
         product_ = pick(family, loss.logits.type, 1);
         in_double_ = family.in_double;
+        loss.flush = family.exponentials;
         kernels_ = &level().pass[in_double];
         depth_ = job_.columns + (ones ? 1 : 0);
     }
@@ -508,6 +513,7 @@ class LinearPass {
         sums_.resize(size_t(chunks * numbers));
         const size_t bytes = kernels_->scratch(job);
         run_blocks(chunks, threads, [&](int64_t chunk) {
+            const FlushSubnormals flush(job.loss.flush);
             const int64_t begin = chunk * step, end = std::min(begin + step, rows_);
             kernels_->rows(job, begin, end, thread_scratch.at_least(bytes), sums_.data() + chunk * numbers,
                            reports[size_t(chunk)]);

@@ -51,6 +51,7 @@ struct Job {
     bool in_double = false;  // rows may be done over, or all be done, in double precision: that needs room
     bool second_order = false;  // a Hessian: blocks of rows are transformed as wholes
     bool logarithm = false;  // probabilities only
+    bool flush = false;      // numbers below the least normal one count as zero; see common/flush.hpp
     void* per_example = nullptr;
     bool per_example_float64 = false;
     void* log_sum_exp = nullptr;    // (N,) in the logits' type, of what the softmax is taken of; softmax losses only
@@ -80,6 +81,7 @@ struct Family {
     const char* name;
     PrecisionKernels float32, float64;
     bool in_double = false;  // whether its kernels need room for rows in double precision
+    bool exponentials = true;  // whether they take any, and so are full of numbers next to zero
 };
 struct CsrJob {
     const void *indptr, *ends, *indices;  // row i holds entries indptr[i] … ends[i]

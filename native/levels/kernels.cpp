@@ -30,7 +30,7 @@ constexpr PrecisionKernels kernels_of() {
 }
 template <class Loss>
 constexpr Family margin_family() {
-    return {Loss::name, kernels_of<MarginRows, float, Loss>(), kernels_of<MarginRows, double, Loss>(), true};
+    return {Loss::name, kernels_of<MarginRows, float, Loss>(), kernels_of<MarginRows, double, Loss>(), true, false};
 }
 
 constexpr Family margin_families[] = {margin_family<WestonWatkins>(), margin_family<CrammerSinger>()};

@@ -15,7 +15,7 @@ constexpr PrecisionKernels kernels_of() {
 }
 template <class Loss>
 constexpr Family family_of() {
-    return {Loss::name, kernels_of<float, Loss>(), kernels_of<double, Loss>(), true};
+    return {Loss::name, kernels_of<float, Loss>(), kernels_of<double, Loss>(), true, false};
 }
 
 }  // namespace

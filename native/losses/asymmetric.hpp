@@ -32,7 +32,7 @@ struct ClippedSide {
         V rest = parts.k * -T(0.693147180559945309);
         if constexpr (!Power::whole) rest = rest - lost<V>(y, wrong);
         const V f = select<V>(held, e, parts.f);
-        return {turned<V>(held, f / (T(-2) - f)), select<V>(held, positive_part<V>(x), rest)};
+        return {turned<V>(held, f * quick_inverse<V>(T(-2) - f)), select<V>(held, positive_part<V>(x), rest)};
     }
 
     // Whether both powers have a square root in them: then one is taken, of what the label asks for.

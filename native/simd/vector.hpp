@@ -136,6 +136,10 @@ KULLBACK_INLINE V larger(V a, V b) {
         using H = decltype(V::a);
         return {larger<H>(a.a, b.a), larger<H>(a.b, b.b)};
     } else {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) return V(_mm512_max_ps(__m512(a), __m512(b)));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) return V(_mm512_max_pd(__m512d(a), __m512d(b)));
+#endif
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
     if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_max_ps(__m256(a), __m256(b)));
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_max_pd(__m256d(a), __m256d(b)));
@@ -154,6 +158,10 @@ KULLBACK_INLINE V smaller(V a, V b) {
         using H = decltype(V::a);
         return {smaller<H>(a.a, b.a), smaller<H>(a.b, b.b)};
     } else {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) return V(_mm512_min_ps(__m512(a), __m512(b)));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) return V(_mm512_min_pd(__m512d(a), __m512d(b)));
+#endif
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
     if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_min_ps(__m256(a), __m256(b)));
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_min_pd(__m256d(a), __m256d(b)));
@@ -237,6 +245,24 @@ KULLBACK_INLINE V minus_product(V x, V n, Scalar<V> c) {
     }
 }
 
+// 1 / x within one ulp, for x that is NaN or between 2^-100 and 2^100 in size: no zero, nothing infinite. To divide 64 bytes
+// keeps a processor as busy as thirty other steps; an estimate to 14 bits and a step of Newton's method are three.
+template <class V>
+KULLBACK_INLINE V quick_inverse(V x) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {quick_inverse<H>(x.a), quick_inverse<H>(x.b)};
+    } else {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+            const __m512 y = _mm512_rcp14_ps(__m512(x));
+            return V(_mm512_fmadd_ps(y, _mm512_fnmadd_ps(__m512(x), y, _mm512_set1_ps(1.0f)), y));
+        }
+#endif
+        return Scalar<V>(1) / x;
+    }
+}
+
 // Square root, correctly rounded.
 template <class V>
 KULLBACK_INLINE V root(V a) {
@@ -249,6 +275,10 @@ KULLBACK_INLINE V root(V a) {
 #if KULLBACK_HAS_VECTORS && defined(__AVX__)
         if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) return V(_mm256_sqrt_ps(__m256(a)));
         if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) return V(_mm256_sqrt_pd(__m256d(a)));
+#endif
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) return V(_mm512_sqrt_ps(__m512(a)));
+        if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) return V(_mm512_sqrt_pd(__m512d(a)));
 #endif
         V out;
         for (int i = 0; i < traits<V>::width; ++i) lane(out, i) = root<Scalar<V>>(get(a, i));

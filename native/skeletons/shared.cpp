@@ -363,14 +363,14 @@ template <bool moderate, class V>
 KULLBACK_INLINE V tanh_float(V x, V square) {
     const V short_p = (square * 0x1.0736d8p-10f + 0x1.c39ceep-4f) * square + 1.0f;
     const V short_q = (square * 0x1.fd0b90p-7f + 0x1.c63c88p-2f) * square + 1.0f;
-    const V near = x * short_p / short_q;
+    const V near = x * short_p * quick_inverse<V>(short_q);
     if constexpr (moderate) return near;
     constexpr float reach = 9.02f;  // from where on it is 1
     x = smaller<V>(splat<V>(reach), larger<V>(splat<V>(-reach), x));
     const V y = x * x;
     const V p = (((y * 0x1.c994a6p-27f + 0x1.595038p-16f) * y + 0x1.c9f6p-9f) * y + 0x1.1203f4p-3f) * y + 1.0f;
     const V q = (((y * 0x1.a0aed6p-21f + 0x1.583eb8p-12f) * y + 0x1.a7de0cp-6f) * y + 0x1.de5744p-2f) * y + 1.0f;
-    return select<V>(square <= moderate_square, near, smaller<V>(splat<V>(1.0f), larger<V>(splat<V>(-1.0f), x * p / q)));
+    return select<V>(square <= moderate_square, near, smaller<V>(splat<V>(1.0f), larger<V>(splat<V>(-1.0f), x * p * quick_inverse<V>(q))));
 }
 
 // cap tanh(z / cap) times the job's factor: -inf is a masked class still, +inf and NaN are no numbers. Of floats `largest`

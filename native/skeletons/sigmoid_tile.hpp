@@ -84,7 +84,7 @@ struct Softplus {
 
     KULLBACK_INLINE explicit Softplus(V z) : Softplus(z, exp_nonpositive<V>(negative_size<V>(z))) {}
     KULLBACK_INLINE Softplus(V z, V exponential) : e(exponential), sign(z) {
-        large = Scalar<V>(1) / (e + Scalar<V>(1));
+        large = quick_inverse<V>(e + Scalar<V>(1));
         small = e * large;
     }
     KULLBACK_INLINE V p() const { return where_negative<V>(sign, small, large); }

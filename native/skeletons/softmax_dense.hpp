@@ -384,7 +384,7 @@ struct DenseRows {
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
             // the product of all 1 - p, for one logarithm of many; taken from 1, it loses no digits
             const V miss = T(1) - p;
-            const V pull = all_tiny<V>(p, true) ? odds_of_tiny<V>(p) * w : p / miss * w;
+            const V pull = all_tiny<V>(p, true) ? odds_of_tiny<V>(p) * w : p * quick_inverse<V>(miss) * w;
             logs.add(p, miss);
             pulls.add(inside_row(pull, part));
             if (to) store<V>(to + k, part, pull);

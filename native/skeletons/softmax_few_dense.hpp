@@ -333,7 +333,7 @@ struct FewDenseRows {
                 const V rest = keep<V>(e[k] < x.top_e, keep<V>(target != class_here, e[k]));
                 class_here += 1;
                 // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
-                const V p = rest * inverse, pull = rest / (sum - rest);
+                const V p = rest * inverse, pull = rest * quick_inverse<V>(sum - rest);
                 logs_here = logs_here * (T(1) - p) + p;
                 pulls_here += pull;
                 s[k] = pull;

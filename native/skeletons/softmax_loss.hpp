@@ -86,7 +86,7 @@ KULLBACK_INLINE SmallMiss<V> small_miss(V p, bool scattered) {
     if (all_tiny<V>(p, scattered)) {
         return {-((p * p) * (p * T(1.0 / 3) + T(0.5)) + p), odds_of_tiny<V>(p) + T(1)};
     }
-    return {log_of_small_miss<V>(p), T(1) / (T(1) - p)};
+    return {log_of_small_miss<V>(p), quick_inverse<V>(T(1) - p)};
 }
 
 // A probability and its complement, each to full relative precision where a loss needs it.

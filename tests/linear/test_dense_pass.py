@@ -11,7 +11,6 @@ from kullback.linear.design import DenseDesign, StandardisedDesign
 from kullback.linear.scaling import column_scaling
 from kullback.targets import ClassIndices, ClassRows, LabelRows
 
-rng = np.random.default_rng(0)
 # Rows, columns, outputs: a single output, classes that end inside a vector, several parts of columns, several chunks.
 SHAPES = [(1, 1, 2), (7, 3, 1), (300, 5, 3), (1300, 40, 10), (150, 600, 7), (3000, 17, 26), (700, 9, 64)]
 LOSSES = {
@@ -23,26 +22,26 @@ LOSSES = {
 
 
 def objectives(X, loss, targets, n_outputs, *, dtype, kind, fit_intercept=True, weight=None):
-    """The same objective with a pass of its own and, on the reference, without."""
+    """The same objective with a pass of its own and, on the reference and in float64, without."""
     design = DenseDesign(X)
     scaling = column_scaling(design, weight, penalty=1e-3, curvature=0.2, fit_intercept=fit_intercept)
     made = {
-        "raw": lambda: DenseDesign(X, dtype),
-        "kept": lambda: StandardisedDesign(design, scaling, dtype, keep=True, with_ones=fit_intercept),
-        "made": lambda: StandardisedDesign(design, scaling, dtype),
-    }[kind]()
+        "raw": lambda dtype: DenseDesign(X, dtype),
+        "kept": lambda dtype: StandardisedDesign(design, scaling, dtype, keep=True, with_ones=fit_intercept),
+        "made": lambda dtype: StandardisedDesign(design, scaling, dtype),
+    }[kind]
     terms = Terms(loss, targets, weight, n_outputs, float(len(X)), 1e-3, fit_intercept)
-    fast = terms.objective(made, scaling, map)
+    fast = terms.objective(made(dtype), scaling, map)
     assert fast._pass is not None
     with kernels.using("reference"):
-        slow = terms.objective(made, scaling, map)
+        slow = terms.objective(made(np.float64), scaling, map)
     assert slow._pass is None
     return fast, slow
 
 
-def same(fast, slow, dtype):
+def same(rng, fast, slow, dtype):
     parameters, along = rng.normal(size=(2, fast.size))
-    tolerance = 2e-5 if dtype == np.float32 else 1e-12
+    tolerance = 4e-5 if dtype == np.float32 else 1e-12  # with 600 columns of mean 1 the logits are some thirty apart
     found, wanted = fast.evaluate(parameters), slow.evaluate(parameters)
     assert found.objective == pytest.approx(wanted.objective, rel=tolerance)
     assert found.loss == pytest.approx(wanted.loss, rel=tolerance)
@@ -58,31 +57,31 @@ def same(fast, slow, dtype):
 @pytest.mark.parametrize("kind", ["raw", "kept", "made"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape(shape, dtype, kind):
+def test_every_shape(rng, shape, dtype, kind):
     n_rows, n_columns, n_outputs = shape
     X = rng.normal(size=(n_rows, n_columns)) + 1
     targets = ClassIndices(rng.integers(0, n_outputs, n_rows))
-    same(*objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
+    same(rng, *objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
 
 
 @pytest.mark.parametrize("kind", ["raw", "made"])
 @pytest.mark.parametrize("source", [np.float32, np.float64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_columns_that_are_contiguous(shape, dtype, source, kind):
+def test_columns_that_are_contiguous(rng, shape, dtype, source, kind):
     """As pandas keeps them: read in tiles where a vector of columns is whole, and one by one at the edges."""
     n_rows, n_columns, n_outputs = shape
     X = np.asfortranarray(rng.normal(size=(n_rows, n_columns)) + 1, source)
     targets = ClassIndices(rng.integers(0, n_outputs, n_rows))
-    same(*objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
+    same(rng, *objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
     part = np.asfortranarray(np.tile(X, (3, 1)))[n_rows : 2 * n_rows]  # columns that lie further apart
-    same(*objectives(part, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
+    same(rng, *objectives(part, CrossEntropy(), targets, n_outputs, dtype=dtype, kind=kind), dtype)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", ["indices", "soft"])
 @pytest.mark.parametrize("fit_intercept", [True, False])
-def test_losses_targets_and_weights(loss, form, fit_intercept):
+def test_losses_targets_and_weights(rng, loss, form, fit_intercept):
     X = rng.normal(size=(500, 11)).astype(np.float32)
     soft = rng.dirichlet(np.ones(5), 500)
     targets = ClassIndices(rng.integers(0, 5, 500)) if form == "indices" else ClassRows(soft)
@@ -90,18 +89,18 @@ def test_losses_targets_and_weights(loss, form, fit_intercept):
     both = objectives(
         X, LOSSES[loss], targets, 5, dtype=np.float64, kind="raw", fit_intercept=fit_intercept, weight=weight
     )
-    same(*both, np.float64)
+    same(rng, *both, np.float64)
 
 
-def test_independent_labels_and_rows_apart():
+def test_independent_labels_and_rows_apart(rng):
     whole = rng.normal(size=(400, 20))
     X = whole[:, :9]  # contiguous rows with a gap between them
     targets = LabelRows((rng.random((400, 6)) < 0.3).astype(np.float64))
     loss = BinaryCrossEntropy(positive_weight=(1.0, 2.0, 3.0, 1.0, 1.0, 0.5))
-    same(*objectives(X, loss, targets, 6, dtype=np.float64, kind="raw"), np.float64)
+    same(rng, *objectives(X, loss, targets, 6, dtype=np.float64, kind="raw"), np.float64)
 
 
-def test_bit_identical_for_any_number_of_threads():
+def test_bit_identical_for_any_number_of_threads(rng):
     X = rng.normal(size=(20_000, 30)).astype(np.float32)
     targets = ClassIndices(rng.integers(0, 12, len(X)))
     fast, _ = objectives(X, CrossEntropy(), targets, 12, dtype=np.float32, kind="raw")
@@ -119,7 +118,7 @@ def test_bit_identical_for_any_number_of_threads():
         np.testing.assert_array_equal(other.gradient, found[0].gradient)
 
 
-def test_what_is_held_outlives_its_owner():
+def test_what_is_held_outlives_its_owner(rng):
     recipe = CrossEntropy()._recipe(3)
     made = cpu.linear_pass(
         recipe,
@@ -137,7 +136,7 @@ def test_what_is_held_outlives_its_owner():
         made.evaluate(np.zeros((4, 3)), sums)
 
 
-def test_fits_agree_with_the_reference():
+def test_fits_agree_with_the_reference(rng):
     X = rng.normal(size=(400, 6))
     y = (X @ rng.normal(size=(6, 4)) + rng.gumbel(size=(400, 4))).argmax(axis=1)
     fast = SoftmaxClassifier(tol=1e-10).fit(X, y)

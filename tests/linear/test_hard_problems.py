@@ -88,9 +88,7 @@ def test_what_cannot_be_proved_is_said(data):
     X, y = data
     X = np.column_stack([X, X[:, :2] * 1e6]).astype(np.float32)
     reference = fit(X[:, :D], y, C=1e6, tol=1e-9)
-    with pytest.warns(
-        NotConvergedWarning, match="no step along the search direction lowered the objective beyond rounding; .* gap"
-    ):
+    with pytest.warns(NotConvergedWarning, match=r"no step .* lowered the objective beyond rounding; .* gap"):
         model = SoftmaxClassifier(C=1e9).fit(X, y)
     assert not model.converged_
     assert model.certificate_.relative_gap > model.tol
