@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.datasets import load_iris
 
 from kullback import CrossEntropy, SigmoidClassifier, SoftmaxClassifier, SoftmaxClassifierCV, SoftmaxPath, parse_loss
-from kullback.errors import SeparableWarning
+from kullback.errors import InputError, SeparableWarning
 from kullback.linear import separation
 from kullback.targets import ClassMixture, ClassRows, LabelRows
 
@@ -41,6 +41,27 @@ def test_one_class_apart_is_quasi_complete(iris, form):
     assert "no finite optimum exists" in model.certificate_.reason
     assert model.certificate_.relative_gap == math.inf
     assert model.score(form(X), y) > 0.97
+
+
+@pytest.mark.parametrize("kind", [SoftmaxClassifier, SigmoidClassifier])
+@pytest.mark.parametrize("penalty", ["none", None])
+def test_no_penalty_is_said_in_either_way(iris, kind, penalty):
+    """C=inf and an absent penalty are one problem, with one finding."""
+    X, y = iris
+    y = y if kind is SoftmaxClassifier else (y == "setosa")[:, None].astype(int)
+    unlimited, told = fit(X, y, kind=kind)
+    with pytest.warns(SeparableWarning) as caught:
+        absent = kind(penalty=penalty).fit(X, y)
+    assert [str(warning.message) for warning in caught if warning.category is SeparableWarning] == [told]
+    assert absent.certificate_.reason == unlimited.certificate_.reason
+    np.testing.assert_array_equal(absent.coef_, unlimited.coef_)
+
+
+@pytest.mark.parametrize("kind", [SoftmaxPath, SoftmaxClassifierCV])
+@pytest.mark.parametrize("penalty", ["none", None])
+def test_no_strength_is_chosen_of_no_penalty(iris, kind, penalty):
+    with pytest.raises(InputError, match=f"penalty={penalty!r} has no strength to choose"):
+        kind(penalty=penalty).fit(*iris)
 
 
 def test_two_classes_apart_are_complete(iris):

@@ -37,7 +37,7 @@ from kullback.linear.held_out import (
 from kullback.linear.inputs import LEAST_C, as_numpy, check_number, check_switch, checked_weight, shortened
 from kullback.linear.interruption import CALLBACK, CTRL_C, INTERRUPTIONS, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
-from kullback.linear.penalties import PenaltyName, resolve_penalty, weight_rows
+from kullback.linear.penalties import PenaltyName, resolve_searched_penalty, weight_rows
 from kullback.linear.progress import Silent, shown
 from kullback.linear.raw_fit import Follow, Parameters, Run
 from kullback.linear.rotation import is_wide, rotate
@@ -197,7 +197,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
         splits = self._splits(X, targets, classes, split_params)
-        penalty = resolve_penalty(self.penalty, self.l1_ratio)
+        penalty = resolve_searched_penalty(self.penalty, self.l1_ratio)
         plain = Examples(
             X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
         )

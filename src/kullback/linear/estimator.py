@@ -279,6 +279,7 @@ class LinearEstimator(BaseEstimator):
             of: what to add to the warning that a fit fell short.
             kept: whether `checkpoint` keeps the state of this fit.
         """
+        penalty = resolve_penalty(self.penalty, self.l1_ratio)
         task = FitTask(
             X,
             targets,
@@ -287,7 +288,7 @@ class LinearEstimator(BaseEstimator):
             sample_weight,
             fit_intercept=self.fit_intercept,
             penalty_factor=penalty_factor,
-            penalty=resolve_penalty(self.penalty, self.l1_ratio),
+            penalty=penalty,
         )
         start = self._start(task.shape, init, loss)
         checkpoint, resumed = None, None
@@ -338,7 +339,7 @@ class LinearEstimator(BaseEstimator):
         self.interrupted_ = interrupted_now
         self.certificate_ = solution.certificate
         self.solver_, self.solver_reason_ = solution.solver, solution.reason
-        if math.isinf(C) and not interrupted_now:
+        if (penalty.absent or math.isinf(C)) and not interrupted_now:
             # The model is there by now: whoever has no patience for this loses nothing.
             finding = task.separation((solution.weights, solution.intercept))
             self.certificate_ = self._judged(finding, solution.certificate, solution.weights, classes.tolist())

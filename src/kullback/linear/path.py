@@ -23,7 +23,7 @@ from kullback.linear.folds import Examples
 from kullback.linear.inputs import check_number
 from kullback.linear.interruption import INTERRUPTIONS, ctrl_c_stops
 from kullback.linear.path_point import PathPoint
-from kullback.linear.penalties import PenaltyName, resolve_penalty
+from kullback.linear.penalties import PenaltyName, resolve_searched_penalty
 from kullback.linear.progress import Silent, shown
 from kullback.linear.softmax_classifier import ClassWeight, SoftmaxClassifier, penalty_factor
 from kullback.linear.solvers import IterationRecord
@@ -128,7 +128,7 @@ class SoftmaxPath(SoftmaxClassifier):
         self._check_effort()
         Cs = strengths(self.Cs)
         X, classes, targets, weight, loss = self._prepared(X, y, sample_weight)
-        penalty = resolve_penalty(self.penalty, self.l1_ratio)
+        penalty = resolve_searched_penalty(self.penalty, self.l1_ratio)
         plain = Examples(
             X, targets, weight, loss, len(classes), self.fit_intercept, penalty_factor(len(classes)), penalty
         )

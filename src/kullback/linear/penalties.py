@@ -45,6 +45,11 @@ class Penalty:
     ridge: float
     grouped: bool = False
 
+    @property
+    def absent(self) -> bool:
+        """Whether there is none."""
+        return self.lasso == 0 and self.ridge == 0
+
     def scaled(self, factor: float) -> Penalty:
         """The same penalty times a number."""
         return Penalty(factor * self.lasso, factor * self.ridge, self.grouped)
@@ -99,3 +104,18 @@ def resolve_penalty(name: Any, l1_ratio: Any) -> Penalty:
     if name == "none":
         return Penalty(0.0, 0.0)
     return Penalty(ratio, 1.0 - ratio, grouped=name == "group")
+
+
+def resolve_searched_penalty(name: Any, l1_ratio: Any) -> Penalty:
+    """The same, of an estimator that looks for its strength.
+
+    Raises:
+        InputError: also if there is no penalty, and so no strength.
+    """
+    penalty = resolve_penalty(name, l1_ratio)
+    if penalty.absent:
+        raise InputError(
+            f"penalty={name!r} has no strength to choose: every C gives the same model. Choose another penalty, or fit "
+            f"SoftmaxClassifier(penalty={name!r})"
+        )
+    return penalty
