@@ -311,6 +311,10 @@ KULLBACK_INLINE void store(Scalar<V>* p, V v) {
 struct Whole {};
 struct Part {
     int count;
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    // A bit for each lane there is. Where processors can leave lanes out, rows that end inside a vector cost nothing more.
+    __mmask16 lanes() const { return __mmask16((1u << count) - 1); }
+#endif
 };
 template <class V>
 KULLBACK_INLINE V load(const Scalar<V>* p, Whole, Scalar<V>) {
@@ -318,6 +322,14 @@ KULLBACK_INLINE V load(const Scalar<V>* p, Whole, Scalar<V>) {
 }
 template <class V>
 KULLBACK_INLINE V load(const Scalar<V>* p, Part part, Scalar<V> fill) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+        return V(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), part.lanes(), p));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
+        return V(_mm512_mask_loadu_pd(_mm512_set1_pd(fill), __mmask8(part.lanes()), p));
+    }
+#endif
     Scalar<V> buffer[traits<V>::width];
     for (int i = 0; i < traits<V>::width; ++i) buffer[i] = fill;
     for (int i = 0; i < part.count; ++i) buffer[i] = p[i];
@@ -329,6 +341,14 @@ KULLBACK_INLINE void store(Scalar<V>* p, Whole, V v) {
 }
 template <class V>
 KULLBACK_INLINE void store(Scalar<V>* p, Part part, V v) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+        return _mm512_mask_storeu_ps(p, part.lanes(), __m512(v));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
+        return _mm512_mask_storeu_pd(p, __mmask8(part.lanes()), __m512d(v));
+    }
+#endif
     Scalar<V> buffer[traits<V>::width];
     store<V>(buffer, v);
     for (int i = 0; i < part.count; ++i) p[i] = buffer[i];
@@ -356,12 +376,24 @@ KULLBACK_INLINE void along(int64_t begin, int64_t end, Body body) {
 // Lanes are always added in the same order, so a result does not depend on who asks for it.
 template <class V>
 KULLBACK_INLINE double sum_lanes(V v) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+        const __m256 low = _mm512_castps512_ps256(__m512(v));
+        const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(__m512(v)), 1));
+        return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(low), _mm512_cvtps_pd(high)));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) return _mm512_reduce_add_pd(__m512d(v));
+#endif
     double total = 0;
     for (int i = 0; i < traits<V>::width; ++i) total += double(get(v, i));
     return total;
 }
 template <class V>
 KULLBACK_INLINE Scalar<V> largest_lane(V v) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) return _mm512_reduce_max_ps(__m512(v));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) return _mm512_reduce_max_pd(__m512d(v));
+#endif
     Scalar<V> top = get(v, 0);
     for (int i = 1; i < traits<V>::width; ++i) top = get(v, i) > top ? get(v, i) : top;
     return top;

@@ -28,6 +28,12 @@ KULLBACK_INLINE V inside_row(V value, Whole) {
 }
 template <class V>
 KULLBACK_INLINE V inside_row(V value, Part part) {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) return V(_mm512_maskz_mov_ps(part.lanes(), __m512(value)));
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
+        return V(_mm512_maskz_mov_pd(__mmask8(part.lanes()), __m512d(value)));
+    }
+#endif
     for (int i = part.count; i < traits<V>::width; ++i) lane(value, i) = 0;
     return value;
 }
