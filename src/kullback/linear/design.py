@@ -97,7 +97,8 @@ def without_empty_columns(X: Any) -> tuple[NDArray[np.int64] | None, Any]:
         return None, X
     matrix = X if X.format in ("csr", "csc") else X.tocsr()
     n_columns = matrix.shape[1]
-    stored, counts = stored_entries(matrix), stored_entries(matrix, zeros=False)
+    stored = stored_entries(matrix)
+    counts = stored if np.count_nonzero(matrix.data) == matrix.nnz else stored_entries(matrix, zeros=False)
     used = np.flatnonzero(counts)
     if len(used) >= MOST_USED * n_columns:
         return None, X

@@ -164,11 +164,22 @@ def sound_sparse(X: Any) -> Any:
                 f"the sparse X is corrupt: {major} {where} holds the value {values[at]} in {minor} {places[at]}, but "
                 f"{minor}s are 0 to {n_minor - 1}; {mend}, or give it the shape that it needs"
             )
-    ordered = X if X.has_sorted_indices else X.sorted_indices()
+    ordered = X if X.has_sorted_indices else _in_order(X)
     if not ordered.has_canonical_format:
         ordered = ordered.copy() if ordered is X else ordered
         ordered.sum_duplicates()
     return ordered
+
+
+def _in_order(X: Any) -> Any:
+    """A copy of a CSR or CSC matrix whose entries lie in order.
+
+    Turned into the other format and back they do, in time that grows with the entries and not with their logarithm, if
+    there are as many of them as there are places.
+    """
+    if max(X.shape) > X.nnz:
+        return X.sorted_indices()
+    return X.tocsc().tocsr() if X.format == "csr" else X.tocsr().tocsc()
 
 
 def dense(matrix: Any) -> Vector:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 from kullback import kernels
 from kullback.linear.certificate import Shift, balancing_shift
@@ -75,6 +76,7 @@ class RowGram:
             (m.indptr, m.indices, m.data.astype(self.dtype) if shorter else m.data) for m in (by_row, by_column)
         )
         self._centre = centre[self.order].astype(self.dtype) if centre.any() else None
+        self._add_outer = get_blas_funcs("ger", dtype=self.dtype)
         self.shape = design.shape
         self._given, self._run = (design, centre), run
 
@@ -134,12 +136,8 @@ class RowGram:
 
         def finish(piece: slice) -> float:
             part = out[piece]
-            if self._centre is not None:
-                if len(total) >= LEAST_CLASSES:
-                    part -= self._centre[piece, None] * total
-                else:
-                    for k, each in enumerate(total):  # NumPy is slow along short rows
-                        part[:, k] -= self._centre[piece] * each
+            if self._centre is not None:  # NumPy is slow along short rows
+                self._add_outer(-1.0, total, self._centre[piece], a=part.T, overwrite_a=True)
             if plus is not None:
                 part += plus[piece]
             return max(float(part.max(initial=0.0)), -float(part.min(initial=0.0)))
