@@ -353,13 +353,20 @@ CsrJob csr_job(const In& indptr, const In& ends, const In& indices, const In& da
     job.columns = int64_t(dense.shape(1));
     job.data = data.data();
     job.dense = dense.data();
+    job.by_row = job.by_column = nullptr;
     job.out = out.data();
     return job;
 }
 
 int64_t run_csr(const In& indptr, const In& ends, const In& indices, const In& data, const In& dense, const Out& out,
-                int64_t base) {
-    const CsrJob job = csr_job(indptr, ends, indices, data, dense, out, base);
+                int64_t base, const OptionalIn& by_row, const OptionalIn& by_column) {
+    CsrJob job = csr_job(indptr, ends, indices, data, dense, out, base);
+    if (by_row && by_column) {
+        need_rows(*by_row, out.shape(0));
+        need_rows(*by_column, out.shape(1));
+        job.by_row = by_row->data();
+        job.by_column = by_column->data();
+    }
     const CsrKernel kernel = level().csr_product[type_of_array(dense) == Type::float64];
     const int64_t rows = int64_t(out.shape(0));
     const int threads = (job.nonzeros + rows) * job.columns <= serial_elements ? 1 : thread_count;
@@ -567,7 +574,7 @@ NB_MODULE(_native, m) {
     m.def("probabilities", &run_probabilities, nb::arg("sigmoid"), nb::arg("logits"), nb::arg("inverse_temperature"),
           nb::arg("logarithm"), nb::arg("out"));
     m.def("csr_product", &run_csr, nb::arg("indptr"), nb::arg("ends"), nb::arg("indices"), nb::arg("data"),
-          nb::arg("dense"), nb::arg("out"), nb::arg("base"));
+          nb::arg("dense"), nb::arg("out"), nb::arg("base"), nb::arg("by_row").none(), nb::arg("by_column").none());
     m.def("csr_transposed", &run_csr_transposed, nb::arg("indptr"), nb::arg("ends"), nb::arg("indices"),
           nb::arg("data"), nb::arg("dense"), nb::arg("out"), nb::arg("base"));
     m.def("descent", &run_descent, nb::arg("block_start"), nb::arg("matrix_start"), nb::arg("block_of"),

@@ -89,6 +89,7 @@ struct CsrJob {
     int64_t nonzeros, inner, columns;
     int64_t base;  // what index 0 of the dense matrix is called in `indices`
     const void *data, *dense;
+    const void *by_row, *by_column;  // (n,) and (C,): their outer product is added; both or neither, for products alone
     void* out;
 };
 // Returns the first row whose indices are out of range, or -1; never reads outside the arrays.

@@ -77,15 +77,19 @@ KULLBACK_INLINE void csr_unrolled(Body body) {
     csr_unrolled(body, std::make_integer_sequence<int, V>{});
 }
 
-// out = Σ_j value_j · dense[column_j] for the first V·W numbers of each row, or those there are.
+// out = by · by_column + Σ_j value_j · dense[column_j] for the first V·W numbers of each row, or those there are; without
+// `by_column` the sum alone.
 //
 // Rows are `stride` apart; `length` of their numbers are left.
 template <int W, int V, class T, class Index, class Value>
 KULLBACK_INLINE void csr_sum(const CsrRows<T, Index, Value>& rows, int64_t from, int64_t to, const T* dense, int64_t stride,
-                             int64_t length, T* out) {
+                             int64_t length, T by, const T* by_column, T* out) {
     const int64_t last = length < V * W ? length - W : (V - 1) * W;
     const auto place = [last](int v) KULLBACK_LAMBDA { return v < V - 1 ? v * W : last; };
     CsrVector<T, W> sum[V] = {};
+    if (by_column) {
+        csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { sum[v] = by * csr_load<T, W>(by_column + place(v)); });
+    }
     for (int64_t j = from; j < to; ++j) {
         const T* row = dense + rows.place(j) * stride;
         csr_unrolled<V>([&](int v) KULLBACK_LAMBDA { sum[v] += rows.value(j) * csr_load<T, W>(row + place(v)); });
@@ -133,19 +137,22 @@ KULLBACK_INLINE void csr_tiles(int64_t columns, Body body) {
     }
 }
 
-// Rows [begin, end) of X @ dense.
+// Rows [begin, end) of X @ dense, plus the outer product.
 template <class T, class Index, class Value>
 int64_t csr_product_rows(const CsrJob& job, int64_t begin, int64_t end) {
     const CsrRows<T, Index, Value> rows(job);
     const T* dense = static_cast<const T*>(job.dense);
+    const T *by_row = static_cast<const T*>(job.by_row), *by_column = static_cast<const T*>(job.by_column);
     const int64_t columns = job.columns;
     for (int64_t i = begin; i < end; ++i) {
         if (!rows.valid(job, i)) return i;
         const int64_t from = int64_t(rows.indptr[i]), to = int64_t(rows.ends[i]);
+        const T by = by_row ? by_row[i] : T(0);
         T* __restrict out = static_cast<T*>(job.out) + i * columns;
         csr_tiles<lanes<T>>(columns, [&](auto width, int64_t first, auto count) KULLBACK_LAMBDA {
             csr_sum<decltype(width)::value, decltype(count)::value>(rows, from, to, dense + first, columns, columns - first,
-                                                                 out + first);
+                                                                    by, by_column ? by_column + first : nullptr,
+                                                                    out + first);
         });
     }
     return -1;

@@ -478,9 +478,17 @@ def sparse(rng, log, counts):
     log.append(f"sparse {n} x {d} x {n_classes}, {kind}")
     if transposed and out.flags.writeable:
         out[...] = 1
+    outer = None
+    if rng.integers(2):
+        outer = tuple(
+            rng.normal(size=2 * length).astype(dtype)[:: int(rng.integers(1, 3))][:length] for length in (n, n_classes)
+        )
     try:
-        product = cpu.csr_transposed if transposed else cpu.csr_product
-        product(indptr.astype(index_type), indices.astype(index_type), data.astype(dtype), dense, out)
+        matrix = indptr.astype(index_type), indices.astype(index_type), data.astype(dtype)
+        if transposed:
+            cpu.csr_transposed(*matrix, dense, out)
+        else:
+            cpu.csr_product(*matrix, dense, out, outer=outer)
     except InputError as error:
         expect(not sound or "read-only" in str(error), f"unexpected error: {error}")
         return
@@ -488,11 +496,13 @@ def sparse(rng, log, counts):
     expect(sound or n_classes == 0, "a corrupt matrix was accepted")
     if sound:
         truth = np.ones((d, n_classes)) if transposed else np.zeros((n, n_classes))
+        if outer is not None and not transposed:
+            truth += np.multiply.outer(*outer, dtype=np.float64)
         for row, (a, b) in enumerate(itertools.pairwise(indptr)):
             if transposed:
                 np.add.at(truth, indices[a:b], np.outer(data[a:b], np.float64(dense[row])))
             else:
-                truth[row] = np.float64(data[a:b]) @ np.float64(dense[indices[a:b]])
+                truth[row] += np.float64(data[a:b]) @ np.float64(dense[indices[a:b]])
         expect(agree(out, truth, 1e-4 if dtype == np.float32 else 1e-12), "wrong product")
     expect(clean(), "memory around the output was overwritten")
 

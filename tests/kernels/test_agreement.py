@@ -239,6 +239,34 @@ def test_sparse_product(rng):
                 np.testing.assert_allclose(out, matrix.toarray() @ dense, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sparse_product_with_an_outer_product(rng, dtype):
+    """A matrix less its column means is one that is sparse less an outer product; the vectors may lie anywhere."""
+    import scipy.sparse
+
+    for n, d, c in [(0, 3, 2), (6, 0, 4), (5, 7, 1), (1000, 50, 3), (90, 60, 21), (90, 60, 70)]:
+        matrix = scipy.sparse.random(n, d, 0.2, "csr", dtype=dtype, random_state=0)
+        dense = rng.normal(size=(d, c)).astype(dtype)
+        by_row, by_column = rng.normal(size=(n, 2)).astype(dtype)[:, 0], rng.normal(size=c).astype(dtype)[::-1]
+        truth = matrix.toarray().astype(float) @ dense + np.outer(by_row.astype(float), by_column)
+        for order in "CF":
+            for kernels in (cpu, reference):
+                out = np.full((n, c), 9, dtype, order=order)
+                kernels.csr_product(matrix.indptr, matrix.indices, matrix.data, dense, out, outer=(by_row, by_column))
+                np.testing.assert_allclose(out, truth, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+        # one of the vectors may lie in what is written
+        out = np.empty((n, c), dtype)
+        if n:
+            out[0] = by_column
+            cpu.csr_product(matrix.indptr, matrix.indices, matrix.data, dense, out, outer=(by_row, out[0]))
+            np.testing.assert_allclose(out, truth, rtol=50 * np.finfo(dtype).eps, atol=1e-5)
+        other = np.float64 if dtype == np.float32 else np.float32
+        for wrong in [(by_row[:-1], by_column), (by_row, by_column[1:]), (by_row, by_column.astype(other))]:
+            if wrong[0].shape != (n,) or wrong[1].shape != (c,) or wrong[1].dtype != dtype:
+                with pytest.raises(ShapeError, match="outer is"):
+                    cpu.csr_product(matrix.indptr, matrix.indices, matrix.data, dense, out, outer=wrong)
+
+
 def test_transposed_sparse_product_adds(rng):
     import scipy.sparse
 

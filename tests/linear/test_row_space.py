@@ -254,6 +254,32 @@ def many_languages(n_rows=3000, n_columns=12000, n_classes=150, words=40, skew=1
     return counts, y
 
 
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_entries_in_any_order(text, form, twice, penalty):
+    """Vectorisers sort words, and with them the columns, after they have counted them."""
+    X, y = text
+    given = X.asformat(form)
+    major, minor = np.repeat(np.arange(len(given.indptr) - 1), np.diff(given.indptr)), given.indices
+    values = given.data
+    if twice:
+        major, minor, values = np.tile(major, 2), np.tile(minor, 2), np.concatenate([0.25 * values, 0.75 * values])
+    order = np.lexsort([np.random.default_rng(0).random(len(major)), major])
+    starts = given.indptr * (1 + twice)
+    mixed = type(given)((values[order], minor[order], starts), shape=X.shape)
+    assert not mixed.has_sorted_indices
+    kept = mixed.indices.copy(), mixed.data.copy()
+    want, got = (fit(matrix, y, tol=1e-8, penalty=penalty) for matrix in (X, mixed))
+    assert got.solver_ == want.solver_ == {"l2": "row_space", "l1": "prox_newton"}[penalty]
+    assert got.certificate_.primal == pytest.approx(want.certificate_.primal, rel=1e-8)
+    np.testing.assert_allclose(got.coef_, want.coef_, atol=1e-4)
+    np.testing.assert_allclose(got.predict_proba(mixed), got.predict_proba(X), rtol=0, atol=1e-12)
+    # what was given is as it was
+    np.testing.assert_array_equal(mixed.indices, kept[0])
+    np.testing.assert_array_equal(mixed.data, kept[1])
+
+
 @pytest.mark.parametrize(("C", "steps"), [(1.0, 18), (100.0, 50)])
 def test_many_classes_take_few_steps(C, steps):
     """A guard for where a fit starts from along the intercepts: without their curvature it takes many times as long."""

@@ -131,8 +131,9 @@ class Kernels(Protocol):
         *,
         ends: Array | None = None,
         base: int = 0,
+        outer: tuple[Array, Array] | None = None,
     ) -> None:
-        """A CSR matrix (n, d) times a dense (d, C)."""
+        """A CSR matrix (n, d) times a dense (d, C), plus an outer product."""
 
     def csr_transposed(
         self,

@@ -46,7 +46,15 @@ def targets(
 ) -> Summary: ...
 def probabilities(sigmoid: bool, logits: Array, inverse_temperature: float, logarithm: bool, out: Array) -> None: ...
 def csr_product(
-    indptr: Array, ends: Array, indices: Array, data: Array, dense: Array, out: Array, base: int
+    indptr: Array,
+    ends: Array,
+    indices: Array,
+    data: Array,
+    dense: Array,
+    out: Array,
+    base: int,
+    by_row: Array | None,
+    by_column: Array | None,
 ) -> int: ...
 def csr_transposed(
     indptr: Array, ends: Array, indices: Array, data: Array, dense: Array, out: Array, base: int

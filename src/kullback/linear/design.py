@@ -415,15 +415,20 @@ class SparseDesign:
     def fullest_first(self) -> tuple[Array, Any, Any]:
         """(d,) columns, the one with most entries first; the matrix as CSR with its columns so; its transpose as CSR.
 
-        Values are shared with `matrix` as far as they can be; what is made is kept.
+        Values are shared with those given as far as they can be; what is made is kept.
         """
         if self._fullest_first is None:
-            rows = self.matrix
             order = np.argsort(-self.stored(), kind="stable")
-            place = np.empty(len(order), rows.indices.dtype)
-            place[order] = np.arange(len(order))
-            turned = sparse.csr_array((rows.data, place[rows.indices], rows.indptr), shape=rows.shape)
-            self._fullest_first = order, turned, turned.tocsc().T
+            if self._given.format == "csc":
+                columns = self._given[:, order]
+                turned, transposed = columns.tocsr(), columns.T
+            else:
+                rows = self._given
+                place = np.empty(len(order), rows.indices.dtype)
+                place[order] = np.arange(len(order))
+                turned = sparse.csr_array((rows.data, place[rows.indices], rows.indptr), shape=rows.shape)
+                transposed = turned.tocsc().T
+            self._fullest_first = order, turned, transposed
         return self._fullest_first
 
     def blocks(self, n_outputs: int) -> list[slice]:

@@ -220,7 +220,7 @@ class LinearEstimator(BaseEstimator):
 
     def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
         """Scikit-learn's own validation, with the place of the first bad value added."""
-        X, y = sound_sparse(as_numpy(X, "X")), as_numpy(y, "y")
+        X, y = sound_sparse(as_numpy(X, "X"), to_fit=reset), as_numpy(y, "y")
         check_table(X)
         try:
             return validate_data(

@@ -126,12 +126,17 @@ def _entries(length: int) -> str:
     return "no entries of its own" if length < 0 else f"{length}"
 
 
-def sound_sparse(X: Any) -> Any:
+def sound_sparse(X: Any, *, to_fit: bool = False) -> Any:
     """A sparse matrix whose entries lie where they can be; anything else passes unchanged.
 
     CSR and CSC matrices are used as they are. If entries of a row (a column, for CSC) are not in the order of their
     places, or several share one place, a copy is made in which they are in order, and added up, which is what SciPy
     takes them for.
+
+    Args:
+        X: anything.
+        to_fit: whether the matrix is fitted: what has more columns than rows is then needed by columns as well, and
+            a copy that puts it in order is made so.
 
     Raises:
         DataError: for arrays that contradict one another or the shape, naming the row or column and the value.
@@ -164,22 +169,25 @@ def sound_sparse(X: Any) -> Any:
                 f"the sparse X is corrupt: {major} {where} holds the value {values[at]} in {minor} {places[at]}, but "
                 f"{minor}s are 0 to {n_minor - 1}; {mend}, or give it the shape that it needs"
             )
-    ordered = X if X.has_sorted_indices else _in_order(X)
+    ordered = X if X.has_sorted_indices else _in_order(X, to_fit)
     if not ordered.has_canonical_format:
         ordered = ordered.copy() if ordered is X else ordered
         ordered.sum_duplicates()
     return ordered
 
 
-def _in_order(X: Any) -> Any:
-    """A copy of a CSR or CSC matrix whose entries lie in order.
+def _in_order(X: Any, to_fit: bool) -> Any:
+    """A copy of a CSR or CSC matrix whose entries lie in order, of the other format where that serves a fit.
 
-    Turned into the other format and back they do, in time that grows with the entries and not with their logarithm, if
-    there are as many of them as there are places.
+    Turned into the other format they do, in time that grows with the entries and not with their logarithm, if there
+    are as many of them as there are places.
     """
     if max(X.shape) > X.nnz:
         return X.sorted_indices()
-    return X.tocsc().tocsr() if X.format == "csr" else X.tocsr().tocsc()
+    if X.format == "csc":
+        return X.tocsr().tocsc()
+    by_column = X.tocsc()
+    return by_column if to_fit and X.shape[0] < X.shape[1] else by_column.tocsr()
 
 
 def dense(matrix: Any) -> Vector:

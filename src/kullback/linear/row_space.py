@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_blas_funcs
 
 from kullback import kernels
 from kullback.linear.certificate import Shift, balancing_shift
@@ -76,7 +75,6 @@ class RowGram:
             (m.indptr, m.indices, m.data.astype(self.dtype) if shorter else m.data) for m in (by_row, by_column)
         )
         self._centre = centre[self.order].astype(self.dtype) if centre.any() else None
-        self._add_outer = get_blas_funcs("ger", dtype=self.dtype)
         self.shape = design.shape
         self._given, self._run = (design, centre), run
 
@@ -132,12 +130,11 @@ class RowGram:
         pieces = _pieces(given)
         ones = np.ones(pieces[0].stop, self.dtype)
         total = np.sum(_in_groups(self._run, take, pieces), axis=0, dtype=np.float64).astype(self.dtype)
-        kernels.active().csr_product(*self._columns, given, out)
+        outer = None if self._centre is None else (self._centre, -total)
+        kernels.active().csr_product(*self._columns, given, out, outer=outer)
 
         def finish(piece: slice) -> float:
             part = out[piece]
-            if self._centre is not None:  # NumPy is slow along short rows
-                self._add_outer(-1.0, total, self._centre[piece], a=part.T, overwrite_a=True)
             if plus is not None:
                 part += plus[piece]
             return max(float(part.max(initial=0.0)), -float(part.min(initial=0.0)))

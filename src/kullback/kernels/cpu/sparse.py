@@ -19,8 +19,9 @@ def csr_product(
     *,
     ends: Array | None = None,
     base: int = 0,
+    outer: tuple[Array, Array] | None = None,
 ) -> None:
-    """Write the product of a CSR matrix (n, d) with `dense` (d, C) into `out` (n, C).
+    """Write the product of a CSR matrix (n, d) with `dense` (d, C), and what is added to it, into `out` (n, C).
 
     Args:
         indptr: (n + 1,) row starts, int32 or int64; (n,) with `ends`.
@@ -30,6 +31,7 @@ def csr_product(
         out: (n, C) of the type of `dense`.
         ends: (n,) where each row ends, or None where it ends as the next one starts.
         base: the column that row 0 of `dense` stands for.
+        outer: (n,) and (C,) of the type of `dense`, whose outer product is added, or None.
 
     Raises:
         ShapeError: if lengths do not fit together.
@@ -38,7 +40,8 @@ def csr_product(
     starts, ends = (indptr[:-1], indptr[1:]) if ends is None else (indptr, ends)
     _check_csr("csr_product", starts, ends, indices, data, dense, out, n_rows=len(out))
     target = writable(out, out.flags.carray and not np.may_share_memory(out, dense))
-    row = _native.csr_product(*_plain_csr(starts, ends, indices, data, dense), target, base)
+    by_row, by_column = (None, None) if outer is None else _plain_outer("csr_product", outer, target)
+    row = _native.csr_product(*_plain_csr(starts, ends, indices, data, dense), target, base, by_row, by_column)
     _refuse_corrupt(row, base, len(dense))
     if target is not out:
         out[...] = target
@@ -103,6 +106,19 @@ def _check_csr(
             f"{name}: {len(starts)} row starts, {len(ends)} row ends, {len(indices)} indices, {len(data)} values and "
             f"dense {dense.shape} do not fit an out of shape {out.shape}"
         )
+
+
+def _plain_outer(name: str, outer: tuple[Array, Array], out: Array) -> tuple[Array, Array]:
+    """Two vectors side by side in memory, of `out`'s type, that neither lie in it nor are longer or shorter than it."""
+    if any(vector.dtype != out.dtype for vector in outer) or tuple(vector.shape for vector in outer) != tuple(
+        (length,) for length in out.shape
+    ):
+        given = " and ".join(f"{vector.dtype} {vector.shape}" for vector in outer)
+        raise ShapeError(f"{name}: outer is {given}, but an out of {out.shape} needs vectors of that, {out.dtype}")
+    first, second = (
+        vector.copy() if np.may_share_memory(vector, out) else np.ascontiguousarray(aligned(vector)) for vector in outer
+    )
+    return first, second
 
 
 def _plain_csr(

@@ -17,8 +17,9 @@ def csr_product(
     *,
     ends: Array | None = None,
     base: int = 0,
+    outer: tuple[Array, Array] | None = None,
 ) -> None:
-    """Write the product of a CSR matrix (n, d) with `dense` (d, C) into `out` (n, C).
+    """Write the product of a CSR matrix (n, d) with `dense` (d, C), and what is added to it, into `out` (n, C).
 
     Args:
         indptr: (n + 1,) row starts; (n,) with `ends`.
@@ -28,9 +29,10 @@ def csr_product(
         out: (n, C).
         ends: (n,) where each row ends, or None where it ends as the next one starts.
         base: the column that row 0 of `dense` stands for.
+        outer: (n,) and (C,), whose outer product is added, or None.
     """
     row, column, values = _entries(indptr, indices, data, ends)
-    total = np.zeros(out.shape)
+    total = np.zeros(out.shape) if outer is None else np.multiply.outer(*outer, dtype=np.float64)
     np.add.at(total, row, values[:, None] * dense[column - base])
     out[...] = total
 
