@@ -125,7 +125,7 @@ def _cyanure(X: Matrix, y: Matrix, penalty: str, tol: float) -> tuple[Matrix, Ma
     kind, first, second = {
         "l2": ("l2", lam, 0.0),
         "l1": ("l1", lam, 0.0),
-        "elasticnet": ("elastic-net", 0.5 * lam, 0.5 * lam),
+        "elasticnet": ("elasticnet", 0.5 * lam, 0.5 * lam),
         "group": ("l1l2", lam, 0.0),
     }[penalty]
     model = Classifier(
@@ -143,6 +143,30 @@ def _cyanure(X: Matrix, y: Matrix, penalty: str, tol: float) -> tuple[Matrix, Ma
     return weights.T if weights.shape[0] == X.shape[1] else weights, np.ravel(model.intercept_), None
 
 
+def _adelie(X: Matrix, y: Matrix, penalty: str, tol: float) -> tuple[Matrix, Matrix, Any]:
+    import adelie
+
+    classes = int(y.max()) + 1
+    dtype = X.dtype.type
+    held = adelie.matrix.sparse(X.tocsc(), method="naive") if sparse.issparse(X) else np.asfortranarray(X)
+    # Its loss is the mean over rows and over classes, and its penalties are weighted by sqrt(classes) unless told.
+    found = adelie.grpnet(
+        X=held,
+        glm=adelie.glm.multinomial(np.eye(classes, dtype=dtype)[y], dtype=dtype),
+        alpha={"l2": 0.0, "group": 1.0}[penalty],  # of each feature's weights for all classes
+        penalty=np.ones(X.shape[1], dtype=dtype),
+        lmda_path=np.array([1 / (len(y) * classes)], dtype=dtype),
+        tol=tol,
+        irls_tol=tol,
+        adev_tol=1.0,
+        max_iters=10_000_000,
+        early_exit=False,
+        progress_bar=False,
+        n_threads=threads(),
+    )
+    return found.betas.toarray().reshape(-1, classes).T, found.intercepts[0], None
+
+
 # A solver, the penalties it knows, and its tolerances.
 SOLVERS: dict[str, tuple[Callable[..., tuple[Matrix, Matrix, Any]], tuple[str, ...], tuple[float, ...]]] = {
     "kullback": (_kullback, ("l2", "l1", "elasticnet", "group"), (1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)),
@@ -150,6 +174,7 @@ SOLVERS: dict[str, tuple[Callable[..., tuple[Matrix, Matrix, Any]], tuple[str, .
     "sklearn newton-cg": (_sklearn("newton-cg"), ("l2",), (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)),
     "sklearn saga": (_sklearn("saga"), ("l2", "l1", "elasticnet"), (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)),
     "cyanure float32": (_cyanure, ("l2", "l1", "elasticnet", "group"), (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)),
+    "adelie": (_adelie, ("l2", "group"), (1e-3, 1e-5, 1e-7, 1e-9)),
 }
 
 
@@ -308,7 +333,7 @@ def main() -> None:
         found = measure(data, penalty, options.rivals, options.ladder, options.cap)
         stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
         stored["rows"][name] = found | {"threads": threads()}
-        stored["machine"] = machine("scikit-learn", "scipy", "cyanure")
+        stored["machine"] = machine("scikit-learn", "scipy", "cyanure", "adelie")
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 

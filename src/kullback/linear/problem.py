@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -189,3 +190,24 @@ def unproved(cheap: float, known: float, tol: float) -> float:
 
 def _norm(point: Point) -> float:
     return float(np.abs(point.gradient).max(initial=0.0))
+
+
+class Watched:
+    """A problem that remembers the last point a solver accepted: every such point is checked.
+
+    Attributes:
+        parameters: (P,) that point.
+    """
+
+    def __init__(self, problem: Any, start: Vector) -> None:
+        self._problem = problem
+        self.parameters = start
+
+    def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
+        """As the problem's own."""
+        self.parameters = parameters
+        checked: tuple[float, Point] = self._problem.check(parameters, point)
+        return checked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)

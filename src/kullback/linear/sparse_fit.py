@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ from kullback.linear.design import DenseDesign, Design, SparseDesign
 from kullback.linear.interruption import Stopped
 from kullback.linear.penalties import Penalty
 from kullback.linear.problem import relative_gap, unproved
-from kullback.linear.raw_fit import Follow, RawFit, Run
+from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.scaling import ColumnScaling
 from kullback.linear.solvers.base import IterationRecord, Point, SolverResult
@@ -34,6 +35,8 @@ from kullback.linear.support_curvature import SupportCurvature
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
+# A start that took work, how often the data were read for it, and why the fit must stop, if it must.
+First: TypeAlias = Callable[..., tuple[Parameters, int, str]]
 
 # Features first chosen, and how many times those in use are chosen later.
 LEAST_CHOSEN = 64
@@ -45,6 +48,8 @@ NEARLY_ALL = 0.5
 SINGLE_UNTIL = 1e-2
 # With so few features a pass over all of them costs little more than over some.
 FEW_COLUMNS = 1024
+# Where more than this share of a few features would leave zero at once, most of them are likely to be used.
+MANY = 0.5
 # The share of the whole gap to which the chosen features are solved.
 INNER = 0.2
 
@@ -186,9 +191,10 @@ def fit_sparse(
     scaling: ColumnScaling,
     penalty: Penalty,
     *,
-    start: tuple[Vector, Vector] | None,
+    start: Parameters | None,
     tol: float,
     max_iter: int,
+    first: First | None = None,
     follow: Follow | None = None,
     run: Run = map,
     earlier: int = 0,
@@ -203,12 +209,13 @@ def fit_sparse(
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
         tol: the relative duality gap that ends the fit.
         max_iter: most accepted steps, of all working sets together.
+        first: finds a better start than zeros; called where most features of dense data are likely to be used.
         follow: called with the record of every accepted step, and a function that gives the raw weights (d, C) and
             intercepts (C,) there. It may raise `Stopped`.
         run: runs several calls at once and keeps their order.
         earlier: how often a fit that this one continues read the data; a long one is worth a better Hessian.
     """
-    return _Fit(design, terms, scaling, penalty, tol, max_iter, follow, run, earlier).run(start)
+    return _Fit(design, terms, scaling, penalty, tol, max_iter, follow, run, earlier).run(start, first)
 
 
 class _Fit:
@@ -231,11 +238,20 @@ class _Fit:
         self._history: list[IterationRecord] = []
         self._other_passes = 0
 
-    def run(self, start: tuple[Vector, Vector] | None) -> SparseFit:
+    def run(self, start: Parameters | None, first: First | None) -> SparseFit:
         whole = self._problem(None, self._tol)
         at = np.zeros(whole.objective.size) if start is None else whole.objective.from_raw(*start)
         distance, point = whole.check(at, whole.evaluate(at))
         n_columns = self._design.shape[1]
+        if start is None and first is not None and distance > self._tol and self._many_pulled(whole, at, point):
+            self._record(whole, at, point, distance)
+            found, passes, stopped = first(max_iter=self._max_iter)
+            self._other_passes += passes
+            at = whole.objective.from_raw(*found)
+            distance, point = whole.check(at, whole.evaluate(at))
+            self._record(whole, at, point, distance)
+            if stopped:
+                return self._finish(whole, at, distance, stopped, np.ones(n_columns, dtype=bool))
         alive = np.ones(n_columns, dtype=bool)
         reach = None if whole.why_no_gap else whole.objective.reach()
         while distance > self._tol:
@@ -279,6 +295,30 @@ class _Fit:
         if len(wanted) > most:
             wanted = wanted[np.argpartition(-pull[wanted], most - 1)[:most]]
         return np.sort(np.concatenate([np.flatnonzero(used), wanted])).astype(np.int64)
+
+    def _many_pulled(self, problem: SparseLinearProblem, at: Vector, point: Point) -> bool:
+        """Whether the optimum is likely to use most of a few features of dense data."""
+        rows, columns = self._design.shape
+        if not isinstance(self._design, DenseDesign) or columns > min(FEW_COLUMNS, rows) or problem.why_no_gap:
+            return False
+        objective = problem.objective
+        outputs = objective.n_outputs
+        violations = objective.violations(at, point.gradient)[: columns * outputs].reshape(columns, outputs)
+        return bool(violations.any(axis=1).sum() > MANY * columns)
+
+    def _record(self, problem: SparseLinearProblem, at: Vector, point: Point, distance: float) -> None:
+        """A point that the solver itself does not report."""
+        record = IterationRecord(
+            len(self._history),
+            point.objective,
+            point.loss,
+            problem.violation(at, point),
+            distance,
+            time.perf_counter() - self._began,
+        )
+        self._history.append(record)
+        if self._follow is not None:
+            self._follow(record, lambda: self._raw(problem, None))
 
     def _solve(self, problem: SparseLinearProblem, start: Vector, columns: Index | None = None) -> tuple[Vector, str]:
         """Parameters, and why the whole fit must stop, if it must."""

@@ -29,14 +29,16 @@ from kullback.linear.interior_fit import fit_interior, fits_at_once
 from kullback.linear.interruption import Stopped
 from kullback.linear.kinks import bends_suddenly, has_kinks
 from kullback.linear.penalties import Penalty, weight_rows
+from kullback.linear.problem import Watched
 from kullback.linear.raw_fit import Follow, Parameters, RawFit, Run
+from kullback.linear.ridge_start import ridge_start
 from kullback.linear.rotation import Rotation, is_wide, rotate, rotation_pays
 from kullback.linear.rounding import lost_in_rounding
 from kullback.linear.row_fit import fit_rows, suits_rows
 from kullback.linear.scaling import ColumnScaling, column_scaling
 from kullback.linear.separation import Finding, find_separation
 from kullback.linear.smoothed_fit import fit_smoothed
-from kullback.linear.solvers import IterationRecord, Point, SolverResult, find_solver
+from kullback.linear.solvers import IterationRecord, SolverResult, find_solver
 from kullback.linear.solvers.lbfgs import BEYOND_ROUNDING
 from kullback.linear.solvers.newton import newton
 from kullback.linear.sparse_fit import fit_sparse
@@ -213,7 +215,10 @@ class FitTask:
             )
             return self._solve_raw("interior_point", why, fit, start, follow, announce)
         if parts.lasso > 0:
+            ridge = replace(terms, penalty=self._penalty_factor * (parts.ridge + parts.lasso))
+            first = partial(ridge_start, self.design, ridge, scaling, between=between, run=run)
             fit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
+            fit = partial(fit, first=first)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
         # Without a penalty nothing keeps the weights in the space that the rows span.
         if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
@@ -276,7 +281,7 @@ class FitTask:
         def parameters_of(scaled: Vector) -> Parameters:
             return self._reported(*scaling.to_raw(*objective.split(scaled)))
 
-        watched = _Watched(choice.problem, at)
+        watched = Watched(choice.problem, at)
         course = Course(list(history))
 
         def step(record: IterationRecord) -> None:
@@ -328,7 +333,7 @@ class FitTask:
         return max(PAIRS_LEARN, int(HESSIANS * passes_for_hessian(objective.design.shape[1], objective.n_outputs)))
 
     def _without_pairs(
-        self, choice: Choice, watched: _Watched, tol: float, max_iter: int, step: Callable[[IterationRecord], None]
+        self, choice: Choice, watched: Watched, tol: float, max_iter: int, step: Callable[[IterationRecord], None]
     ) -> tuple[SolverResult, int]:
         """Go on without pairs, and say how often that read the data.
 
@@ -523,22 +528,6 @@ class FitTask:
                 weights = weights - weights.mean(axis=1, keepdims=True)
             intercept = intercept - (intercept if self._absent is None else intercept[~self._absent]).mean()
         return weights, intercept
-
-
-class _Watched:
-    """A problem that remembers the last point a solver accepted: every such point is checked."""
-
-    def __init__(self, problem: Any, start: Vector) -> None:
-        self._problem = problem
-        self.parameters = start
-
-    def check(self, parameters: Vector, point: Point) -> tuple[float, Point]:
-        self.parameters = parameters
-        checked: tuple[float, Point] = self._problem.check(parameters, point)
-        return checked
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._problem, name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,8 @@ from kullback.linear.solvers.sum_of_norms import group_lasso_minimiser
 from kullback.linear.support_curvature import Blocks
 
 Index: TypeAlias = NDArray[np.int64]
+# The variables of a block, and its Cholesky factor: the matrix, and whether its lower half holds it.
+Factor: TypeAlias = tuple[Index, tuple[Vector, bool]]
 
 # What a direction must bend by, against its length in scaled variables, to be more than rounding.
 FLAT = 1e-15
@@ -169,14 +171,12 @@ class QuadraticModel:
         mask = np.zeros(len(x))
         mask[chosen] = 1.0
 
-        def condition(vector: Vector) -> Vector:
-            out = np.zeros_like(vector)
-            for inside, factor in inverses:
-                out[inside] = linalg.cho_solve(factor, vector[inside], check_finite=False)
-            return out
-
         step, _ = conjugate_gradients(
-            lambda vector: product(vector) * mask, condition, -slope * mask, products=PRODUCTS, residual=RESIDUAL
+            lambda vector: product(vector) * mask,
+            lambda vector: solve_blocks(inverses, vector),
+            -slope * mask,
+            products=PRODUCTS,
+            residual=RESIDUAL,
         )
         before = self.value(x)
         rounding = 1e-14 * float(self._threshold @ norms)
@@ -206,7 +206,7 @@ class QuadraticModel:
         weight = np.divide(self._threshold, norms, out=np.zeros_like(norms), where=norms > 0)[self._group_of]
         return float(np.linalg.norm((self._gradient + self._times(x - self._start) + weight * x)[chosen]))
 
-    def _factors(self, chosen: Index, bend: Vector) -> list[tuple[Index, tuple[Vector, bool]]] | None:
+    def _factors(self, chosen: Index, bend: Vector) -> list[Factor] | None:
         found = []
         edges = np.searchsorted(chosen, self._blocks.start)
         for block in range(len(self._blocks.offset)):
@@ -221,6 +221,15 @@ class QuadraticModel:
             except linalg.LinAlgError:
                 return None
         return found
+
+
+def solve_blocks(factors: list[Factor], vector: Vector) -> Vector:
+    """The inverse of a block-diagonal matrix times (m,); zero outside of the blocks."""
+    out = np.zeros_like(vector)
+    for inside, (factor, lower) in factors:
+        # SciPy's own cho_solve takes ten times as long to look at its arguments as LAPACK to solve for a few variables.
+        out[inside] = linalg.lapack.dpotrs(factor, vector[inside], lower=lower)[0]
+    return out
 
 
 def conjugate_gradients(

@@ -11,6 +11,7 @@ Ravikumar (2014), "QUIC", for a second-order step on the set that a proximal ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kullback.linear.solvers.base import Point, Vector
-from kullback.linear.solvers.quadratic_model import conjugate_gradients
+from kullback.linear.solvers.quadratic_model import Factor, conjugate_gradients, solve_blocks
 from kullback.linear.sparse_problem import SparseObjective
 from kullback.linear.support_curvature import Blocks
 
@@ -104,7 +105,7 @@ def _block_inverse(blocks: Blocks, places: Index, bend: Vector) -> Callable[[Vec
     """Applies the inverse of the blocks, with `bend` added to their diagonal, among the given places."""
     of_place = np.argsort(blocks.places)
     where = of_place[np.searchsorted(blocks.places[of_place], places)]
-    found = []
+    found: list[Factor] = []
     for block in range(len(blocks.offset)):
         inside = np.flatnonzero((where >= blocks.start[block]) & (where < blocks.start[block + 1]))
         if len(inside) == 0:
@@ -117,10 +118,4 @@ def _block_inverse(blocks: Blocks, places: Index, bend: Vector) -> Callable[[Vec
         except linalg.LinAlgError:
             return None
 
-    def condition(vector: Vector) -> Vector:
-        out = np.zeros_like(vector)
-        for inside, factor in found:
-            out[inside] = linalg.cho_solve(factor, vector[inside], check_finite=False)
-        return out
-
-    return condition
+    return partial(solve_blocks, found)
