@@ -36,7 +36,7 @@ from kullback.linear.support_curvature import SupportCurvature
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
 # A start that took work, how often the data were read for it, and why the fit must stop, if it must.
-First: TypeAlias = Callable[..., tuple[Parameters, int, str]]
+First: TypeAlias = Callable[[int], tuple[Parameters, int, str]]
 
 # Features first chosen, and how many times those in use are chosen later.
 LEAST_CHOSEN = 64
@@ -209,7 +209,8 @@ def fit_sparse(
         start: raw weights (d, C) and intercepts (C,) to start from, or None for zeros.
         tol: the relative duality gap that ends the fit.
         max_iter: most accepted steps, of all working sets together.
-        first: finds a better start than zeros; called where most features of dense data are likely to be used.
+        first: finds a better start, in at most so many steps; called where most of few features of dense data are
+            likely to be used.
         follow: called with the record of every accepted step, and a function that gives the raw weights (d, C) and
             intercepts (C,) there. It may raise `Stopped`.
         run: runs several calls at once and keeps their order.
@@ -243,13 +244,8 @@ class _Fit:
         at = np.zeros(whole.objective.size) if start is None else whole.objective.from_raw(*start)
         distance, point = whole.check(at, whole.evaluate(at))
         n_columns = self._design.shape[1]
-        if start is None and first is not None and distance > self._tol and self._many_pulled(whole, at, point):
-            self._record(whole, at, point, distance)
-            found, passes, stopped = first(max_iter=self._max_iter)
-            self._other_passes += passes
-            at = whole.objective.from_raw(*found)
-            distance, point = whole.check(at, whole.evaluate(at))
-            self._record(whole, at, point, distance)
+        if first is not None and distance > self._tol and self._many_pulled(whole, at, point):
+            at, distance, point, stopped = self._begin(whole, at, distance, point, first)
             if stopped:
                 return self._finish(whole, at, distance, stopped, np.ones(n_columns, dtype=bool))
         alive = np.ones(n_columns, dtype=bool)
@@ -306,19 +302,28 @@ class _Fit:
         violations = objective.violations(at, point.gradient)[: columns * outputs].reshape(columns, outputs)
         return bool(violations.any(axis=1).sum() > MANY * columns)
 
-    def _record(self, problem: SparseLinearProblem, at: Vector, point: Point, distance: float) -> None:
-        """A point that the solver itself does not report."""
-        record = IterationRecord(
-            len(self._history),
-            point.objective,
-            point.loss,
-            problem.violation(at, point),
-            distance,
-            time.perf_counter() - self._began,
-        )
-        self._history.append(record)
-        if self._follow is not None:
-            self._follow(record, lambda: self._raw(problem, None))
+    def _begin(
+        self, problem: SparseLinearProblem, at: Vector, distance: float, point: Point, first: First
+    ) -> tuple[Vector, float, Point, str]:
+        """Where `first` leads from zeros, the distance and point there, and why the whole fit must stop, if it must."""
+
+        def record() -> None:
+            norm, seconds = problem.violation(at, point), time.perf_counter() - self._began
+            found = IterationRecord(len(self._history), point.objective, point.loss, norm, distance, seconds)
+            self._history.append(found)
+            if self._follow is not None:
+                self._follow(found, lambda: self._raw(problem, None))
+
+        try:
+            record()
+            parameters, passes, stopped = first(self._max_iter)
+            self._other_passes += passes
+            at = problem.objective.from_raw(*parameters)
+            distance, point = problem.check(at, problem.evaluate(at))
+            record()
+        except Stopped as stop:
+            stopped = str(stop)
+        return at, distance, point, stopped
 
     def _solve(self, problem: SparseLinearProblem, start: Vector, columns: Index | None = None) -> tuple[Vector, str]:
         """Parameters, and why the whole fit must stop, if it must."""
@@ -346,7 +351,10 @@ class _Fit:
             result = SolverResult(problem.at, False, str(stop), tuple(self._history))
         if columns is not None:
             self._other_passes += problem.passes
-        return result.parameters, "" if result.converged else result.reason
+        reason = "" if result.converged else result.reason
+        if reason and len(self._history) > self._max_iter:
+            reason = f"it used all {self._max_iter} iterations"
+        return result.parameters, reason
 
     def _raw(self, problem: SparseLinearProblem, columns: Index | None) -> tuple[Vector, Vector]:
         """Raw weights of all columns and intercepts of the logits, where the solver is."""

@@ -168,6 +168,7 @@ class FitTask:
             run: runs several calls at once and keeps their order.
         """
         batch, n_outputs = self._batch, self.shape[1]
+        fresh = start is None
         if start is not None and self._shift_free and self._penalty.lasso == 0:
             # The estimate of the Hessian holds shifts of all classes, so a solver would take many steps to undo one.
             start = start[0] - start[0].mean(axis=1, keepdims=True), start[1] - start[1].mean()
@@ -216,9 +217,17 @@ class FitTask:
             return self._solve_raw("interior_point", why, fit, start, follow, announce)
         if parts.lasso > 0:
             ridge = replace(terms, penalty=self._penalty_factor * (parts.ridge + parts.lasso))
-            first = partial(ridge_start, self.design, ridge, scaling, between=between, run=run)
+
+            def first(max_iter: int) -> tuple[Parameters, int, str]:
+                found, passes, ended = ridge_start(
+                    self.design, ridge, scaling, max_iter=max_iter, between=between, run=run
+                )
+                if self._absent is not None:
+                    found = ruled_out(found, self._absent, self._loss, centred=False)
+                return found, passes, ended
+
             fit = partial(fit_sparse, self.design, terms, scaling, parts, tol=tol, max_iter=max_iter, run=run)
-            fit = partial(fit, first=first)
+            fit = partial(fit, first=first if fresh else None)
             return self._solve_raw("prox_newton", "the penalty has a kink at zero", fit, start, follow, announce)
         # Without a penalty nothing keeps the weights in the space that the rows span.
         if solver == "auto" and penalty > 0 and self._rotation_pays(scaling, penalty):
