@@ -42,8 +42,9 @@ test-torch: $(VENV)/.group-optional
 		$(BIN)/python -m pip install --quiet --target build/torch-$(TORCH) torch==$(TORCH)
 	PYTHONPATH=$(CURDIR)/build/torch-$(TORCH) $(BIN)/python -m pytest -n auto -m "not slow" tests/torch
 
-bench: $(VENV)/.group-bench
-	$(BIN)/python benchmarks/run.py
+# All benchmarks, or some: make bench ONLY="losses linear".
+bench: $(VENV)/.rivals
+	$(BIN)/python benchmarks/run.py $(ONLY)
 
 clean:
 	rm -rf $(VENV) build dist
@@ -55,6 +56,11 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python $(BUILT_FROM)
 	$(PIP) --editable .
+	touch $@
+
+# adelie asks for NumPy 1 and works with NumPy 2.
+$(VENV)/.rivals: $(VENV)/.group-bench
+	$(PIP) --no-deps adelie
 	touch $@
 
 $(VENV)/.group-%: $(VENV)/.installed

@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 LINEAR = HERE.parent / "docs" / "linear.md"
+PENALTIES = HERE.parent / "docs" / "linear-penalties.md"
 PATH = HERE.parent / "docs" / "path.md"
 TORCH = HERE.parent / "docs" / "torch.md"
 LOSSES = HERE.parent / "docs" / "losses.md"
@@ -141,9 +142,14 @@ def linear() -> str:
     return text
 
 
-def linear_sparse() -> str:
+def linear_sparse(*, kinks: bool) -> str:
+    """Rows with an L2 penalty, or those with penalties that have a kink at zero."""
     content = load("linear_sparse")
-    rows = {name.replace(":l2", "").replace(":", ", "): held for name, held in content["rows"].items()}
+    rows = {
+        name.replace(":l2", "").replace(":", ", "): held
+        for name, held in content["rows"].items()
+        if name.endswith(":l2") is not kinks
+    }
     threads = {held["threads"] for held in rows.values()}
     assert len(threads) == 1, "rows of one table are measured with as many threads"
     return (
@@ -322,7 +328,8 @@ def main() -> int:
     for path, name, inside in (
         (README, "results", f"{losses()}\n{fits()}"),
         (LINEAR, "linear", linear()),
-        (LINEAR, "sparse", linear_sparse()),
+        (LINEAR, "sparse", linear_sparse(kinks=False)),
+        (PENALTIES, "kinks", linear_sparse(kinks=True)),
         (LINEAR, "pass", dense_pass()),
         (LINEAR, "scaling", scaling()),
         (PATH, "path", paths()),
