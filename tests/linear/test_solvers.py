@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ class Quadratic:
     """½(x − m)ᵀA(x − m)."""
 
     rounding = 1e-16
+    estimate_passes = math.inf
 
     def __init__(self, matrix, minimum):
         self.matrix, self.minimum = matrix, minimum
@@ -97,6 +99,23 @@ def test_what_a_callback_raises_passes_through(name, quadratic):
 def test_unknown_solver_lists_the_known(name):
     with pytest.raises(InputError, match=r"choose one of: .*lbfgs"):
         find_solver(name)
+
+
+@pytest.mark.parametrize(
+    ("passes", "renewed"), [(math.inf, [0, 6, 16, 40]), (0.1, [0, 6, 16, 26, 36, 40, 50]), (4.0, [0, 6, 16, 28, 40])]
+)
+def test_an_estimate_is_renewed_on_time_and_where_it_is_cheap_sooner(rng, passes, renewed):
+    problem = Quadratic(np.diag(np.logspace(0, 8, 300)), rng.normal(size=300))
+    problem.estimate_passes = passes
+    steps, made = [], []
+
+    def precondition(x):
+        made.append(max(0, len(steps) - 1))
+        return lambda vector: vector / 1e8
+
+    problem.precondition = precondition
+    SOLVERS["preconditioned"](problem, np.zeros(300), tol=1e-9, max_iter=50, callback=steps.append)
+    assert made == renewed
 
 
 def test_newton_steps_take_no_more_products_than_they_may(quadratic):

@@ -20,6 +20,7 @@ Nocedal (2011), "On the use of stochastic Hessian information", for sampling it;
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +53,10 @@ RARE = 200
 WHOLE_WORK = 0.55
 # A fit that has used so many passes for each that the whole Hessian costs is one that needs the whole Hessian.
 LATE_SHARE = 0.5
+# The same beside passes in one call of the kernels, which are as fast as large products.
+WHOLE_TIME = 4 * WHOLE_WORK
+# What the calls of functions for an estimate and for a pass cost besides, in multiplications.
+ESTIMATE_CALLS, PASS_CALLS = 2e7, 2e6
 # An estimate serves another penalty too until the curvature of the rows has changed by this share.
 DRIFT = 0.3
 
@@ -245,6 +250,15 @@ class SubsampledCurvature:
         self._objective = objective
         self._kept.change_penalty()
         self._bend()
+
+    @property
+    def passes(self) -> float:
+        """How many passes over the data an estimate takes as long as; inf where it is not the whole Hessian."""
+        if self._axes is not None:
+            return math.inf
+        blocks = 1 if self._coupled else self._n_outputs
+        size = float(len(self._penalty) * self._n_outputs // blocks)
+        return (WHOLE_TIME * size**3 * blocks + ESTIMATE_CALLS) / (self._how.one_pass + PASS_CALLS)
 
     def refine(self) -> bool:
         """Estimate in float64 from now on; False where that is so already, or where the estimate is a rough one."""

@@ -80,6 +80,11 @@ class LinearProblem:
         """The Hessian at (P,) parameters times a (P,) direction."""
         return self._active.hessian_product(parameters, direction)
 
+    @property
+    def estimate_passes(self) -> float:
+        """How many evaluations it takes as long as to make an estimate of the inverse Hessian, where it is whole."""
+        return self._curvature.passes if isinstance(self._curvature, SubsampledCurvature) else math.inf
+
     def precondition(self, parameters: Vector) -> Apply | None:
         """Apply an estimate of the inverse Hessian at (P,) parameters."""
         return None if self._curvature is None else self._curvature.inverse_at(parameters)

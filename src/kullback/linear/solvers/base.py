@@ -52,6 +52,10 @@ class Problem(Protocol):
     def refine(self) -> bool:
         """Compute more exactly from now on; False if nothing more exact is left."""
 
+    @property
+    def estimate_passes(self) -> float:
+        """How many evaluations it takes as long as to make what `precondition` returns."""
+
     def precondition(self, parameters: Vector) -> Apply | None:
         """What applies an estimate of the inverse Hessian at (P,) parameters, or None for no estimate."""
 
