@@ -180,7 +180,8 @@ def _minimise(
         stalled = 0 if moved else stalled + 1
         least, best_norm = min(least, point.objective), min(norm, best_norm)
         fresh += 1
-        due = due or len(history) - 1 in renewed or (bool(renewed) and fresh >= max(AT_LEAST, REPAID * problem.estimate_passes))
+        wait = max(AT_LEAST, REPAID * problem.estimate_passes) if renewed else math.inf
+        due = due or len(history) - 1 in renewed or fresh >= wait
         if due and distance > tol and _steps_left(before, distance, tol) > FEW_STEPS:
             # A fresh estimate deserves its own steps: steps that stalled were those of the pairs it replaces.
             due, stalled, fresh = False, 0, 0
