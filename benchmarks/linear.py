@@ -151,16 +151,17 @@ def _cyanure(X: Matrix, y: Matrix, tol: float) -> tuple[Matrix, Matrix]:
     return np.asarray(model.coef_).T, np.ravel(model.intercept_)
 
 
-def _adelie(X: Matrix, y: Matrix, tol: float) -> tuple[Matrix, Matrix]:
+def adelie(X: Matrix, y: Matrix, tol: float, *, alpha: float = 0.0) -> tuple[Matrix, Matrix]:
+    """A ridge, or with `alpha` 1 the norm of each column's weights."""
     import adelie
 
     classes = int(y.max()) + 1
     dtype = X.dtype.type
     # Its loss is the mean over rows and over classes, and its penalties are weighted by sqrt(classes) unless told.
     found = adelie.grpnet(
-        X=X,
+        X=adelie.matrix.sparse(X.tocsc(), method="naive") if hasattr(X, "tocsc") else np.asfortranarray(X),
         glm=adelie.glm.multinomial(np.eye(classes, dtype=dtype)[y], dtype=dtype),
-        alpha=0,
+        alpha=alpha,
         penalty=np.ones(X.shape[1], dtype=dtype),
         lmda_path=np.array([1 / (len(y) * classes)], dtype=dtype),
         tol=tol,
@@ -185,8 +186,8 @@ SOLVERS: dict[str, tuple[Fit, Any, tuple[float, ...]]] = {
     "sklearn saga": (_sklearn("saga"), None, (1e-2, 1e-3, 1e-4, 1e-5)),
     "cyanure float32": (_cyanure, np.float32, (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)),
     "cyanure float64": (_cyanure, np.float64, (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)),
-    "adelie float32": (_adelie, np.float32, (1e-3, 1e-5, 1e-7, 1e-9)),
-    "adelie float64": (_adelie, np.float64, (1e-3, 1e-5, 1e-7, 1e-9, 1e-11)),
+    "adelie float32": (adelie, np.float32, (1e-3, 1e-5, 1e-7, 1e-9)),
+    "adelie float64": (adelie, np.float64, (1e-3, 1e-5, 1e-7, 1e-9, 1e-11)),
 }
 BY_COLUMNS = ("adelie float32", "adelie float64")  # want contiguous columns
 

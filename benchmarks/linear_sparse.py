@@ -150,27 +150,9 @@ def _cyanure(X: Matrix, y: Matrix, penalty: str, tol: float) -> tuple[Matrix, Ma
 
 
 def _adelie(X: Matrix, y: Matrix, penalty: str, tol: float) -> tuple[Matrix, Matrix, Any]:
-    import adelie
+    import linear
 
-    classes = int(y.max()) + 1
-    dtype = X.dtype.type
-    held = adelie.matrix.sparse(X.tocsc(), method="naive") if sparse.issparse(X) else np.asfortranarray(X)
-    # Its loss is the mean over rows and over classes, and its penalties are weighted by sqrt(classes) unless told.
-    found = adelie.grpnet(
-        X=held,
-        glm=adelie.glm.multinomial(np.eye(classes, dtype=dtype)[y], dtype=dtype),
-        alpha={"l2": 0.0, "group": 1.0}[penalty],  # of each feature's weights for all classes
-        penalty=np.ones(X.shape[1], dtype=dtype),
-        lmda_path=np.array([1 / (len(y) * classes)], dtype=dtype),
-        tol=tol,
-        irls_tol=tol,
-        adev_tol=1.0,
-        max_iters=10_000_000,
-        early_exit=False,
-        progress_bar=False,
-        n_threads=threads(),
-    )
-    return found.betas.toarray().reshape(-1, classes).T, found.intercepts[0], None
+    return *linear.adelie(X, y, tol, alpha={"l2": 0.0, "group": 1.0}[penalty]), None
 
 
 # A solver, the penalties it knows, and its tolerances.
