@@ -109,3 +109,6 @@ def test_a_callback_and_max_iter_end_the_fit_at_its_first_steps(digits, iteratio
         with pytest.warns(NotConvergedWarning, match=f"it used all {iteration} iterations"):
             capped = SoftmaxClassifier(penalty="l1", max_iter=iteration).fit(X, y)
         assert capped.n_iter_[0] == iteration
+        with pytest.warns(NotConvergedWarning, match="its callback stopped it"):
+            both = SoftmaxClassifier(penalty="l1", callback=stop, max_iter=iteration).fit(X, y)
+        assert both.interrupted_

@@ -347,14 +347,13 @@ class _Fit:
                 callback=report,
                 began=self._began,
             )
+            if not result.converged and len(self._history) > self._max_iter:
+                result = replace(result, reason=f"it used all {self._max_iter} iterations")
         except Stopped as stop:
             result = SolverResult(problem.at, False, str(stop), tuple(self._history))
         if columns is not None:
             self._other_passes += problem.passes
-        reason = "" if result.converged else result.reason
-        if reason and len(self._history) > self._max_iter:
-            reason = f"it used all {self._max_iter} iterations"
-        return result.parameters, reason
+        return result.parameters, "" if result.converged else result.reason
 
     def _raw(self, problem: SparseLinearProblem, columns: Index | None) -> tuple[Vector, Vector]:
         """Raw weights of all columns and intercepts of the logits, where the solver is."""
