@@ -449,6 +449,7 @@ class LinearPass {
         if (job_.matrix.column_stride != 1 && job_.matrix.row_stride != 1) {
             throw nb::value_error("rows or columns must be contiguous");
         }
+        job_.rows = rows_;
         job_.columns = int64_t(matrix_.shape(1));
         job_.ones = ones;
         for (const OptionalIn* a : {&centre, &inverse}) {
@@ -489,6 +490,7 @@ class LinearPass {
         int64_t chunks = rows_ / least_rows;
         chunks = std::min(chunks, std::min(most_chunks, chunk_numbers / numbers + 1));
         chunks = std::min(chunks, rows_ * numbers / least_products);
+        if (chunks > 4) chunks = chunks / 4 * 4;  // as many for each of two or four threads
         return chunks <= 1 ? rows_ : (rows_ + chunks - 1) / chunks;
     }
 
@@ -517,25 +519,40 @@ class LinearPass {
         }
         const int64_t step = std::max<int64_t>(rows_per_chunk(), 1), chunks = (rows_ + step - 1) / step;
         std::vector<Report> reports(static_cast<size_t>(chunks));
-        sums_.resize(size_t(chunks * numbers));
+        const PassSums shape = kernels_->sums_shape(job);
+        sums_.resize(size_t(chunks * shape.numbers));
         const size_t bytes = kernels_->scratch(job);
         run_blocks(chunks, threads, [&](int64_t chunk) {
             const FlushSubnormals flush(job.loss.flush);
             const int64_t begin = chunk * step, end = std::min(begin + step, rows_);
-            kernels_->rows(job, begin, end, thread_scratch.at_least(bytes), sums_.data() + chunk * numbers,
+            kernels_->rows(job, begin, end, thread_scratch.at_least(bytes), sums_.data() + chunk * shape.numbers,
                            reports[size_t(chunk)]);
             thread_scratch.trim();
         });
-        double* total = static_cast<double*>(sums.data());
-        for (int64_t k = 0; k < numbers; ++k) total[k] = 0;
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-            const double* part = sums_.data() + chunk * numbers;
-            for (int64_t k = 0; k < numbers; ++k) total[k] += part[k];
+        double *first = sums_.data(), *total = static_cast<double*>(sums.data());
+        const auto add_up = [&](int64_t begin, int64_t end) {
+            for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+                const double* part = first + chunk * shape.numbers;
+                for (int64_t k = begin; k < end; ++k) first[k] += part[k];
+            }
+        };
+        const int64_t classes = job.loss.classes, columns = job.columns, each = merged_numbers / classes + 1;
+        run_blocks((columns + each - 1) / each, threads, [&](int64_t block) {
+            const int64_t begin = block * each, end = std::min(begin + each, columns);
+            for (int64_t c = 0; c < classes; ++c) {
+                add_up(c * shape.stride + begin, c * shape.stride + end);
+                for (int64_t k = begin; k < end; ++k) total[k * classes + c] = first[c * shape.stride + k];
+            }
+        });
+        if (job.ones) {
+            add_up(classes * shape.stride, shape.numbers);
+            std::copy_n(first + classes * shape.stride, classes, total + columns * classes);
         }
         return summary_of(combined(reports));
     }
 
     static constexpr int64_t least_rows = 512, most_chunks = 64, chunk_numbers = int64_t(1) << 21;
+    static constexpr int64_t merged_numbers = 1 << 12;  // that one thread adds up over the chunks
     static constexpr int64_t least_products = int64_t(1) << 17, serial_products = int64_t(1) << 21;
 
     std::vector<double> parameters_;

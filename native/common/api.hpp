@@ -114,14 +114,18 @@ struct PassJob {
     Job loss;  // but for its logits, direction and output, which the pass has block by block
     RowKernel kernel = nullptr;
     Matrix matrix;
-    int64_t columns = 0;
-    bool ones = false;                                // whether a column of ones follows the others
+    int64_t rows = 0, columns = 0;
+    bool ones = false;                                // whether there are intercepts
     const double *centre = nullptr, *inverse = nullptr;  // (columns,) to subtract, then to multiply by; null: neither
     const void *weights = nullptr, *along = nullptr;  // as packed; `along` for Hessian products only
+};
+struct PassSums {
+    int64_t stride, numbers;  // how far apart the columns' of two classes lie, and all, the intercepts' last
 };
 struct PassKernels {
     int64_t (*weights_size)(const PassJob&);  // in numbers of the products' precision
     void (*pack_weights)(const PassJob&, const double* weights, void* packed);
+    PassSums (*sums_shape)(const PassJob&);
     size_t (*scratch)(const PassJob&);
     void (*rows)(const PassJob&, int64_t begin, int64_t end, void* scratch, double* sums, Report&);
 };

@@ -2,8 +2,8 @@
 //
 // BLAS copies a matrix into an order of its own before it multiplies, which pays when each number is used hundreds of
 // times. Here each is used twice per class: with few classes the copy takes longer than the products. So a block of
-// rows that fits the cache is brought into one form (the products' precision, perhaps standardised, a one behind the
-// columns for the intercept, zeros up to whole vectors), and everything is done with it before the next block is read.
+// rows that fits the cache is brought into one form (the products' precision, perhaps standardised, zeros up to whole
+// vectors), unless it can be read where it is, and everything is done with it before the next block is read.
 #pragma once
 
 #include "common/api.hpp"
@@ -21,8 +21,8 @@ constexpr int64_t pass_least_rows = 48, pass_most_rows = 288;
 constexpr int64_t pass_flush_rows = 256;
 // Columns whose weights are read again and again before those of the next ones.
 constexpr int64_t pass_part = 256;
-// Sums that a product keeps in registers at a time.
-constexpr int pass_sums = KULLBACK_VECTOR_BYTES == 64 ? 24 : 12;
+// Sums that a product keeps in registers at a time, and rows: with more of them their addresses no longer do.
+constexpr int pass_sums = KULLBACK_VECTOR_BYTES == 64 ? 24 : 12, pass_most_together = 12;
 
 template <class T>
 int64_t whole_vectors(int64_t n) {
@@ -31,32 +31,36 @@ int64_t whole_vectors(int64_t n) {
 
 template <class T>
 struct PassShape {
-    int64_t depth, padded, classes, wide, block;
+    int64_t columns, padded, classes, wide, block;
     explicit PassShape(const PassJob& job)
-        : depth(job.columns + (job.ones ? 1 : 0)),
-          padded(whole_vectors<T>(depth)),
+        : columns(job.columns),
+          padded(whole_vectors<T>(columns > 0 ? columns : 1)),
           classes(job.loss.classes),
           wide(whole_vectors<T>(classes)) {
         block = pass_block_bytes / (padded * int64_t(sizeof(T)));
         block = block < pass_least_rows ? pass_least_rows : block > pass_most_rows ? pass_most_rows : block;
         block = block / pass_least_rows * pass_least_rows;
     }
-    int64_t packed_weights() const { return depth * wide; }
+    // The gradient: class by class, each with room up to whole vectors of columns, then the intercepts'.
+    int64_t sums() const { return classes * padded + classes; }
 };
 
-// Numbers of T that the weights take as the products read them.
+// Numbers of T that weights and intercepts take as the products read them.
 template <class T>
 int64_t pass_weights_size(const PassJob& job) {
-    return PassShape<T>(job).packed_weights();
+    const PassShape<T> shape(job);
+    return (shape.columns + 1) * shape.wide;
 }
 
-// Weights (depth, classes) in the products' precision, with zeros up to whole vectors of classes.
+// Weights (columns, classes) and then intercepts in the products' precision, with zeros up to whole vectors of classes.
 template <class T>
 void pass_pack_weights(const PassJob& job, const double* weights, void* packed) {
     const PassShape<T> shape(job);
     T* to = static_cast<T*>(packed);
-    for (int64_t k = 0; k < shape.depth; ++k, to += shape.wide, weights += shape.classes) {
-        for (int64_t c = 0; c < shape.wide; ++c) to[c] = c < shape.classes ? T(weights[c]) : T(0);
+    for (int64_t k = 0; k <= shape.columns; ++k, to += shape.wide, weights += shape.classes) {
+        const int64_t given = k < shape.columns || job.ones ? shape.classes : 0;
+        for (int64_t c = 0; c < given; ++c) to[c] = T(weights[c]);
+        for (int64_t c = given; c < shape.wide; ++c) to[c] = 0;
     }
 }
 
@@ -64,7 +68,7 @@ template <class T>
 size_t pass_scratch(const PassJob& job) {
     const PassShape<T> shape(job);
     const int64_t numbers =
-        shape.block * shape.padded + 2 * (shape.block * shape.classes + shape.wide) + shape.classes * shape.padded;
+        shape.block * shape.padded + 2 * (shape.block * shape.classes + shape.wide) + shape.sums() + shape.wide;
     return size_t(numbers) * sizeof(T) + scratch_bytes(job.loss, shape.block) + 4096;
 }
 
@@ -118,8 +122,23 @@ void pass_pack_rows(const PassJob& job, const PassShape<T>& shape, int64_t begin
     const S* from = static_cast<const S*>(job.matrix.data) + begin * job.matrix.row_stride;
     for (int64_t i = begin; i < end; ++i, from += job.matrix.row_stride, to += shape.padded) {
         if (by_rows) pass_convert(job, from, 0, job.columns, to);
-        for (int64_t k = job.columns; k < shape.padded; ++k) to[k] = k < shape.depth ? T(1) : T(0);
+        for (int64_t k = job.columns; k < shape.padded; ++k) to[k] = 0;
     }
+}
+
+// Rows as the products read them, whole vectors at a time: there is something readable behind the last one.
+template <class T>
+struct PassRows {
+    const T* data;
+    int64_t stride;
+};
+
+// Whether rows up to `end` can be read where they are.
+template <class T>
+bool pass_in_place(const PassJob& job, const PassShape<T>& shape, int64_t end) {
+    const int64_t stride = job.matrix.row_stride;
+    return job.matrix.type == type_of<T> && job.matrix.column_stride == 1 && !job.centre &&
+           stride >= job.columns && (job.rows - end) * stride + job.columns >= shape.padded;
 }
 
 // Where the rows lie that come next, to ask for them while others are multiplied; null for none.
@@ -128,69 +147,76 @@ struct PassAhead {
     int64_t row_bytes;
 };
 
-// What `depth` columns add to the logits of R rows, for V vectors of classes. Each vector is stored whole, over the
-// start of the next row where the classes end inside it: what it adds there is zero, or is replaced afterwards.
+// What `depth` columns add to the logits of R rows, for V vectors of classes; to the intercepts where there are no
+// logits yet. Each vector is stored whole, over the start of the next row where the classes end inside it: what it
+// adds there is zero, or is replaced afterwards.
 template <int R, int V, class T>
-KULLBACK_INLINE void pass_forward_tile(const T* rows, int64_t padded, const T* weights, int64_t wide, int64_t depth,
-                                       T* out, int64_t stride, bool first, PassAhead ahead) {
+KULLBACK_INLINE void pass_forward_tile(const T* rows, int64_t row_stride, const T* weights, int64_t wide, int64_t depth,
+                                       const T* intercepts, T* out, int64_t stride, PassAhead ahead) {
     constexpr int64_t line = 64 / int64_t(sizeof(T));
     Vector<T> sum[R][V];
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
         for (int v = 0; v < V; ++v) sum[r][v] = Vector<T>{};
     }
     for (int64_t begin = 0; begin < depth; begin += line) {
         if (ahead.data) {
-            for (int r = 0; r < R; ++r) prefetch(ahead.data + r * ahead.row_bytes + begin * int64_t(sizeof(T)));
+            for (int r = 0; r < R; ++r) prefetch<2>(ahead.data + r * ahead.row_bytes + begin * int64_t(sizeof(T)));
         }
         const int64_t end = begin + line < depth ? begin + line : depth;
         for (int64_t k = begin; k < end; ++k, weights += wide) {
             Vector<T> weight[V];
             for (int v = 0; v < V; ++v) weight[v] = load<Vector<T>>(weights + v * lanes<T>);
+#pragma GCC unroll 12
             for (int r = 0; r < R; ++r) {
-                for (int v = 0; v < V; ++v) sum[r][v] += rows[r * padded + k] * weight[v];
+                for (int v = 0; v < V; ++v) sum[r][v] += rows[r * row_stride + k] * weight[v];
             }
         }
     }
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
         for (int v = 0; v < V; ++v) {
             T* to = out + r * stride + v * lanes<T>;
-            store<Vector<T>>(to, first ? sum[r][v] : load<Vector<T>>(to) + sum[r][v]);
+            store<Vector<T>>(to, load<Vector<T>>(intercepts ? intercepts + v * lanes<T> : to) + sum[r][v]);
         }
     }
 }
 
 template <int V, class T>
-KULLBACK_INLINE void pass_forward_strip(const PassShape<T>& shape, const T* rows, int64_t count, const T* weights,
-                                        int64_t depth, T* out, bool first, PassAhead ahead) {
-    constexpr int R = pass_sums / V;
+KULLBACK_INLINE void pass_forward_strip(const PassShape<T>& shape, PassRows<T> rows, int64_t count, const T* weights,
+                                        int64_t depth, const T* intercepts, T* out, PassAhead ahead) {
+    constexpr int R = pass_sums / V < pass_most_together ? pass_sums / V : pass_most_together;
     const auto tile = [&](int64_t i, auto size) KULLBACK_LAMBDA {
         const PassAhead here = {ahead.data ? ahead.data + i * ahead.row_bytes : nullptr, ahead.row_bytes};
-        pass_forward_tile<decltype(size)::value, V>(rows + i * shape.padded, shape.padded, weights, shape.wide, depth,
-                                                    out + i * shape.classes, shape.classes, first, here);
+        pass_forward_tile<decltype(size)::value, V>(rows.data + i * rows.stride, rows.stride, weights, shape.wide, depth,
+                                                    intercepts, out + i * shape.classes, shape.classes, here);
     };
     int64_t i = 0;
     for (; i + R <= count; i += R) tile(i, std::integral_constant<int, R>{});
+    for (; i + 4 <= count; i += 4) tile(i, std::integral_constant<int, 4>{});
     for (; i < count; ++i) tile(i, std::integral_constant<int, 1>{});
 }
 
-// out (count, classes) = rows · weights, some columns at a time, so that their weights stay in the nearest cache and
+// out (count, classes) = rows · weights + intercepts, some columns at a time, so that their weights stay in the nearest cache and
 // rounding grows with the columns of a part and the number of parts. Classes are taken in strips of one to three
 // vectors; the last strip, whose vectors reach over the end of a row, comes first.
 template <class T>
-void pass_forward(const PassShape<T>& shape, const T* rows, int64_t count, const T* weights, T* out, PassAhead ahead) {
-    for (int64_t begin = 0; begin < shape.depth; begin += pass_part) {
-        const int64_t depth = begin + pass_part < shape.depth ? pass_part : shape.depth - begin;
+void pass_forward(const PassShape<T>& shape, PassRows<T> rows, int64_t count, const T* weights, T* out,
+                  PassAhead ahead) {
+    for (int64_t begin = 0; begin == 0 || begin < shape.columns; begin += pass_part) {
+        const int64_t depth = begin + pass_part < shape.columns ? pass_part : shape.columns - begin;
+        const PassRows<T> part = {rows.data + begin, rows.stride};
         PassAhead next = {ahead.data ? ahead.data + begin * int64_t(sizeof(T)) : nullptr, ahead.row_bytes};
         for (int64_t v = shape.wide / lanes<T>; v > 0; next.data = nullptr) {
             const int64_t size = v == 1 ? 1 : v == 2 || v == 4 ? 2 : 3;
             v -= size;
             const T* from = weights + begin * shape.wide + v * lanes<T>;
             T* to = out + v * lanes<T>;
-            const bool first = begin == 0;
+            const T* first = begin == 0 ? weights + shape.columns * shape.wide + v * lanes<T> : nullptr;
             switch (size) {
-                case 1: pass_forward_strip<1>(shape, rows + begin, count, from, depth, to, first, next); break;
-                case 2: pass_forward_strip<2>(shape, rows + begin, count, from, depth, to, first, next); break;
-                default: pass_forward_strip<3>(shape, rows + begin, count, from, depth, to, first, next);
+                case 1: pass_forward_strip<1>(shape, part, count, from, depth, first, to, next); break;
+                case 2: pass_forward_strip<2>(shape, part, count, from, depth, first, to, next); break;
+                default: pass_forward_strip<3>(shape, part, count, from, depth, first, to, next);
             }
         }
     }
@@ -198,15 +224,16 @@ void pass_forward(const PassShape<T>& shape, const T* rows, int64_t count, const
 
 // sums[c][…] += Σ_i pulls[i][c] · rows[i][…] for K vectors of columns and C classes.
 template <int K, int C, class T>
-KULLBACK_INLINE void pass_backward_tile(const T* rows, int64_t count, int64_t padded, const T* pulls, int64_t stride,
-                                        T* sums) {
+KULLBACK_INLINE void pass_backward_tile(PassRows<T> rows, int64_t count, const T* pulls, int64_t stride, T* sums,
+                                        int64_t padded) {
     Vector<T> sum[C][K];
     for (int c = 0; c < C; ++c) {
         for (int k = 0; k < K; ++k) sum[c][k] = load<Vector<T>>(sums + c * padded + k * lanes<T>);
     }
-    for (int64_t i = 0; i < count; ++i, rows += padded, pulls += stride) {
+    const T* from = rows.data;
+    for (int64_t i = 0; i < count; ++i, from += rows.stride, pulls += stride) {
         Vector<T> row[K];
-        for (int k = 0; k < K; ++k) row[k] = load<Vector<T>>(rows + k * lanes<T>);
+        for (int k = 0; k < K; ++k) row[k] = load<Vector<T>>(from + k * lanes<T>);
         for (int c = 0; c < C; ++c) {
             for (int k = 0; k < K; ++k) sum[c][k] += pulls[c] * row[k];
         }
@@ -216,56 +243,84 @@ KULLBACK_INLINE void pass_backward_tile(const T* rows, int64_t count, int64_t pa
     }
 }
 
-template <int C, class T>
-KULLBACK_INLINE void pass_backward_strip(const T* rows, int64_t count, int64_t padded, const T* pulls, int64_t stride,
+// The same for any number of classes, some at a time while these columns stay in the nearest cache.
+template <int K, class T>
+KULLBACK_INLINE void pass_backward_strip(const PassShape<T>& shape, PassRows<T> rows, int64_t count, const T* pulls,
                                          T* sums) {
-    int64_t k = 0;
-    for (; k + 2 * lanes<T> <= padded; k += 2 * lanes<T>) {
-        pass_backward_tile<2, C>(rows + k, count, padded, pulls, stride, sums + k);
-    }
-    if (k < padded) pass_backward_tile<1, C>(rows + k, count, padded, pulls, stride, sums + k);
-}
-
-// sums (classes, padded) += pullsᵀ · rows, some classes at a time.
-template <class T>
-void pass_backward(const PassShape<T>& shape, const T* rows, int64_t count, const T* pulls, T* sums) {
-    constexpr int most = 6;
-    const int64_t strips = (shape.classes + most - 1) / most;
+    constexpr int64_t most = 6;
+    const int64_t strips = (shape.classes + most - 1) / most, stride = shape.classes, padded = shape.padded;
     int64_t c = 0;
     for (int64_t s = 0; s < strips; ++s) {
         const int64_t size = (shape.classes - c) / (strips - s);
         const T* from = pulls + c;
-        T* to = sums + c * shape.padded;
+        T* to = sums + c * padded;
         switch (size) {
-            case 1: pass_backward_strip<1>(rows, count, shape.padded, from, shape.classes, to); break;
-            case 2: pass_backward_strip<2>(rows, count, shape.padded, from, shape.classes, to); break;
-            case 3: pass_backward_strip<3>(rows, count, shape.padded, from, shape.classes, to); break;
-            case 4: pass_backward_strip<4>(rows, count, shape.padded, from, shape.classes, to); break;
-            case 5: pass_backward_strip<5>(rows, count, shape.padded, from, shape.classes, to); break;
-            default: pass_backward_strip<6>(rows, count, shape.padded, from, shape.classes, to);
+            case 1: pass_backward_tile<K, 1>(rows, count, from, stride, to, padded); break;
+            case 2: pass_backward_tile<K, 2>(rows, count, from, stride, to, padded); break;
+            case 3: pass_backward_tile<K, 3>(rows, count, from, stride, to, padded); break;
+            case 4: pass_backward_tile<K, 4>(rows, count, from, stride, to, padded); break;
+            case 5: pass_backward_tile<K, 5>(rows, count, from, stride, to, padded); break;
+            default: pass_backward_tile<K, 6>(rows, count, from, stride, to, padded);
         }
         c += size;
     }
 }
 
-// Rows [begin, end): their loss goes into the report, and the gradient (depth, classes) of its sum to `sums`.
+// sums (classes, padded) += pullsᵀ · rows.
+template <class T>
+void pass_backward(const PassShape<T>& shape, PassRows<T> rows, int64_t count, const T* pulls, T* sums) {
+    int64_t k = 0;
+    for (; k + 2 * lanes<T> <= shape.padded; k += 2 * lanes<T>) {
+        pass_backward_strip<2>(shape, {rows.data + k, rows.stride}, count, pulls, sums + k);
+    }
+    if (k < shape.padded) pass_backward_strip<1>(shape, {rows.data + k, rows.stride}, count, pulls, sums + k);
+}
+
+// totals[…] += Σ_i pulls[i][…], whole vectors at a time: what lies behind the classes means nothing.
+template <class T>
+void pass_totals(const PassShape<T>& shape, int64_t count, const T* pulls, T* totals) {
+    for (int64_t c = 0; c < shape.wide; c += lanes<T>) {
+        const T* from = pulls + c;
+        Vector<T> sum[4] = {load<Vector<T>>(totals + c)};  // one after the other would wait for each sum
+        int64_t i = 0;
+        for (; i + 4 <= count; i += 4, from += 4 * shape.classes) {
+            for (int r = 0; r < 4; ++r) sum[r] += load<Vector<T>>(from + r * shape.classes);
+        }
+        for (; i < count; ++i, from += shape.classes) sum[0] += load<Vector<T>>(from);
+        store<Vector<T>>(totals + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
+}
+
+// How `pass_rows` lays out the numbers that it writes.
+template <class T>
+PassSums pass_sums_shape(const PassJob& job) {
+    const PassShape<T> shape(job);
+    return {shape.padded, shape.sums()};
+}
+
+// Rows [begin, end): their loss goes into the report, and the gradient of its sum to `sums`.
 template <class T>
 void pass_rows(const PassJob& job, int64_t begin, int64_t end, void* memory, double* sums, Report& report) {
     const PassShape<T> shape(job);
     Scratch scratch(memory);
-    T* rows = scratch.take<T>(shape.block * shape.padded);
+    T* packed = scratch.take<T>(shape.block * shape.padded);
     T* logits = scratch.take<T>(shape.block * shape.classes + shape.wide);
     T* moved = scratch.take<T>(shape.block * shape.classes + shape.wide);
-    T* partial = scratch.take<T>(shape.classes * shape.padded);
-    for (int64_t i = 0; i < shape.depth * shape.classes; ++i) sums[i] = 0;
-    for (int64_t i = 0; i < shape.classes * shape.padded; ++i) partial[i] = 0;
+    const int64_t numbers = shape.sums();
+    T* partial = scratch.take<T>(numbers + shape.wide);
+    T* totals = partial + shape.classes * shape.padded;
+    for (int64_t i = 0; i < numbers; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < numbers + shape.wide; ++i) partial[i] = 0;
     int64_t held = 0;
     for (int64_t from = begin; from < end; from += shape.block) {
         const int64_t to = from + shape.block < end ? from + shape.block : end, count = to - from;
-        if (job.matrix.type == Type::float32) {
-            pass_pack_rows<T, float>(job, shape, from, to, rows);
+        PassRows<T> rows = {packed, shape.padded};
+        if (pass_in_place(job, shape, to)) {
+            rows = {static_cast<const T*>(job.matrix.data) + from * job.matrix.row_stride, job.matrix.row_stride};
+        } else if (job.matrix.type == Type::float32) {
+            pass_pack_rows<T, float>(job, shape, from, to, packed);
         } else {
-            pass_pack_rows<T, double>(job, shape, from, to, rows);
+            pass_pack_rows<T, double>(job, shape, from, to, packed);
         }
         const int64_t row_bytes = job.matrix.row_stride * (job.matrix.type == Type::float32 ? 4 : 8);
         // Asking for what comes next has not made reading by columns any faster.
@@ -289,20 +344,20 @@ void pass_rows(const PassJob& job, int64_t begin, int64_t end, void* memory, dou
             report.bad_column = here.bad_column;
         }
         pass_backward(shape, rows, count, logits, partial);
+        if (job.ones) pass_totals(shape, count, logits, totals);
         held += count;
         if (held < pass_flush_rows && to < end) continue;
         held = 0;
-        for (int64_t c = 0; c < shape.classes; ++c) {
-            T* one = partial + c * shape.padded;
-            for (int64_t k = 0; k < shape.depth; ++k) sums[k * shape.classes + c] += double(one[k]);
-            for (int64_t k = 0; k < shape.padded; ++k) one[k] = 0;
+        for (int64_t i = 0; i < numbers; ++i) {
+            sums[i] += double(partial[i]);
+            partial[i] = 0;
         }
     }
 }
 
 template <class T>
 constexpr PassKernels pass_kernels() {
-    return {&pass_weights_size<T>, &pass_pack_weights<T>, &pass_scratch<T>, &pass_rows<T>};
+    return {&pass_weights_size<T>, &pass_pack_weights<T>, &pass_sums_shape<T>, &pass_scratch<T>, &pass_rows<T>};
 }
 
 }  // namespace KULLBACK_LEVEL

@@ -100,6 +100,20 @@ def test_independent_labels_and_rows_apart(rng):
     same(rng, *objectives(X, loss, targets, 6, dtype=np.float64, kind="raw"), np.float64)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 9, 3), (500, 9, 10), (500, 16, 3), (2000, 300, 17)])
+def test_what_lies_between_rows_is_not_looked_at(rng, shape, dtype):
+    """Rows are read whole vectors at a time where they are, up to the last ones, behind which there may be nothing."""
+    n_rows, n_columns, n_outputs = shape
+    whole = np.full((n_rows, n_columns + 3), np.nan, dtype)
+    X = whole[:, :n_columns]
+    X[:] = rng.normal(size=X.shape)
+    targets = ClassIndices(rng.integers(0, n_outputs, n_rows))
+    for fit_intercept in (True, False):
+        both = objectives(X, CrossEntropy(), targets, n_outputs, dtype=dtype, kind="raw", fit_intercept=fit_intercept)
+        same(rng, *both, dtype)
+
+
 def test_bit_identical_for_any_number_of_threads(rng):
     X = rng.normal(size=(20_000, 30)).astype(np.float32)
     targets = ClassIndices(rng.integers(0, 12, len(X)))

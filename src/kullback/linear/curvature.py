@@ -449,7 +449,8 @@ class SubsampledCurvature:
         if isinstance(own, StandardisedDesign) and own.dtype == dtype and self._objective.scaling is self._footing:
             standardised = own
         first, n_rows = int(self._fit_intercept), len(self._share)
-        rows = np.ones((n_rows, source.shape[1] + first), dtype)
+        rows = np.empty((n_rows, source.shape[1] + first), dtype)
+        rows[:, :first] = 1
         step = max(1, PIECE_ELEMENTS // source.shape[1])
 
         def fill(start: int) -> None:

@@ -51,7 +51,7 @@ def dense_pass(
     if isinstance(design, DenseDesign):
         matrix = design.matrix
     elif isinstance(design, StandardisedDesign) and (kept := design.kept) is not None:
-        matrix, how = kept, {"ones": fit_intercept and not design.with_ones}
+        matrix = kept[:, : design.shape[1]]
     elif isinstance(design, StandardisedDesign) and isinstance(design.source, DenseDesign):
         matrix = design.source.matrix
         how.update(centre=design.scaling.centre, inverse=1.0 / design.scaling.scale)

@@ -51,7 +51,9 @@ def plot_path(path: SoftmaxPath, ax: Any = None, columns: int = 8) -> Any:
     for j in order[:columns]:
         ax.plot(path.Cs_, lengths[:, j], marker=".", label=str(names[j]), zorder=2)
     ax.set_xscale("log")
-    ax.set_yscale("symlog", linthresh=max(float(lengths[0].max(initial=0.0)), 1e-12))
+    # Linear up to where the strongest penalty that leaves any weights leaves them: a kink starts from zero exactly.
+    longest = lengths.max(axis=1, initial=0.0)
+    ax.set_yscale("symlog", linthresh=float(longest[longest > 0].min(initial=max(1.0, longest.max()))))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("C (penalty weakens to the right)")
     ax.set_ylabel("length of a column's weights")

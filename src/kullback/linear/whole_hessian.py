@@ -115,7 +115,10 @@ def gram_of(take: Callable[[slice], Array], n_rows: int, width: int, run: Map) -
     ends = np.linspace(0, n_rows, CUTS + 1).astype(int)
     cuts = [slice(start, stop) for start, stop in pairwise(ends)]
     parts = run(lambda cut: _gram(take(cut)), cuts)
-    return np.asarray(sum(part.astype(np.float64) for part in parts))
+    total = next(parts).astype(np.float64)
+    for part in parts:
+        total += part
+    return np.asarray(total)
 
 
 def factorised(make: Callable[[], Vector], rounding: float) -> Vector | None:

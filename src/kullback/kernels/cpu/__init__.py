@@ -386,7 +386,7 @@ def linear_pass(
         row_weight: (N,) or None for all ones.
         ignore_index: the class of rows that do not count, or None.
         dtype: float32 or float64, of the products.
-        ones: whether a column of ones follows the others, for the intercept.
+        ones: whether there are intercepts, the weights of a column of ones behind the others.
         centre: (d,) float64 that is taken from every row before it is multiplied, or None.
         inverse: (d,) float64 that it is multiplied by then.
 
