@@ -229,17 +229,17 @@ def measure(data: str, solver: str, dual: float, cap: float) -> None:
     fit(given[few], y[few], 0.1)  # imports, thread pools
     used = 0.0
     for tol in tolerances:
-        seconds = math.inf
         for _ in range(REPEATS):
             with ended_after(cap):
                 start = clock()
                 weights, intercept = fit(given, y, tol)
-                taken = clock() - start
-            used, seconds = used + taken, min(seconds, taken)
-            if taken > REPEAT_BELOW:
+                seconds = clock() - start
+            used += seconds
+            # Every run with its own gap: some solvers draw the order of the rows.
+            gap = objective(X, y, weights, intercept) / dual - 1
+            print(json.dumps({"tol": tol, "seconds": round(seconds, 4), "gap": gap}), flush=True)
+            if seconds > REPEAT_BELOW:
                 break
-        gap = objective(X, y, weights, intercept) / dual - 1
-        print(json.dumps({"tol": tol, "seconds": round(seconds, 4), "gap": gap}), flush=True)
         if gap <= min(GAPS) or used > LADDER_CAPS * cap:
             break
 
