@@ -95,9 +95,9 @@ DATA: dict[str, Callable[[], Answer]] = {
 ROWS: dict[str, dict[str, Any]] = {
     "spam:l2": {},
     "udhr:l2": {
-        "ladders": {"kullback": (1e-1, 1e-3, 1e-6), "sklearn lbfgs": (1e-4, 1e-5, 1e-6, 1e-7)},
+        "ladders": {"kullback": (1e-1, 1e-3, 1e-6), "sklearn lbfgs": (3e-4, 1e-4, 1e-5, 1e-6)},
         "cap": 150.0,
-        "caps": {"sklearn lbfgs": 480.0},
+        "caps": {"sklearn lbfgs": 900.0},
     },
     **{
         f"{data}:{kind}": {"cap": 60.0}
