@@ -1,11 +1,11 @@
 """Losses over labels and hinges, value and gradient, against torch's forward and backward pass.
 
-Float32, two threads for both, all in one process and interleaved, the median of several rounds of each. The gradient
-goes to an array that exists already, as in a training loop; torch's backward pass allocates its own. Every loss over
-labels is compared with torch's ``binary_cross_entropy_with_logits``, whatever the loss: that is what it replaces.
-Writes ``results/labels_and_margins.json``.
+Float32, two threads for both, all in one process. Turns and medians are those of losses.py. The gradient goes to an
+array that exists already, as in a training loop; torch's backward pass allocates its own. Every loss over labels is
+compared with torch's ``binary_cross_entropy_with_logits``, whatever the loss: that is what it replaces. Writes
+``results/labels_and_margins.json``.
 
-    python benchmarks/labels_and_margins.py [--rounds 15] [--threads 2] [--no-store] [--only NAME]
+    python benchmarks/labels_and_margins.py [--rounds 5] [--threads 2] [--no-store] [--only NAME]
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ from machine import machine
 import kullback
 from kullback.kernels import _native
 from kullback.losses import Asymmetric, CrammerSinger, SigmoidBrier, SigmoidFocal, WestonWatkins
+from losses import TORCH_ROUNDS, turn
 
 BAR = 6.0  # torch's time over ours, at the least
-TORCH_ROUNDS = 5
-WARM_UP = 2
 
 LABELS = {
     "binary_cross_entropy": kullback.BinaryCrossEntropy(),
@@ -56,25 +54,14 @@ HINGES = {
 }
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def medians(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each, interleaved."""
+    """Milliseconds of each; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in works}
-    for index in range(WARM_UP + rounds):
+    for index in range(rounds):
         for name, work in works.items():
-            if name == "torch" and index >= WARM_UP + TORCH_ROUNDS:
-                continue
-            spent = seconds(work)
-            if name in ("torch", "copy"):
-                time.sleep(0.02)  # torch's threads spin for a while after their work, on the others' processors
-            if index >= WARM_UP:
-                times[name].append(spent * 1e3)
-    return {name: statistics.median(samples) for name, samples in times.items()}
+            if name != "torch" or index < TORCH_ROUNDS:
+                times[name] += turn(work)
+    return {name: statistics.median(samples) * 1e3 for name, samples in times.items()}
 
 
 def labels(n: int, c: int, rounds: int, only: str | None) -> dict[str, Any]:
@@ -139,7 +126,7 @@ def hinges(n: int, c: int, rounds: int, only: str | None) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-store", action="store_true", help="print only")
     parser.add_argument("--only", help="only losses with this in their name")
@@ -150,7 +137,7 @@ def main() -> int:
     results = [
         labels(65_536, 100, options.rounds, options.only),
         hinges(65_536, 100, options.rounds, options.only),
-        hinges(4096, 10_000, max(3, options.rounds // 3), options.only),
+        hinges(4096, 10_000, options.rounds, options.only),
     ]
     missed = 0
     for result in results:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "losses/sigmoid_focal.hpp"
+#include "simd/half_log.hpp"
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
@@ -23,72 +24,34 @@ struct ClippedSide {
         return select<V>(y <= T(0.5), V{}, lost * x + lost);
     }
 
-    // The cost of hard labels, log(1 + e) and what x is above 0 for one that holds, -log(1 - x) for one that does not.
+    // A hard label's term by one logarithm: log(1 + e) and what x is above 0 for one that holds, -log(1 - x) for one that
+    // does not.
     template <class V>
-    KULLBACK_INLINE HalfLog<V> half_log(Mask<V> held, V x, V e, V right, V wrong) const {
+    KULLBACK_INLINE LabelTerm<V> hard(Mask<V> held, V x, V e, V right, V wrong) const {
         using T = Scalar<V>;
-        const V y = smaller<V>(splat<V>(T(1)), right + T(clip));
-        const LogParts<V> parts = log_parts<V>(y);
+        const V one = splat<V>(T(1)), y = right + T(clip);  // 1 - x
+        const V at_most_one = smaller<V>(one, y);
+        const LogParts<V> parts = log_parts<V>(at_most_one);
         V rest = parts.k * -T(0.693147180559945309);
-        if constexpr (!Power::whole) rest = rest - lost<V>(y, wrong);
+        if constexpr (!Power::whole) rest = rest - lost<V>(at_most_one, wrong);
         const V f = select<V>(held, e, parts.f);
-        return {turned<V>(held, f * quick_inverse<V>(T(-2) - f)), select<V>(held, positive_part<V>(x), rest)};
+        const V half = turned<V>(held, f * quick_inverse<V>(T(-2) - f));
+        const V cost = twice_atanh<V>(half) + select<V>(held, positive_part<V>(x), rest);
+        return clipped<V>(held, larger<V>(V{}, select<V>(held, wrong, wrong - T(clip))), cost, right, wrong,
+                          select<V>(held, one, right * quick_inverse<V>(y)));
     }
 
-    // Whether both powers have a square root in them: then one is taken, of what the label asks for.
-    bool one_root() const { return (power.powers.on & power.powers.off & 1) != 0; }
-
-    // For hard labels: call body(raise) with raise(held, wrong), which is the power of labels that do not hold and, of those
-    // that do, what to raise them may begin with; and with raise(wrong, begun), the power of those.
-    template <class Body>
-    void with_off(Body body) const {
-        const auto clipped = [&](auto wrong) KULLBACK_LAMBDA {
-            return larger<decltype(wrong)>(decltype(wrong){}, wrong - Scalar<decltype(wrong)>(clip));
-        };
-        if constexpr (!Power::whole) {
-            if (one_root()) {
-                return with_fixed_power<2>(power.powers.off - 1, [&](auto raise) KULLBACK_LAMBDA {
-                    body([&](auto held, auto wrong) KULLBACK_LAMBDA {
-                        using V = decltype(wrong);
-                        const V x = clipped(wrong), begun = root<V>(select<V>(held, wrong, x));
-                        return select<V>(held, begun, raise(x) * begun);
-                    });
-                });
-            }
-        }
-        with_fixed_power<Power::in_halves>(power.powers.off * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
-            body([&](auto, auto wrong) KULLBACK_LAMBDA {
-                using V = decltype(wrong);
-                const V x = clipped(wrong);
-                if (power.powers.off != 0) return raise(x);
-                return select<V>(x <= Scalar<V>(0), V{}, x * Scalar<V>(0) + Scalar<V>(1));  // 0^0 is 1, and NaN NaN
-            });
-        });
-    }
-    template <class Body>
-    void with_on(Body body) const {
-        if constexpr (!Power::whole) {
-            if (one_root()) {
-                return with_fixed_power<2>(power.powers.on - 1, [&](auto raise) KULLBACK_LAMBDA {
-                    body([&](auto wrong, auto begun) KULLBACK_LAMBDA { return raise(wrong) * begun; });
-                });
-            }
-        }
-        with_fixed_power<Power::in_halves>(power.powers.on * Power::in_halves, [&](auto raise) KULLBACK_LAMBDA {
-            body([&](auto wrong, auto) KULLBACK_LAMBDA { return raise(wrong); });
-        });
-    }
-
-    // (x^gamma cost)' and what it is made of: with `raised` x^gamma, d log(x) = -wrong right / x, d cost = -wrong right / y.
-    template <class V>
-    KULLBACK_INLINE HardTerm<V> hard_term(Mask<V> held, V right, V wrong, V raised) const {
+    // base^gamma cost and its slope, where base is what the clip leaves of `wrong`: d base = -wrong right and
+    // d cost = -wrong share.
+    template <class V, class Held>
+    KULLBACK_INLINE LabelTerm<V> clipped(Held held, V base, V cost, V right, V wrong, V share) const {
         using T = Scalar<V>;
-        // x = 0 has raised = 0, and y = 0 right = 0
-        const V tiny = splat<V>(Constants<T>::least_normal), least = splat<V>(least_number<T>);
-        const V x = larger<V>(V{}, wrong - T(clip)), y = larger<V>(least, right + T(clip));
-        const V both = (wrong * right) / (larger<V>(tiny, x) * y);
-        const V over_x = select<V>(held, right, both * y), over_y = select<V>(held, wrong, both * x);
-        return {raised, power.template gamma<V>(held) * raised * over_x, raised * over_y};
+        Raised<V> raised = power.template raise<V>(held, base);
+        // 0^0 is 1, but where the clip takes all away
+        if (power.powers.off == 0) raised.power = select<V>(base <= T(0), V{}, raised.power);
+        // the right one is 0 where the cost is infinite
+        const V level = rounded<V>(raised.power * (wrong * share));
+        return {raised.power * cost, raised.slope * (wrong * right) * bounded<V>(cost) + level, V{}};
     }
 
     template <bool curved, class V>
@@ -107,17 +70,9 @@ struct ClippedSide {
             const V at_most_one = smaller<V>(one, odds.right + T(clip));
             cost = pick(held, odds.cost, -log_to_two<V>(at_most_one, lost<V>(at_most_one, odds.wrong)));
         }
-        if constexpr (Power::whole && !curved) {
-            // (x^gamma cost)' in steps that need no 1 / x
-            const V x = larger<V>(V{}, difference);
-            const V share = pick(held, one, odds.right / y);
-            const V lower = power.template lower<V>(held, x);
-            V raised = power.template from_lower<V>(held, x, lower);
-            if (power.powers.off == 0) raised = select<V>(outside, V{}, raised);  // 0^0 is 1
-            const V steep = lower * power.template gamma<V>(held) * (odds.wrong * odds.right);
-            // right is 0 where the cost is infinite
-            const V level = rounded<V>(raised * (odds.wrong * share));
-            return {raised * cost, steep * bounded<V>(cost) + level, V{}};
+        if constexpr (!Power::by_log && !curved) {
+            const V base = larger<V>(V{}, difference), share = pick(held, one, odds.right / y);
+            return clipped<V>(held, base, cost, odds.right, odds.wrong, share);
         } else {
             const V x = select<V>(outside, one, difference);
             const V inverse = T(1) / pick(held, one, x * y);

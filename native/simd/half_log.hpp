@@ -7,10 +7,7 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-template <class T>
-constexpr T least_number = sizeof(T) == 4 ? T(0x1p-149) : T(0x1p-1074);  // above 0
-
-// log(x) for 0 < x <= 2 taken apart: log(1 + f) + k log 2 with f in [sqrt(1/2) - 1, sqrt(2) - 1]. Of no use for NaN.
+// log(x) for normal numbers x taken apart: log(1 + f) + k log 2 with f in [-1/3, 1/2]. Of no use for NaN.
 template <class V>
 struct LogParts {
     V f, k;
@@ -21,13 +18,26 @@ KULLBACK_INLINE LogParts<V> log_parts(V x) {
     using K = Constants<T>;
     using I = typename traits<V>::integer;
     using Int = typename K::Int;
-    const I raised = bits_as<I>(x * (1 / K::unlift)) + (Int((K::bias - 1) << K::mantissa_bits) - K::sqrt_half);
-    const I exponent = (raised >> K::mantissa_bits) - (K::bias - 1 + K::lift);
-    const V m = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half);
-    if constexpr (traits<V>::width == 1) {
-        return {m - T(1), T(exponent)};
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        const LogParts<H> a = log_parts<H>(x.a), b = log_parts<H>(x.b);
+        return {{a.f, b.f}, {a.k, b.k}};
     } else {
-        return {m - T(1), bits_as<V>(exponent + bits_as<Int>(K::round_magic)) - K::round_magic};
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+            // x times 4/3, rounded, reaches the next power of two where the mantissa's interval ends
+            const V k = V(_mm512_getexp_ps(__m512(x * 0x1.555556p0f)));
+            return {V(_mm512_getmant_ps(__m512(x), _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src)) - T(1), k};
+        }
+#endif
+        const I raised = bits_as<I>(x) + (Int((K::bias - 1) << K::mantissa_bits) - K::sqrt_half);
+        const I exponent = (raised >> K::mantissa_bits) - (K::bias - 1);
+        const V m = bits_as<V>((raised & ((Int(1) << K::mantissa_bits) - 1)) + K::sqrt_half);
+        if constexpr (traits<V>::width == 1) {
+            return {m - T(1), T(exponent)};
+        } else {
+            return {m - T(1), bits_as<V>(exponent + bits_as<Int>(K::round_magic)) - K::round_magic};
+        }
     }
 }
 

@@ -286,6 +286,36 @@ KULLBACK_INLINE V root(V a) {
     }
 }
 
+// 1 / sqrt(x) within two ulp, likewise; 0 at 0.
+template <class V>
+KULLBACK_INLINE V quick_inverse_root(V x) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {quick_inverse_root<H>(x.a), quick_inverse_root<H>(x.b)};
+    } else {
+#if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
+        if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 64) {
+            const __m512 z = __m512(x), half = _mm512_set1_ps(0.5f);
+            const __m512 y = _mm512_maskz_rsqrt14_ps(_mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_NEQ_UQ), z);
+            return V(_mm512_mul_ps(_mm512_mul_ps(y, half), _mm512_fnmadd_ps(_mm512_mul_ps(z, y), y, _mm512_set1_ps(3.0f))));
+        }
+#endif
+        return select<V>(x == Scalar<V>(0), V{}, Scalar<V>(1) / root<V>(x));
+    }
+}
+// sqrt(x), likewise.
+template <class V>
+KULLBACK_INLINE V quick_root(V x) {
+    if constexpr (is_pair<V>::value) {
+        using H = decltype(V::a);
+        return {quick_root<H>(x.a), quick_root<H>(x.b)};
+    } else if constexpr (looks_up<V> && sizeof(V) == 64) {
+        return x * quick_inverse_root<V>(x);
+    } else {
+        return root<V>(x);
+    }
+}
+
 template <class V>
 KULLBACK_INLINE V load(const Scalar<V>* p) {
     if constexpr (is_pair<V>::value) {

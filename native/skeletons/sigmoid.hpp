@@ -19,8 +19,7 @@ struct SigmoidRows {
     static constexpr int64_t size = 4096 / sizeof(T);  // of a tile, in elements
 
     struct Tile {
-        alignas(64) T logits[size], labels[size], values[size], out[size];
-        alignas(64) T logs[size], rights[size], wrongs[size], raised[size];
+        alignas(64) T logits[size], labels[size], values[size], logs[size], out[size];
         alignas(64) T on[size], off[size];
     };
 
@@ -63,9 +62,6 @@ struct SigmoidRows {
         run.off = tile.off;
         run.values = tile.values;
         run.logs = tile.logs;
-        run.rights = tile.rights;
-        run.wrongs = tile.wrongs;
-        run.raised = tile.raised;
     }
 
     static bool all_same(const T* x, int64_t n) {

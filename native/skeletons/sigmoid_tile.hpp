@@ -1,12 +1,13 @@
 // One tile of independent labels: a few rows, or a piece of a long one, that stay in the nearest cache and are swept as one
 // run of numbers.
 //
-// A tile is swept several times: for exponentials, logarithms, and what follows from both. Loops that short keep to the
-// registers there are, and the processor looks ahead past several rounds of them. A round works on two vectors, where they
-// fit the registers: they share the loop's own steps, and what one waits for does not hold up the other. There is no other
-// form of a sweep: a tile's last numbers, too few for that, are worked on where there is room for whole vectors. So what a
-// number becomes does not depend on where it lies. Where two products are added, one of them is `rounded`, or it would be
-// the compiler's choice, made for each vector of a round by itself, which of them is fused with the sum.
+// With registers enough, all that becomes of a number is done in one round of one loop. With fewer, a tile is swept for
+// exponentials, for logarithms and for the rest, so that each loop keeps to the registers there are. Either way the next
+// tile's lines are asked for bit by bit: a processor has only so many on their way at a time. A round works on two vectors,
+// where they fit the registers: they share the loop's own steps, and what one waits for does not hold up the other. There
+// is no other form of a loop: a tile's last numbers, too few for that, are worked on where there is room for whole vectors.
+// So what a number becomes does not depend on where it lies. Where two products are added, one of them is `rounded`, or it
+// would be the compiler's choice, made for each vector of a round by itself, which of them is fused with the sum.
 //
 // A label is either soft, and pulled by two masses, or hard, 0 or 1. A hard label turns its logit around if it does not
 // hold, and then the loss is needed on one side only; that halves the work of the losses that are not cross-entropy.
@@ -15,14 +16,13 @@
 // at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
 // right. `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no
 // mass asks for them, so that no mass times an infinite cost is nothing. `long_way` says whether a logarithm and exp are
-// taken on the way. A side whose cost has a logarithm of its own says with half_log(held, x, e, right, wrong) how it is
-// found for hard labels, but in curved sweeps.
+// taken on the way. A side whose cost has a logarithm of its own offers hard(held, x, e, right, wrong) for hard labels,
+// but in curved sweeps.
 #pragma once
 
 #include "common/api.hpp"
 #include "simd/elementary.hpp"
 #include "simd/few_steps.hpp"
-#include "simd/half_log.hpp"
 #include "simd/rounded.hpp"
 
 namespace kullback {
@@ -56,24 +56,12 @@ struct Odds {
     V lead;
 };
 
-// 2 atanh(s) + rest.
-template <class V>
-struct HalfLog {
-    V s, rest;
-};
-
 // `yes` where the sign bit is set, -0 included: one step, without a comparison.
 template <class V>
 KULLBACK_INLINE V where_negative(V sign, V yes, V no) {
     using I = typename traits<V>::integer;
     return select<V>(bits_as<I>(sign) < 0, yes, no);
 }
-
-// A hard label's loss: raised * cost, and minus its derivative: steep * cost + level.
-template <class V>
-struct HardTerm {
-    V raised, steep, level;
-};
 
 // What both orientations of a log-odds share.
 template <class V>
@@ -141,16 +129,10 @@ struct LabelRun {
     T hard = 1, even = 0;  // a label t counts as t * hard + even
     T scale = 1;           // of the output
     T ignored = 0;         // what labels that are worth nothing say, or NaN
-    T *values = nullptr, *logs = nullptr;                            // of the tile
-    T *rights = nullptr, *wrongs = nullptr, *raised = nullptr;  // what else is handed from sweep to sweep
+    T *values = nullptr, *logs = nullptr;  // of the tile
 };
 
-// Calls body(j) for the first number of each vector.
-template <class V, class Body>
-KULLBACK_INLINE void sweep(int64_t count, Body body) {
-    for (int64_t j = 0; j < count; j += traits<V>::width) body(j);
-}
-// Calls body(j, stretch).
+// Calls body(j, stretch) for the first number of each vector.
 template <class V, class T, class Body>
 KULLBACK_INLINE void sweep_along(const LabelRun<T>& run, Body body) {
     for (const Stretch<T>& given : run.stretches) {
@@ -165,91 +147,33 @@ KULLBACK_INLINE void prefetch_lines(const char* first, int64_t step) {
     if constexpr (lines > 1) prefetch_lines<lines - 1>(first + step, step);
 }
 
-// exp(-|z|), to `values`.
+// Asks for what lies in the next tile where a vector does in this one, of arrays whose numbers have so many bytes.
+template <class V>
+KULLBACK_INLINE void look_ahead(const char* next, int64_t j, int64_t bytes = sizeof(Scalar<V>)) {
+    constexpr int64_t step = 64 / int64_t(sizeof(Scalar<V>));
+    prefetch_lines<traits<V>::width / step>(next + j * bytes, step * bytes);
+}
+
+// Whether there are registers enough for all of a round.
 template <class T>
-void sweep_exponentials(const LabelRun<T>& given) {
+constexpr bool at_once = sizeof(Vector<T>) == 64;
+
+// exp(-|z|) to `values` and, if a loss takes it, log(1 + e) to `logs`.
+template <class T>
+void sweep_exponentials(const LabelRun<T>& given, bool logs) {
     using V = Two<T>;
     const LabelRun<T> run = given;  // for all that the compiler knows, what is written could be a part of `given`
-    constexpr int64_t step = 64 / int64_t(sizeof(T)), lines = traits<V>::width > step ? traits<V>::width / step : 1;
     sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        // the lines of the next tile come from memory while exp keeps the processor busy
-        prefetch_lines<lines>(run.next_logits + j * int64_t(sizeof(T)), 64);
-        prefetch_lines<lines>(run.next_labels + j * run.label_bytes, step * run.label_bytes);
-        prefetch_lines<lines>(run.next_out + j * int64_t(sizeof(T)), 64);
+        look_ahead<V>(run.next_logits, j);
+        look_ahead<V>(run.next_labels, j, run.label_bytes);
         store<V>(run.values + j, exp_in_few_steps<V>(negative_size<V>(load<V>(at.logits + j))));
     });
-}
-
-// log(1 + e) of `values`, to `logs`.
-template <class T>
-void sweep_logarithms(const LabelRun<T>& given) {
-    using V = Two<T>;
-    const LabelRun<T> run = given;
-    sweep<V>(run.count, [&](int64_t j) KULLBACK_LAMBDA {
+    for (int64_t j = 0; logs && j < run.count; j += traits<V>::width) {
         store<V>(run.logs + j, log1p_in_few_steps<V>(load<V>(run.values + j)));
-    });
+    }
 }
 
-// The probabilities of what hard labels say, and of what they do not.
-template <class T>
-void sweep_probabilities(const LabelRun<T>& given) {
-    using V = Two<T>;
-    const LabelRun<T> run = given;
-    sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        const Mask<V> held = load<V>(at.labels + j) != T(0);
-        const Softplus<V> s(turned<V>(held, load<V>(at.logits + j)), load<V>(run.values + j));
-        store<V>(run.rights + j, s.miss());
-        store<V>(run.wrongs + j, s.p());
-    });
-}
-
-// A logarithm of the loss' own, in two halves to `logs` and `values`.
-template <class T, class Side>
-void sweep_half_logs(const LabelRun<T>& given, const Side& given_side) {
-    using V = Two<T>;
-    const LabelRun<T> run = given;
-    const Side side = given_side;
-    sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        const Mask<V> held = load<V>(at.labels + j) != T(0);
-        const V x = turned<V>(held, load<V>(at.logits + j));
-        const V e = load<V>(run.values + j), right = load<V>(run.rights + j);
-        const HalfLog<V> log = side.half_log(held, x, e, right, load<V>(run.wrongs + j));
-        store<V>(run.logs + j, log.s);
-        store<V>(run.values + j, log.rest);
-    });
-}
-
-// The powers of labels that do not hold, to `raised`.
-template <class T, class Raise>
-void sweep_powers(const LabelRun<T>& given, const Raise& given_raise) {
-    using V = Two<T>;
-    const LabelRun<T> run = given;
-    const Raise raise = given_raise;
-    sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        const Mask<V> held = load<V>(at.labels + j) != T(0);
-        store<V>(run.raised + j, raise(held, load<V>(run.wrongs + j)));
-    });
-}
-
-// Those of labels that do are put between them, and what a term is made of takes the place of the probabilities.
-template <class T, class Side, class Raise>
-void sweep_terms(const LabelRun<T>& given, const Side& given_side, const Raise& given_raise) {
-    using V = Two<T>;
-    const LabelRun<T> run = given;
-    const Side side = given_side;
-    const Raise raise = given_raise;
-    sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        const Mask<V> held = load<V>(at.labels + j) != T(0);
-        const V right = load<V>(run.rights + j), wrong = load<V>(run.wrongs + j);
-        const V begun = load<V>(run.raised + j), power = select<V>(held, raise(wrong, begun), begun);
-        const HardTerm<V> term = side.hard_term(held, right, wrong, power);
-        store<V>(run.raised + j, term.raised);
-        store<V>(run.rights + j, term.steep);
-        store<V>(run.wrongs + j, term.level);
-    });
-}
-
-// All of them; losses to `values`, and the output. Even: all labels weigh the same.
+// Losses to `values`, and the output. Even: all labels weigh the same.
 template <class T, LabelOutput Output, bool Hard, bool Ignoring, bool Even, class Side>
 void sweep_labels(const LabelRun<T>& given, const void* given_side) {
     constexpr bool curved = Output == LabelOutput::diagonal;
@@ -257,21 +181,24 @@ void sweep_labels(const LabelRun<T>& given, const void* given_side) {
     // soft labels and curvatures have more numbers on their hands than there are registers for two vectors; where a power
     // is found by a logarithm and exp, that is the lesser evil
     using V = std::conditional_t<!curved && (Hard || Side::long_way), Two<T>, Vector<T>>;
+    constexpr bool logs = Side::log_used != LabelLog::none && !own_log;
+    if constexpr (!at_once<T>) sweep_exponentials(given, logs);
     const LabelRun<T> run = given;
     const Side side = *static_cast<const Side*>(given_side);
-    sweep_exponentials(run);
-    if constexpr (own_log) {
-        sweep_probabilities(run);
-        sweep_half_logs(run, side);
-        side.with_off([&](auto raise) { sweep_powers(run, raise); });
-        side.with_on([&](auto raise) { sweep_terms(run, side, raise); });
-    } else if constexpr (Side::log_used != LabelLog::none) {
-        sweep_logarithms(run);
-    }
     const T factor = run.weight * run.scale;
     sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
-        V log{};
-        if constexpr (Side::log_used != LabelLog::none) log = load<V>(run.logs + j);
+        const V z = load<V>(at.logits + j);
+        V e, log{};
+        look_ahead<V>(run.next_out, j);
+        if constexpr (at_once<T>) {
+            look_ahead<V>(run.next_logits, j);
+            look_ahead<V>(run.next_labels, j, run.label_bytes);
+            e = exp_in_few_steps<V>(negative_size<V>(z));
+            if constexpr (logs) log = log1p_in_few_steps<V>(e);
+        } else {
+            e = load<V>(run.values + j);
+            if constexpr (logs) log = load<V>(run.logs + j);
+        }
         V t = load<V>(at.labels + j);
         V weight_on{}, weight_off{}, value, result;
         if constexpr (!Even) {
@@ -282,15 +209,12 @@ void sweep_labels(const LabelRun<T>& given, const void* given_side) {
         if constexpr (Ignoring) t = keep<V>(known, t);
         if constexpr (Hard) {
             const Mask<V> held = t != T(0);
+            const V x = turned<V>(held, z);  // the log-odds of being wrong
+            const Softplus<V> s(x, e);
             LabelTerm<V> term;
             if constexpr (own_log) {
-                const V cost = twice_atanh<V>(log) + load<V>(run.values + j);
-                term.value = load<V>(run.raised + j) * cost;
-                // steep is 0 where the cost is infinite
-                term.pull = load<V>(run.rights + j) * bounded<V>(cost) + load<V>(run.wrongs + j);
+                term = side.hard(held, x, e, s.miss(), s.p());
             } else {
-                const V x = turned<V>(held, load<V>(at.logits + j));  // the log-odds of being wrong
-                const Softplus<V> s(x, load<V>(run.values + j));
                 const Odds<V> odds = {s.miss(), s.p(), log + positive_part<V>(x), log + positive_part<V>(-x), -x};
                 term = side.template at<curved>(held, odds);
             }
@@ -305,10 +229,10 @@ void sweep_labels(const LabelRun<T>& given, const void* given_side) {
                 result = result * (weight * run.scale);
             }
         } else {
-            const V z = load<V>(at.logits + j), y = t * run.hard + run.even;
+            const V y = t * run.hard + run.even;
             const V on = y * weight_on, off = weight_off - y * weight_off;
             const V up = positive_part<V>(z), down = positive_part<V>(-z);
-            const Softplus<V> s(z, load<V>(run.values + j));
+            const Softplus<V> s(z, e);
             const V p = s.p(), miss = s.miss();
             const V cost_on = log + keep<V>(on != T(0), down), cost_off = log + keep<V>(off != T(0), up);
             const LabelTerm<V> a = side.template at<curved>(Present{}, Odds<V>{p, miss, cost_on, log + up, z});

@@ -13,8 +13,8 @@ from typing import cast
 from kullback import kernels
 from kullback.kernels.recipe import Recipe, SigmoidRecipe
 
-# 1 over a smaller one is near the largest float32
-_LEAST_CLIP = 1e-30
+# the kernels take inverses of what a clip leaves, which for a smaller one may be no float32
+_LEAST_CLIP = 1e-18
 
 
 def backend_of(recipe: Recipe) -> str:
