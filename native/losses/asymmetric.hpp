@@ -47,8 +47,8 @@ struct ClippedSide {
     KULLBACK_INLINE LabelTerm<V> clipped(Held held, V base, V cost, V right, V wrong, V share) const {
         using T = Scalar<V>;
         Raised<V> raised = power.template raise<V>(held, base);
-        // 0^0 is 1, but where the clip takes all away
-        if (power.powers.off == 0) raised.power = select<V>(base <= T(0), V{}, raised.power);
+        // 0^0 is 1, but where the clip takes all away; and NaN^0 is NaN here
+        if (power.powers.off == 0) raised.power = select<V>(base <= T(0), V{}, base * T(0) + raised.power);
         // the right one is 0 where the cost is infinite
         const V level = rounded<V>(raised.power * (wrong * share));
         return {raised.power * cost, raised.slope * (wrong * right) * bounded<V>(cost) + level, V{}};

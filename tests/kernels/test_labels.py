@@ -243,3 +243,15 @@ def test_labels_where_the_clip_begins_have_gradients(gammas, clip):
     highest = loss.value_and_gradient(logits.astype(np.float64) + 1e-5, np.zeros_like(logits), reduction="sum")[1].max()
     assert (gradient >= 0).all()
     assert gradient.max() <= highest + unsure ** min(1.0, gammas[1] or 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gammas", [(0, 4), (1, 0), (0.5, 0), (0.5, 2.5), (0, 0), (1.3, 0)])
+def test_a_loss_of_nan_is_nan_whatever_the_power(gammas, dtype):
+    logits = np.zeros((3, 40), dtype)
+    logits[1, 7] = np.nan
+    loss = Asymmetric(gamma_positive=gammas[0], gamma_negative=gammas[1])
+    for labels in (np.zeros_like(logits), np.ones_like(logits), np.full_like(logits, 0.5)):
+        np.testing.assert_array_equal(np.isnan(loss.per_example(logits, labels)), [False, True, False])
+        gradient = loss.value_and_gradient(logits, labels, reduction="sum")[1]
+        np.testing.assert_array_equal(np.argwhere(np.isnan(gradient)), [[1, 7]])
