@@ -344,6 +344,15 @@ struct Part {
 #if KULLBACK_HAS_VECTORS && defined(__AVX512F__)
     // A bit for each lane there is. Where processors can leave lanes out, rows that end inside a vector cost nothing more.
     __mmask16 lanes() const { return __mmask16((1u << count) - 1); }
+#elif KULLBACK_HAS_VECTORS && defined(__AVX2__)
+    // The same as numbers of 32 or 64 bits, all ones or 0.
+    template <class Int>
+    KULLBACK_INLINE __m256i lanes() const {
+        constexpr int width = 32 / int(sizeof(Int));
+        alignas(32) static constexpr Int ones_and_zeros[2 * 8] = {-1, -1, -1, -1, width > 4 ? -1 : 0, width > 4 ? -1 : 0,
+                                                                  width > 4 ? -1 : 0, width > 4 ? -1 : 0};
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_and_zeros + width - count));
+    }
 #endif
 };
 template <class V>
@@ -358,6 +367,15 @@ KULLBACK_INLINE V load(const Scalar<V>* p, Part part, Scalar<V> fill) {
     }
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
         return V(_mm512_mask_loadu_pd(_mm512_set1_pd(fill), __mmask8(part.lanes()), p));
+    }
+#elif KULLBACK_HAS_VECTORS && defined(__AVX2__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
+        const __m256i there = part.lanes<int32_t>();
+        return V(_mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, there), _mm256_castsi256_ps(there)));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) {
+        const __m256i there = part.lanes<int64_t>();
+        return V(_mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(p, there), _mm256_castsi256_pd(there)));
     }
 #endif
     Scalar<V> buffer[traits<V>::width];
@@ -377,6 +395,13 @@ KULLBACK_INLINE void store(Scalar<V>* p, Part part, V v) {
     }
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
         return _mm512_mask_storeu_pd(p, __mmask8(part.lanes()), __m512d(v));
+    }
+#elif KULLBACK_HAS_VECTORS && defined(__AVX2__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
+        return _mm256_maskstore_ps(p, part.lanes<int32_t>(), __m256(v));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) {
+        return _mm256_maskstore_pd(p, part.lanes<int64_t>(), __m256d(v));
     }
 #endif
     Scalar<V> buffer[traits<V>::width];

@@ -2,7 +2,7 @@
 //
 // Four ways through a block of rows, all with the same results:
 //
-//   softmax_few.hpp        at most 256 classes, one or two of them targets: a lane per row
+//   softmax_few.hpp        at most 256 classes, one or two of them targets: as many rows at a time as there are lanes
 //   softmax_few_dense.hpp  the same, for targets and losses that look at every class
 //   class_row() below      more classes, one or two of them targets: lanes along the classes
 //   softmax_dense.hpp      the same, for targets and losses that look at every class
@@ -203,11 +203,12 @@ struct SoftmaxRows {
             } else {
                 T* padding = scratch.take<T>(3 * lanes<T> * job.classes);
                 rest = scratch.rest();
-                const auto fill = [&](auto known) {
-                    const FewDenseRows<T, Loss, decltype(known)::value> rows{job, run.loss, masses, transform};
+                const auto fill = [&](auto known, auto layout) {
+                    const FewDenseRows<T, Loss, decltype(layout)::value, decltype(known)::value> rows{job, run.loss, masses,
+                                                                                                      transform};
                     return rows.block(logits, begin, count, losses, padding, report, exact_row);
                 };
-                if (!with_known_classes_of<Loss>(job.classes, fill)) return;
+                if (!with_layout_of<T, Loss>(job.classes, fill)) return;
             }
             put_losses(job, begin, count, losses, targets, report);
             return;
@@ -343,32 +344,41 @@ struct SoftmaxRows {
 };
 
 #if KULLBACK_HAS_SHUFFLES
-// mean_weights() of as many rows as there are lanes, with C classes or, if that is 0, as many as are said.
-template <class T, int C>
-KULLBACK_INLINE void mean_weights_of_lanes(const T* t, int64_t stride, int some_classes, const T* weight, double* means) {
+// mean_weights() of as many rows as there are lanes.
+template <class T, Layout L, int C>
+KULLBACK_INLINE void mean_weights_of_lanes(Lines<T, L, C> lines, const Rows<T>& rows, const T* weight, double* means) {
     using V = Vector<T>;
     using D = InDouble<T>;
-    const int classes = C > 0 ? C : some_classes;
-    V columns[C > 0 ? C : few_classes];
-    load_columns<T>(t, stride, classes, columns);
-    V sum = V{}, product = V{}, lowest = V{};
-    by_sixteen(classes, [&](int begin, int end) KULLBACK_LAMBDA {
-        V sum_here = V{}, product_here = V{};
-        each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-            lowest = smaller<V>(columns[k], lowest);
-            sum_here += columns[k];
-            product_here += columns[k] * weight[k];
+    V columns[C > 0 ? C : L == Layout::rows ? 1 : few_classes];
+    if constexpr (L == Layout::columns) load_columns<T>(rows.data, rows.stride, lines.classes(), columns);
+    const Rows<T> later = look_ahead(lines, 1, rows, Rows<T>{}, Rows<T>{}).logits;
+    V sums[Lines<T, L, C>::count], products[Lines<T, L, C>::count], lowest = V{};
+    for (int j = 0; j < lines.count; ++j) {
+        V sum = V{}, product = V{};
+        lines.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+            V sum_here = V{}, product_here = V{};
+            lines.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                const V target = lines.read(rows, j, columns, k, at, part, T(0));
+                lines.ask_for(later, j, at);
+                lowest = smaller<V>(target, lowest);
+                sum_here += target;
+                product_here += target * lines.of_classes(weight, k, part);
+            });
+            sum += sum_here;
+            product += product_here;
         });
-        sum += sum_here;
-        product += product_here;
-    });
-    const V amiss = select<V>(sum < infinity<T>, select<V>(lowest < T(0), lowest, V{}), sum - sum);
-    const D plain = widen(sum), weighted = widen(product), one = D{} + 1.0;
+        sums[j] = sum;
+        products[j] = product;
+    }
+    const V sum = lines.sum(sums);
+    const D plain = widen(sum), weighted = widen(lines.sum(products)), one = D{} + 1.0;
     const Mask<D> some = plain > 0.0;
     store<D>(means, select<D>(some, weighted / select<D>(some, plain, one), one));
-    if (!any_lane<V>(amiss)) return;
+    if (!any_lane<V>(keep<V>(lowest < T(0), lowest) + select<V>(sum < infinity<T>, V{}, splat<V>(T(1))))) return;
     for (int i = 0; i < lanes<T>; ++i) {
-        if (get(amiss, i) != 0) means[i] = __builtin_nan("");
+        bool amiss = !(get(sum, i) < infinity<T>);
+        for (int k = 0; k < lines.classes(); ++k) amiss |= rows.row(i)[k] < 0;
+        if (amiss) means[i] = __builtin_nan("");
     }
 }
 #endif
@@ -382,11 +392,10 @@ void mean_weights(const Rows<T>& rows, int64_t count, int64_t classes, const T* 
     int64_t r = 0;
 #if KULLBACK_HAS_SHUFFLES
     if (classes > 1 && classes <= few_classes) {
-        const int ahead = groups_ahead<T>(int(classes));
-        with_known_classes(classes, [&](auto known) {
+        with_layout<T>(classes, [&](auto known, auto layout) {
+            const Lines<T, decltype(layout)::value, decltype(known)::value> lines{int(classes)};
             for (; r + W <= count; r += W) {
-                prefetch_rows<T>(rows.row(r + ahead * W), rows.stride, classes);
-                mean_weights_of_lanes<T, decltype(known)::value>(rows.row(r), rows.stride, int(classes), weight, means + r);
+                mean_weights_of_lanes(lines, Rows<T>{rows.row(r), rows.stride}, weight, means + r);
             }
         });
     }

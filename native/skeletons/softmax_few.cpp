@@ -7,13 +7,17 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
+template <class T, Layout L, int C, Extent E, bool Squares, bool Two>
+constexpr FewStages<T> stages = {&sum_groups<T, L, C, E, Squares, Two>, &spread_groups<T, L, C, E, Squares, Two>};
+
 template <class T, Extent E, bool Squares, bool Two, int C = most_unrolled>
 FewStages<T> stages_of(int64_t classes) {
     if constexpr (C > 1) {
         if (classes != C) return stages_of<T, E, Squares, Two, C - 1>(classes);
-        return {&sum_groups<T, C, E, Squares, Two>, &spread_groups<T, C, E, Squares, Two>};
+        return stages<T, Layout::columns, C, E, Squares, Two>;
     } else {
-        return {&sum_groups<T, 0, E, Squares, Two>, &spread_groups<T, 0, E, Squares, Two>};
+        if (layout_of(classes) == Layout::rows) return stages<T, Layout::rows, 0, E, Squares, Two>;
+        return stages<T, Layout::columns, 0, E, Squares, Two>;
     }
 }
 

@@ -1,4 +1,4 @@
-// The softmax skeleton for few classes and class targets: a lane per row, so that no lane is idle.
+// The softmax skeleton for few classes and class targets, in the lines of softmax_few_lines.hpp.
 #pragma once
 
 #include "skeletons/softmax_few_stages.hpp"
@@ -12,7 +12,7 @@ namespace KULLBACK_LEVEL {
 
 // What the second stage reads of a job.
 struct Settings {
-    double scale, inverse_temperature, z_loss, hard, spread;
+    double scale, inverse_temperature, z_loss, hard, spread, weight_sum;
     bool divergence;
 
     explicit Settings(const Job& job)
@@ -21,6 +21,7 @@ struct Settings {
           z_loss(job.z_loss),
           hard(1 - job.smoothing),
           spread(job.smoothing / double(job.classes)),
+          weight_sum(job.class_weight ? job.class_weight_sum : double(job.classes)),
           divergence(job.divergence) {}
 };
 
@@ -71,7 +72,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& settings, const Loss& los
             at.made = true;
             at.parts = {of.e_y, select<V>(empty, splat<V>(T(1)), its_misses), of.d_y};
         }
-        if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - group.weight_sum * log_sum;
+        if constexpr (E == Extent::spread) at.weighted_log_p = group.weighted - T(settings.weight_sum) * log_sum;
         return at;
     };
     const auto gradient = [&](const TargetClass<V>& at) KULLBACK_LAMBDA {
@@ -80,7 +81,7 @@ KULLBACK_INLINE Vector<T> settle_group(const Settings& settings, const Loss& los
             const V lse = group.center * T(settings.inverse_temperature) + log_sum;
             V mass = at.weight;
             if constexpr (E == Extent::spread) {
-                mass = mass * T(settings.hard) + group.weight_sum * T(settings.spread);
+                mass = mass * T(settings.hard) + T(settings.weight_sum * settings.spread);
             }
             const Mask<V> some = mass != T(0);
             const V pull = keep<V>(some, mass * T(2 * settings.z_loss) * lse);
@@ -182,7 +183,7 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
         now.g = g;
         now.g_stride = g_stride;
         if constexpr (C > 0) {
-            sum_groups<T, C, E, Loss::by_squares, Two>(now);
+            sum_groups<T, Layout::columns, C, E, Loss::by_squares, Two>(now);
         } else {
             stages.sum(now);
         }
@@ -210,14 +211,14 @@ void few_class_rows(const Job& job, const Loss& shared_loss, const Transform<T>&
         }
         if (!g) return;
         if constexpr (C > 0) {
-            spread_groups<T, C, E, Loss::by_squares, Two>(now, any_lane<V>(tiny));
+            spread_groups<T, Layout::columns, C, E, Loss::by_squares, Two>(now, any_lane<V>(tiny));
         } else {
             stages.spread(now, any_lane<V>(tiny));
         }
     };
     const FewTargets all{targets.first, Two ? targets.second : nullptr, targets.weights,
                          Two ? job.targets.share + begin : nullptr};
-    const int fitting = kept_vectors<T> / classes;
+    const int fitting = kept_vectors<T> / group_vectors<T>(classes);
     const int at_once = fitting < most_groups ? fitting : most_groups;
     int64_t r = 0;
     while (r + W <= rows) {

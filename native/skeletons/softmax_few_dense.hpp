@@ -1,6 +1,6 @@
-// Few classes, a lane per row, for targets and losses that look at every class: soft targets, mixtures, smoothing,
-// z-loss, and losses with an off(). Columns stay in the nearest cache, and the stages run over several groups of rows
-// each, as in softmax_few.hpp.
+// Few classes, for targets and losses that look at every class: soft targets, mixtures, smoothing, z-loss, and losses with
+// an off(). What is read stays in the nearest cache, and the stages run over several groups of rows each, as in
+// softmax_few.hpp; lines are those of softmax_few_lines.hpp.
 #pragma once
 
 #include "simd/transpose.hpp"
@@ -12,11 +12,8 @@
 namespace kullback {
 namespace KULLBACK_LEVEL {
 
-// Calls body(begin, end) for 16 classes at a time: sums of sums, so that rounding grows with 16 + C/16 terms, not with C.
-template <class Body>
-KULLBACK_INLINE void by_sixteen(int classes, Body body) {
-    for (int begin = 0; begin < classes; begin += 16) body(begin, begin + 16 < classes ? begin + 16 : classes);
-}
+// What the masses s of a row's classes are of its target t: t itself, w t, or w ((1 - e) t + e/C sum t).
+enum class MassOf { target, weighted, smoothed };
 
 // A group of as many rows as there are lanes, each number a lane per row.
 template <class T>
@@ -24,165 +21,276 @@ struct DenseGroup {
     using V = Vector<T>;
     typename traits<V>::integer first, second;  // the classes of index and mixture targets
     V share;                                    // of the first
-    V f, total, mass;                           // the gradient's factor; sum of the target and of its masses
+    V f, mass;     // the gradient's factor; sum of the masses
+    V everywhere;  // what smoothing adds to every class' share of the target
     V center, others, sum, inverse, log_sum;
     V top_e;  // an e that is 1, where just one is: that class' 1 - p comes from the others; 2 elsewhere
     V top_miss, alone;
     V with_d, with_exp, squares;  // sums of masses times d and times e, and of e^2
     V d_y, e_y, own_y;
     bool finite;  // whether no logit is -inf
+    Rows<T> scores, masses;  // what exp is taken of, and the targets or masses, where lines are rows
+    Ahead<T> ahead;
     V prediction;  // if the job wants it
     V value, pulls, top_a, over_miss;  // over_miss: top_a / (1 - p) of the class that stands apart
 };
 
 // C is the number of classes, or 0 where only the job knows it.
-template <class T, class Loss, int C = 0>
+template <class T, class Loss, Layout L, int C = 0>
 struct FewDenseRows {
     using V = Vector<T>;
     using G = DenseGroup<T>;
-    static constexpr int W = lanes<T>;
+    using Own = Lines<T, L, C>;
+    static constexpr int W = lanes<T>, lines = Own::count;
+    static constexpr bool by_row = Own::by_row;
 
     const Job& job;
     const Loss& loss;
     const Masses<T>& masses;
     const Transform<T>& transform;
-    const int some_classes;
+    const Own own;
     const T factor;
     const T* weight;
-    Shift<T> shifts[Loss::shifted ? few_classes : 1];  // of each class
-    T made[Loss::shifted ? few_classes : 1];           // and what the loss makes of them
+    // each class' shift, what the loss keeps of it and what it makes of it
+    T shifts[Loss::shifted ? few_classes : 1], kept[Loss::shifted ? few_classes : 1], made[Loss::shifted ? few_classes : 1];
 
     FewDenseRows(const Job& j, const Loss& l, const Masses<T>& m, const Transform<T>& t)
         : job(j),
           loss(l),
           masses(m),
           transform(t),
-          some_classes(int(j.classes)),
+          own{int(j.classes)},
           factor(T(j.inverse_temperature)),
           weight(static_cast<const T*>(j.class_weight)) {
         if constexpr (Loss::shifted) {
-            for (int k = 0; k < classes(); ++k) {
-                const T number = static_cast<const T*>(j.shift)[k];
-                shifts[k] = {number, loss.kept_of(number)};
-                made[k] = loss.made_of(number);
+            for (int k = 0; k < own.classes(); ++k) {
+                shifts[k] = static_cast<const T*>(j.shift)[k];
+                kept[k] = loss.kept_of(shifts[k]);
+                made[k] = loss.made_of(shifts[k]);
             }
         }
     }
 
-    KULLBACK_INLINE int classes() const { return C > 0 ? C : some_classes; }
-
-    KULLBACK_INLINE Shift<V> shift_at(int k) const {
-        if constexpr (Loss::shifted) return {splat<V>(shifts[k].number), splat<V>(shifts[k].kept)};
-        return Shift<V>{V{}, V{}};
+    // Lines that hold rows.
+    KULLBACK_INLINE Rows<T> rows_in(const V* vectors) const {
+        return {reinterpret_cast<const T*>(vectors), own.length() * W};
     }
 
-    // The masses of a group, from t, rows of soft targets, or the group's classes; adds something to `broken` where a row
-    // has a target below 0 or not finite.
-    KULLBACK_INLINE void load_masses(const T* t, int64_t t_stride, V* s, G& x, V& broken) const {
-        x.total = splat<V>(T(1));
-        if (t) {
-            load_columns<T>(t, t_stride, classes(), s);
-            V total = V{}, lowest = V{};
-            by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-                V here = V{};
-                each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                    here += s[k];
-                    lowest = smaller<V>(s[k], lowest);
-                });
-                total += here;
-            });
-            x.total = total;
-            const Mask<V> finite = total < infinity<T>;
-            broken += select<V>(finite, keep<V>(lowest < T(0), splat<V>(T(1))), splat<V>(T(1)));
-        } else {
-            const V rest = T(1) - x.share;
-            auto class_here = x.first ^ x.first;
-            each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
-                s[k] = keep<V>(x.first == class_here, x.share) + keep<V>(x.second == class_here, rest);
-                class_here += 1;
+    // The targets of a group: t, rows of soft targets, or (if that is null) the group's classes written out.
+    KULLBACK_INLINE void load_targets(const Rows<T>& t, V* s, G& x) const {
+        x.masses = t;
+        if (t.data) {
+            if constexpr (!by_row) load_columns<T>(t.data, t.stride, own.classes(), s);
+            return;
+        }
+        for (int j = 0; j < lines; ++j) {
+            const V share = own.of_line(x.share, j), rest = T(1) - share;
+            const auto first = own.of_line(x.first, j), second = own.of_line(x.second, j);
+            auto classes_here = own.first_classes();
+            own.each([&](int, int at, auto) KULLBACK_LAMBDA {
+                s[j * own.length() + at] = keep<V>(first == classes_here, share) + keep<V>(second == classes_here, rest);
+                classes_here += own.step;
             });
         }
-        x.mass = x.total;
-        if (masses.spread == 0 && !weight) return;
-        const T hard = T(masses.hard);
-        const V everywhere = x.total * T(masses.spread);
-        x.mass = V{};
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V here = V{};
-            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                V mass = s[k] * hard + everywhere;
-                if (weight) mass *= weight[k];
-                s[k] = mass;
-                here += mass;
-            });
-            x.mass += here;
-        });
+        x.masses = rows_in(s);
     }
 
-    // Stage 1: columns of logits to exp relative to each row's largest, in place, and their sums. A loss known by its sums
-    // wants those with the masses s; one row of one class the target's own; others what d is for each class.
-    template <bool OneHot>
-    KULLBACK_INLINE void sum_group(V* e, const V* s, V* d, G& x) const {
-        const V center = x.center;
+    // Masses of classes with that target.
+    template <MassOf M, class Part>
+    KULLBACK_INLINE V mass_of(V target, V everywhere, int k, Part part) const {
+        if constexpr (M == MassOf::target) return target;
+        if constexpr (M == MassOf::smoothed) target = target * T(masses.hard) + everywhere;
+        if (M == MassOf::weighted || weight) target *= own.of_classes(weight, k, part);
+        return target;
+    }
+
+    // For losses that go class by class: masses in the place of targets.
+    KULLBACK_INLINE void weigh_targets(V* s, G& x) const {
+        if (masses.spread == 0 && !weight) return;
+        V sums[lines];
+        for (int j = 0; j < lines; ++j) {
+            const V everywhere = own.of_line(x.everywhere, j);
+            V sum = V{};
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V here = V{};
+                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
+                    const V mass = inside_row(mass_of<MassOf::smoothed>(target, everywhere, k, part), part);
+                    s[j * own.length() + at] = mass;
+                    here += mass;
+                });
+                sum += here;
+            });
+            sums[j] = sum;
+        }
+        x.mass = own.sum(sums);
+        x.masses = rows_in(s);
+    }
+
+    // A later group's logits and targets. With many classes the stage that keeps the processor busiest asks first: the one
+    // with the pulls, if there is one.
+    template <bool OneHot, int nearness>
+    KULLBACK_INLINE void ask_for_later(const Ahead<T>& ahead, int line, int at) const {
+        own.template ask_for<nearness>(ahead.logits, line, at);
+        if constexpr (!OneHot) own.template ask_for<nearness>(ahead.targets, line, at);
+    }
+
+    // Stage 1: logits to exp relative to each row's largest, and their sums. A loss known by its sums wants those with the
+    // masses; one row of one class the target's own; others what d is for each class. Adds something to `broken` where a
+    // row has a target below 0 or not finite.
+    template <bool OneHot, MassOf M>
+    KULLBACK_INLINE void sum_group(V* exps, const V* s, V* ds, G& x, V& broken) const {
+        constexpr bool smoothed = M == MassOf::smoothed;
         const T scale = factor;
-        V rest = V{}, all = V{}, with_d = V{}, with_exp = V{}, squares = V{}, d_y = V{}, e_y = V{}, lowest = V{};
+        V all_rest[lines], all_all[lines], all_total[lines], all_weighted[lines], all_squares[lines];
+        V all_with_d[lines], all_d[lines], all_with_exp[lines], all_exp[lines];
+        V d_y = V{}, e_y = V{}, lowest = V{}, lowest_target = V{};
         bool scores = true;
         if constexpr (Loss::by_sums) scores = loss.by().log_p != 0;
-        const auto target = x.first;
-        auto class_here = target ^ target;
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V rest_here = V{}, all_here = V{}, d_here = V{}, exp_here = V{}, squares_here = V{};
-            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                const V relative = (e[k] - center) * scale, y = exp_or_zero<V>(relative);
-                e[k] = y;
-                const Mask<V> below = y < T(1);
-                rest_here += keep<V>(below, y);
-                all_here += y;  // a NaN shows here
-                if constexpr (OneHot) {
-                    const Mask<V> is_target = target == class_here;
-                    d_y = select<V>(is_target, relative, d_y);
-                    e_y = select<V>(is_target, y, e_y);
-                    class_here += 1;
-                } else if constexpr (Loss::by_sums) {
-                    if (scores) d_here += s[k] * relative;  // perhaps 0 times -inf: see add_scores()
+        const Rows<T> logits = x.scores, targets = x.masses;
+        const Ahead<T> ahead = x.ahead;
+        if constexpr (OneHot && by_row) {  // exp may take the logits' place
+            d_y = own.at_classes(x.first, [&](int j, int y) KULLBACK_LAMBDA { return logits.row(j)[y]; });
+            d_y = (d_y - x.center) * scale;
+        }
+        for (int j = 0; j < lines; ++j) {
+            const V center = own.of_line(x.center, j);
+            const auto target_class = own.of_line(x.first, j);
+            V *e = exps + j * own.length(), *d = ds + j * own.length();
+            V rest = V{}, all = V{}, total = V{}, weighted = V{}, squares = V{};
+            V with_d = V{}, with_exp = V{}, weight_d = V{}, weight_exp = V{};
+            auto classes_here = own.first_classes();
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V rest_here = V{}, all_here = V{}, total_here = V{}, weighted_here = V{}, squares_here = V{};
+                V with_d_here = V{}, with_exp_here = V{}, d_here = V{}, exp_here = V{};
+                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                    const V logit = own.read(logits, j, e, k, at, part, -infinity<T>);
+                    const V relative = inside_row((logit - center) * scale, part);
+                    const V y = inside_row(exp_or_zero<V>(relative), part);
+                    e[at] = y;
+                    own.ask_for(ahead.result, j, at);
+                    if constexpr (!by_row || Loss::by_sums) ask_for_later<OneHot, Own::early>(ahead, j, at);
+                    const Mask<V> below = y < T(1);
+                    rest_here += keep<V>(below, y);
+                    all_here += y;  // a NaN shows here
+                    if constexpr (OneHot) {
+                        if constexpr (!by_row) {
+                            const Mask<V> is_target = target_class == classes_here;
+                            d_y = select<V>(is_target, relative, d_y);
+                            e_y = select<V>(is_target, y, e_y);
+                            classes_here += own.step;
+                        }
+                        return;
+                    }
+                    const V target = own.read(targets, j, s, k, at, part, T(0));
+                    total_here += target;
+                    lowest_target = smaller<V>(target, lowest_target);
+                    if constexpr (!Loss::by_sums) {
+                        d[at] = relative;
+                        lowest = smaller<V>(relative, lowest);
+                        return;
+                    }
+                    const V w = M != MassOf::target && weight ? own.of_classes(weight, k, part) : splat<V>(T(1));
+                    const V share = M == MassOf::target ? target : target * w;
+                    if constexpr (M != MassOf::target) weighted_here += share;
+                    if (scores) {  // perhaps 0 times -inf: see add_scores()
+                        with_d_here += share * relative;
+                        if constexpr (smoothed) d_here += w * relative;
+                    }
                     if constexpr (!Loss::linear) {
-                        exp_here += s[k] * y;
+                        with_exp_here += share * y;
+                        if constexpr (smoothed) exp_here += w * y;
                         squares_here += y * y;
                     }
-                } else {
-                    d[k] = relative;
-                    lowest = smaller<V>(relative, lowest);
-                }
+                });
+                rest += rest_here;
+                all += all_here;
+                total += total_here;
+                weighted += weighted_here;
+                squares += squares_here;
+                with_d += with_d_here;
+                with_exp += with_exp_here;
+                weight_d += d_here;
+                weight_exp += exp_here;
             });
-            rest += rest_here;
-            all += all_here;
-            with_d += d_here;
-            with_exp += exp_here;
-            squares += squares_here;
-        });
+            all_rest[j] = rest;
+            all_all[j] = all;
+            all_total[j] = total;
+            all_weighted[j] = weighted;
+            all_squares[j] = squares;
+            all_with_d[j] = with_d;
+            all_with_exp[j] = with_exp;
+            all_d[j] = weight_d;
+            all_exp[j] = weight_exp;
+        }
+        if constexpr (OneHot && by_row) {
+            e_y = own.at_classes(x.first, [&](int j, int y) KULLBACK_LAMBDA { return own.in_line(exps, j, y); });
+        }
+        const V rest = own.sum(all_rest);
         // how many logits are the largest, a whole number, however the two sums were rounded
-        const V ties = (all - rest + Constants<T>::round_magic) - Constants<T>::round_magic;
+        const V ties = (own.sum(all_all) - rest + Constants<T>::round_magic) - Constants<T>::round_magic;
         x.others = rest + (ties - T(1));
         x.sum = rest + ties;
-        x.with_d = with_d;
-        x.with_exp = with_exp;
-        x.squares = squares;
+        if constexpr (!OneHot) {
+            const V total = own.sum(all_total);
+            broken += select<V>(total < infinity<T>, keep<V>(lowest_target < T(0), splat<V>(T(1))), splat<V>(T(1)));
+            x.everywhere = total * T(masses.spread);
+            x.mass = total;
+        }
+        if constexpr (Loss::by_sums) {
+            const auto with_mass = [&](V* with_shares, V* with_weights) KULLBACK_LAMBDA {
+                const V sum = own.sum(with_shares);
+                if constexpr (!smoothed) return sum;
+                return sum * T(masses.hard) + x.everywhere * own.sum(with_weights);
+            };
+            x.with_d = with_mass(all_with_d, all_d);
+            if constexpr (!Loss::linear) {
+                x.with_exp = with_mass(all_with_exp, all_exp);
+                x.squares = own.sum(all_squares);
+            }
+            if constexpr (M != MassOf::target) x.mass = own.sum(all_weighted);
+            if constexpr (smoothed) {
+                const T weights = T(weight ? job.class_weight_sum : double(own.classes()));
+                x.mass = x.mass * T(masses.hard) + x.everywhere * weights;
+            }
+        }
         x.d_y = d_y;
         x.e_y = e_y;
         x.finite = !any_lane<V>(keep<V>(lowest == splat<V>(-infinity<T>), splat<V>(T(1))));
     }
 
+    // Readies a group's logits, z: transformed, or as they are.
+    KULLBACK_INLINE void load_scores(const Rows<T>& logits, V* e, V* slopes, G& x) const {
+        if constexpr (!by_row) load_columns<T>(logits.data, logits.stride, own.classes(), e);
+        if (job.prediction) x.prediction = largest_classes(own, logits, e);
+        x.scores = logits;
+        if (!transform.any()) return;
+        transform_lines(own, transform, logits, e, slopes);
+        x.scores = rows_in(e);
+    }
+
     // The sum of masses times d once more, where 0 times -inf made it NaN: that is nothing.
-    void add_scores(const T* z, int64_t stride, const V* s, G& x) const {
-        V e[few_classes], slopes[few_classes], with_d = V{};
-        load_columns<T>(z, stride, classes(), e);
-        if (transform.any()) transform.columns(e, classes(), slopes);
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V here = V{};
-            for (int k = begin; k < end; ++k) here += keep<V>(s[k] != T(0), s[k] * ((e[k] - x.center) * factor));
-            with_d += here;
-        });
-        x.with_d = with_d;
+    template <MassOf M>
+    void add_scores(const Rows<T>& logits, const V* s, G& x) const {
+        V e[few_classes], slopes[few_classes], sums[lines];
+        load_scores(logits, e, slopes, x);
+        for (int j = 0; j < lines; ++j) {
+            const V center = own.of_line(x.center, j);
+            const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, j) : V{};
+            V sum = V{};
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V here = V{};
+                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
+                    const V mass = inside_row(mass_of<M>(target, everywhere, k, part), part);
+                    const V d = (own.read(x.scores, j, e, k, at, part, T(0)) - center) * factor;
+                    here += keep<V>(mass != T(0), mass * d);
+                });
+                sum += here;
+            });
+            sums[j] = sum;
+        }
+        x.with_d = own.sum(sums);
     }
 
     // Stage 2: what follows from the sums.
@@ -215,6 +323,7 @@ struct FewDenseRows {
     }
 
     // Stage 3: the group's losses, and each class' pull in the place of its mass.
+    template <MassOf M>
     KULLBACK_INLINE void pull_group(const V* e, V* s, const V* d, G& x) const {
         if constexpr (Loss::by_sums) {  // as in DenseRows::of_sums
             const BySums by = loss.by();
@@ -226,7 +335,7 @@ struct FewDenseRows {
                 x.value += T(by.miss) * (x.mass - chance) + T(by.squares) * x.mass * (squares - T(1));
                 x.pulls += T(2 * by.squares) * x.mass * squares - T(by.miss) * chance;
             }
-            if (job.divergence) x.value += entropy_term(s, x);
+            if (job.divergence) x.value += entropy_term<M>(s, x);
             // at the minimum the difference of two equal numbers may round to a hair below zero
             if (job.divergence || by.log_p == 0) x.value = larger<V>(V{}, x.value);
         } else {
@@ -242,44 +351,60 @@ struct FewDenseRows {
 
     // Class by class, for losses that are not known by sums. `finite`: no logit is -inf.
     template <bool finite, class Form>
-    KULLBACK_INLINE void pull_classes(const Form& form, const V* e, V* s, const V* d, G& x) const {
-        V values = V{}, pulls = V{}, top_mass = V{}, top_made = V{};
-        const V inverse = x.inverse, log_sum = x.log_sum, all = x.mass, top_e = x.top_e;
+    KULLBACK_INLINE void pull_classes(const Form& form, const V* exps, V* s, const V* ds, G& x) const {
+        V all_values[lines], all_pulls[lines], all_top_masses[lines], all_top_made[lines];
+        const Rows<T> targets = x.masses;
+        const Ahead<T> ahead = x.ahead;
         const Form cost = form;  // a copy, which the stores below cannot touch
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V values_here = V{}, pulls_here = V{};
-            for (int k = begin; k < end; ++k) {
-                V p = e[k] * inverse, mass = s[k];
-                if constexpr (Loss::apart) {  // done below: here as one that is not there
-                    const Mask<V> is_top = e[k] == top_e;
-                    top_mass = select<V>(is_top, mass, top_mass);
-                    if constexpr (Loss::shifted) top_made = select<V>(is_top, splat<V>(made[k]), top_made);
-                    mass = select<V>(is_top, V{}, mass);
-                    p = select<V>(is_top, V{}, p);
-                }
-                Chance<V> chance{p, T(1) - p, d[k] - log_sum};
-                chance.unlikely = Loss::apart;
-                chance.finite = finite;
-                const Cost<V> on = cost.on(chance, shift_at(k));
-                V value = mass * on.value;
-                if constexpr (!finite) value = keep<V>(mass != T(0), value);
-                V pull = -mass * on.pull;
-                if constexpr (Loss::looks_at_all) {
-                    const V off_mass = all - mass;
-                    const Cost<V> off = cost.off(chance);
-                    value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
-                    pull += off_mass * p * off.pull;
-                }
-                values_here += value;
-                pulls_here += pull;
-                s[k] = pull;
-            }
-            values += values_here;
-            pulls += pulls_here;
-        });
-        x.value = values;
-        x.pulls = pulls;
-        if constexpr (Loss::apart) add_top(x, top_mass, top_made);
+        for (int j = 0; j < lines; ++j) {
+            const V inverse = own.of_line(x.inverse, j), log_sum = own.of_line(x.log_sum, j);
+            const V all = own.of_line(x.mass, j), top_e = own.of_line(x.top_e, j);
+            const V *e = exps + j * own.length(), *d = ds + j * own.length();
+            V *to = s + j * own.length();
+            V values = V{}, pulls = V{}, top_mass = V{}, top_made = V{};
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V values_here = V{}, pulls_here = V{};
+                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                    V p = e[at] * inverse, mass = own.read(targets, j, s, k, at, part, T(0));
+                    if constexpr (by_row) ask_for_later<false, Own::early>(ahead, j, at);
+                    if constexpr (Loss::apart) {  // done below: here as one that is not there
+                        const Mask<V> is_top = e[at] == top_e;
+                        top_mass = select<V>(is_top, mass, top_mass);
+                        if constexpr (Loss::shifted) top_made = select<V>(is_top, own.of_classes(made, k, part), top_made);
+                        mass = select<V>(is_top, V{}, mass);
+                        p = select<V>(is_top, V{}, p);
+                    }
+                    Chance<V> chance{p, T(1) - p, d[at] - log_sum};
+                    chance.unlikely = Loss::apart;
+                    chance.finite = finite;
+                    Shift<V> shift{V{}, V{}};
+                    if constexpr (Loss::shifted) shift = {own.of_classes(shifts, k, part), own.of_classes(kept, k, part)};
+                    const Cost<V> on = cost.on(chance, shift);
+                    V value = mass * on.value;
+                    if constexpr (!finite) value = keep<V>(mass != T(0), value);
+                    V pull = -mass * on.pull;
+                    if constexpr (Loss::looks_at_all) {
+                        const V off_mass = all - mass;
+                        const Cost<V> off = cost.off(chance);
+                        value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
+                        pull += off_mass * p * off.pull;
+                    }
+                    values_here += inside_row(value, part);
+                    pulls_here += inside_row(pull, part);
+                    to[at] = pull;
+                });
+                values += values_here;
+                pulls += pulls_here;
+            });
+            all_values[j] = values;
+            all_pulls[j] = pulls;
+            all_top_masses[j] = top_mass;
+            all_top_made[j] = top_made;
+        }
+        x.value = own.sum(all_values);
+        x.pulls = own.sum(all_pulls);
+        // of the classes of a row one at most stands apart
+        if constexpr (Loss::apart) add_top(x, own.sum(all_top_masses), Loss::shifted ? own.sum(all_top_made) : V{});
     }
 
     // The classes that stand apart, one a row, with their masses and what the loss makes of their shifts.
@@ -305,42 +430,65 @@ struct FewDenseRows {
     }
 
     // sum s log(s / S) of the masses s of each row.
+    template <MassOf M>
     KULLBACK_INLINE V entropy_term(const V* s, const G& x) const {
         const Mask<V> some = x.mass > Constants<T>::least_normal;
-        const V inverse = keep<V>(some, T(1) / select<V>(some, x.mass, splat<V>(T(1))));
-        V sum = V{};
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V here = V{};
-            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA { here += part_of_entropy<V>(s[k], inverse); });
-            sum += here;
-        });
-        return sum;
+        const V inverses = keep<V>(some, T(1) / select<V>(some, x.mass, splat<V>(T(1))));
+        V sums[lines];
+        for (int j = 0; j < lines; ++j) {
+            const V inverse = own.of_line(inverses, j);
+            const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, j) : V{};
+            V sum = V{};
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V here = V{};
+                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
+                    const V mass = inside_row(mass_of<M>(target, everywhere, k, part), part);
+                    here += part_of_entropy<V>(mass, inverse);
+                });
+                sum += here;
+            });
+            sums[j] = sum;
+        }
+        return own.sum(sums);
     }
 
     // The same as pull_group where every row is of one class and the loss one of logarithms of p and of all 1 - p.
-    KULLBACK_INLINE void pull_one_hot(const V* e, V* s, G& x) const {
-        const V w = x.mass, inverse = x.inverse, sum = x.sum;
+    KULLBACK_INLINE void pull_one_hot(const V* exps, V* s, G& x) const {
+        const V w = x.mass, sum = x.sum;
         const Mask<V> right = x.e_y == x.top_e, alone = x.alone != T(0);
         const V wrong = select<V>(right, V{}, x.alone);  // 1 where another class stands apart
-        x.top_a = keep<V>(alone, select<V>(right, -w * x.top_miss, w * inverse));
+        x.top_a = keep<V>(alone, select<V>(right, -w * x.top_miss, w * x.inverse));
         // the target and a class that stands apart have had their turn: as if they had p = 0
-        V logs = V{}, pulls = V{};
-        const auto target = x.first;
-        auto class_here = target ^ target;
-        by_sixteen(classes(), [&](int begin, int end) KULLBACK_LAMBDA {
-            V logs_here = V{}, pulls_here = V{};
-            each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-                const V rest = keep<V>(e[k] < x.top_e, keep<V>(target != class_here, e[k]));
-                class_here += 1;
-                // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
-                const V p = rest * inverse, pull = rest * quick_inverse<V>(sum - rest);
-                logs_here = logs_here * (T(1) - p) + p;
-                pulls_here += pull;
-                s[k] = pull;
+        V all_logs[lines], all_pulls[lines];
+        const Ahead<T> ahead = x.ahead;
+        for (int j = 0; j < lines; ++j) {
+            const V inverse = own.of_line(x.inverse, j), top_e = own.of_line(x.top_e, j), own_sum = own.of_line(sum, j);
+            const auto target = own.of_line(x.first, j);
+            const V* e = exps + j * own.length();
+            V* to = s + j * own.length();
+            V logs = V{}, pulls = V{};
+            auto classes_here = own.first_classes();
+            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V logs_here = V{}, pulls_here = V{};
+                own.each(begin, end, [&](int, int at, auto) KULLBACK_LAMBDA {
+                    if constexpr (by_row) ask_for_later<true, Own::early>(ahead, j, at);
+                    const V rest = keep<V>(e[at] < top_e, keep<V>(target != classes_here, e[at]));
+                    classes_here += own.step;
+                    // 1 less the product of all 1 - p, which loses no digits, for one logarithm of all
+                    const V p = rest * inverse, pull = rest * quick_inverse<V>(own_sum - rest);
+                    logs_here = logs_here * (T(1) - p) + p;
+                    pulls_here += pull;
+                    to[at] = pull;
+                });
+                logs = logs_here * (T(1) - logs) + logs;
+                pulls += pulls_here;
             });
-            logs = logs_here * (T(1) - logs) + logs;
-            pulls += pulls_here;
-        });
+            all_logs[j] = logs;
+            all_pulls[j] = pulls;
+        }
+        const V logs = own.fold(all_logs, [](V a, V b) KULLBACK_LAMBDA { return a * (T(1) - b) + b; });
+        const V pulls = own.sum(all_pulls);
         // log(sum / prod(1 - p)), where a class that stands apart takes part in the product if it is not the target
         const V odds = logs / (T(1) - logs), others = larger<V>(V{}, x.others);
         const V base = others + odds + others * odds;
@@ -353,34 +501,64 @@ struct FewDenseRows {
         x.value = select<V>(sum == sum, x.value, sum);
         x.over_miss = over_top_miss(x, x.top_a);
         const V total = x.pulls + x.over_miss;
-        x.own_y = -(w + x.e_y * inverse * total) * x.f;
+        x.own_y = -(w + x.e_y * x.inverse * total) * x.f;
     }
 
-    // Stage 4: g = b - p sum(b), in the place of exp. A class that stands apart pulls the others with a / (1 - p).
-    template <bool OneHot>
-    KULLBACK_INLINE void spread_group(V* e, const V* s, const G& x) const {
-        const V each = OneHot ? x.mass * x.f : Loss::by_sums ? -x.f : x.f;
-        const V share = (Loss::apart ? x.pulls + x.over_miss : x.pulls) * x.inverse * x.f;
-        const V own = Loss::apart ? (x.top_a - x.inverse * x.pulls) * x.f : V{};
-        const auto target = x.first;
-        auto class_here = target ^ target;
+    // Stage 4: g = b - p sum(b), into rows `to` or in the place of exp. A class that stands apart pulls the others with
+    // a / (1 - p).
+    template <bool OneHot, MassOf M>
+    KULLBACK_INLINE void spread_group(V* exps, const V* s, const V* slopes, const G& x, T* to, int64_t to_stride) const {
+        const V all_each = OneHot ? x.mass * x.f : Loss::by_sums ? -x.f : x.f;
+        const V all_shares = (Loss::apart ? x.pulls + x.over_miss : x.pulls) * x.inverse * x.f;
+        const V all_tops = Loss::apart ? (x.top_a - x.inverse * x.pulls) * x.f : V{};
+        V all_on_masses = V{}, all_on_squares = V{};
+        T on_log_p = T(0);
         if constexpr (Loss::by_sums && !Loss::linear) {
             const BySums by = loss.by();
-            const V f = x.inverse * x.f, on_mass = T(by.miss) * f, own = T(by.log_p) * x.f;
-            const V on_square = T(2 * by.squares) * x.mass * x.inverse * f;
-            return each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
-                e[k] = e[k] * ((e[k] * on_square - share) - s[k] * on_mass) - s[k] * own;
+            const V f = x.inverse * x.f;
+            all_on_masses = T(by.miss) * f;
+            all_on_squares = T(2 * by.squares) * x.mass * x.inverse * f;
+            on_log_p = T(by.log_p);
+        }
+        const Rows<T> targets = x.masses;
+        const Ahead<T> ahead = x.ahead;
+        const bool capped = transform.capped;
+        for (int j = 0; j < lines; ++j) {
+            V* e = exps + j * own.length();
+            const V *pulls = s + j * own.length(), *slope = slopes + j * own.length();
+            T* row = to + j * to_stride;
+            const V each = own.of_line(all_each, j), share = own.of_line(all_shares, j);
+            const V top = own.of_line(all_tops, j), top_e = Loss::apart ? own.of_line(x.top_e, j) : V{};
+            const V on_mass = own.of_line(all_on_masses, j), on_square = own.of_line(all_on_squares, j);
+            const V log_p = Loss::by_sums ? own.of_line(x.f, j) * on_log_p : V{};
+            const auto target = own.of_line(x.first, j);
+            const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, j) : V{};
+            const V own_y = OneHot ? own.of_line(x.own_y, j) : V{};
+            auto classes_here = own.first_classes();
+            own.each([&](int k, int at, auto part) KULLBACK_LAMBDA {
+                V g;
+                if constexpr (Loss::by_sums) {
+                    const V mass = mass_of<M>(own.read(targets, j, s, k, at, part, T(0)), everywhere, k, part);
+                    g = Loss::linear ? mass * each - e[at] * share
+                                     : e[at] * ((e[at] * on_square - share) - mass * on_mass) - mass * log_p;
+                } else {
+                    g = pulls[at] * each - e[at] * share;
+                }
+                if constexpr (OneHot) {
+                    g = select<V>(target == classes_here, own_y, g);
+                    classes_here += own.step;
+                }
+                if constexpr (Loss::apart) g = select<V>(e[at] == top_e, top, g);
+                if constexpr (by_row) ask_for_later<OneHot, 3>(ahead, j, at);
+                if (capped) g *= slope[at];
+                if constexpr (by_row) {
+                    store<V>(row + k, part, g);
+                } else {
+                    e[at] = g;
+                }
             });
         }
-        each_class<C>(0, classes(), [&](int k) KULLBACK_LAMBDA {
-            V g = s[k] * each - e[k] * share;
-            if constexpr (OneHot) {
-                g = select<V>(target == class_here, x.own_y, g);
-                class_here += 1;
-            }
-            if constexpr (Loss::apart) g = select<V>(e[k] == x.top_e, own, g);
-            e[k] = g;
-        });
+        if constexpr (!by_row) store_columns<T>(to, to_stride, own.classes(), exps);
     }
 
     // Rows in which nothing is left for the others: softmax_exact.hpp has to do them.
@@ -396,7 +574,7 @@ struct FewDenseRows {
         return get(x.others, i) < T(least_others<T>);
     }
 
-    template <bool OneHot, class Exact>
+    template <bool OneHot, MassOf M, class Exact>
     bool rows(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
               Exact exact) const {
         constexpr int most = 128;  // vectors of each kind at once, or one group's
@@ -407,9 +585,10 @@ struct FewDenseRows {
         const double scale = job.scale * job.inverse_temperature;
         const BlockTargets& targets = masses.targets;
         const bool soft = masses.soft();
-        T *tail_z = padding, *tail_t = padding + W * classes(), *again = padding + 2 * W * classes();
+        const int classes = own.classes(), vectors = own.vectors();
+        T *tail_z = padding, *tail_t = padding + W * classes, *again = padding + 2 * W * classes;
         const RowStatistics<T> statistics(job, begin);
-        const int fitting = most / classes() < 1 ? 1 : most / classes();
+        const int fitting = most / vectors < 1 ? 1 : most / vectors;
         const int at_once = fitting < most_groups ? fitting : most_groups;
         for (int64_t r = 0; r < count;) {
             const int64_t whole = (count - r) / W;
@@ -418,45 +597,42 @@ struct FewDenseRows {
             const T *z = logits.row(r), *t = soft ? masses.rows.row(r) : nullptr;
             int64_t z_stride = logits.stride, t_stride = masses.rows.stride;
             if (whole == 0) {  // the last rows, filled up with rows of zeros
-                for (int64_t j = 0; j < 2 * W * classes(); ++j) padding[j] = 0;
+                for (int64_t j = 0; j < 2 * W * classes; ++j) padding[j] = 0;
                 for (int64_t i = 0; i < rows; ++i) {
-                    copy(z + i * z_stride, tail_z + i * classes());
-                    if (soft) copy(t + i * t_stride, tail_t + i * classes());
+                    copy(z + i * z_stride, tail_z + i * classes);
+                    if (soft) copy(t + i * t_stride, tail_t + i * classes);
                 }
                 z = tail_z;
                 if (soft) t = tail_t;
-                z_stride = t_stride = classes();
+                z_stride = t_stride = classes;
             }
-            const int ahead = groups_ahead<T>(classes());
             V broken = V{};
             const auto prepare = [&](int i) KULLBACK_LAMBDA {
-                const int64_t own = r + i * W;
+                const int64_t place = r + i * W;
                 const int lanes_here = whole == 0 ? int(rows) : W;
-                // the lines that the gradient will overwrite, and rows to come, come from memory while exp keeps the
-                // processor busy
-                if (out) prefetch_rows<T>(out + own * job.out_stride, job.out_stride, classes());
-                prefetch_rows<T>(z + (i + ahead) * W * z_stride, z_stride, classes());
-                if (soft) prefetch_rows<T>(t + (i + ahead) * W * t_stride, t_stride, classes());
                 G& x = groups[i];
-                V* e_i = e + i * classes();
-                start_group(x, own, lanes_here, scale);
+                V* e_i = e + i * vectors;
+                const Rows<T> of_z{z + i * W * z_stride, z_stride};
+                const Rows<T> of_t{soft ? t + i * W * t_stride : nullptr, t_stride};
+                const Rows<T> of_g{out ? out + place * job.out_stride : nullptr, job.out_stride};
+                x.ahead = look_ahead(own, here, of_z, of_t, of_g);
+                start_group(x, place, lanes_here, scale);
                 if constexpr (OneHot) {
                     x.mass = splat<V>(T(1));
-                    for (int j = 0; weight && j < lanes_here; ++j) lane(x.mass, j) = weight[targets.first[own + j]];
+                    for (int j = 0; weight && j < lanes_here; ++j) lane(x.mass, j) = weight[targets.first[place + j]];
                 } else {
-                    load_masses(t ? t + i * W * t_stride : nullptr, t_stride, s + i * classes(), x, broken);
+                    load_targets(of_t, s + i * vectors, x);
                 }
-                load_columns<T>(z + i * W * z_stride, z_stride, classes(), e_i);
-                if (statistics.prediction) x.prediction = largest_classes<T>(e_i, classes());
-                if (transform.any()) transform.columns(e_i, classes(), slopes + i * classes());
-                x.center = center_of<T, C>(e_i, classes());
+                load_scores(of_z, e_i, slopes + i * vectors, x);
+                x.center = center_of(own, x.scores, e_i);
             };
             const auto sum = [&](int i) KULLBACK_LAMBDA {
                 G& x = groups[i];
-                sum_group<OneHot>(e + i * classes(), s + i * classes(), d + (relative ? i * classes() : 0), x);
+                sum_group<OneHot, M>(e + i * vectors, s + i * vectors, d + (relative ? i * vectors : 0), x, broken);
+                if constexpr (!OneHot && !Loss::by_sums) weigh_targets(s + i * vectors, x);
                 if constexpr (Loss::by_sums && !OneHot) {
                     if (any_lane<V>(select<V>(x.with_d == x.with_d, V{}, splat<V>(T(1))))) {
-                        add_scores(z + i * W * z_stride, z_stride, s + i * classes(), x);
+                        add_scores<M>({z + i * W * z_stride, z_stride}, s + i * vectors, x);
                     }
                 }
             };
@@ -477,41 +653,37 @@ struct FewDenseRows {
             }
             const bool look_for_lost = some_lost(groups, here);
             for (int i = 0; i < here; ++i) {
-                V *e_i = e + i * classes(), *s_i = s + i * classes();
+                V *e_i = e + i * vectors, *s_i = s + i * vectors;
                 if constexpr (OneHot) {
                     pull_one_hot(e_i, s_i, groups[i]);
                 } else {
-                    pull_group(e_i, s_i, d + (relative ? i * classes() : 0), groups[i]);
+                    pull_group<M>(e_i, s_i, d + (relative ? i * vectors : 0), groups[i]);
                 }
                 store<V>(whole == 0 ? again : losses + r + i * W, groups[i].value);
             }
             for (int64_t i = 0; whole == 0 && i < rows; ++i) losses[r + i] = again[i];
             for (int i = 0; i < here; ++i) {
-                V* e_i = e + i * classes();
-                const int64_t own = r + i * W;
+                const int64_t place = r + i * W;
                 // rows that are lost are done over while their logits are still there
                 bool any_lost = false;
                 for (int j = 0; look_for_lost && j < W && j < rows; ++j) {
-                    if (!lost(groups[i], j) || targets.weight(own + j) == 0) continue;
+                    if (!lost(groups[i], j) || targets.weight(place + j) == 0) continue;
                     any_lost = true;
-                    losses[own + j] = T(exact(z + (i * W + j) * z_stride, own + j, targets.weight(own + j) * scale,
-                                              out ? again + j * classes() : nullptr));
+                    losses[place + j] = T(exact(z + (i * W + j) * z_stride, place + j, targets.weight(place + j) * scale,
+                                              out ? again + j * classes : nullptr));
                 }
                 if (!out) continue;
-                spread_group<OneHot>(e_i, s + i * classes(), groups[i]);
-                if (transform.capped) {
-                    for (int k = 0; k < classes(); ++k) e_i[k] *= slopes[i * classes() + k];
-                }
-                T* to = out + own * job.out_stride;
+                T* to = out + place * job.out_stride;
+                const int at = i * vectors;
                 if (whole == 0) {
-                    store_columns<T>(tail_z, classes(), classes(), e_i);
-                    for (int64_t j = 0; j < rows; ++j) copy(tail_z + j * classes(), to + j * job.out_stride);
+                    spread_group<OneHot, M>(e + at, s + at, slopes + at, groups[i], tail_z, classes);
+                    for (int64_t j = 0; j < rows; ++j) copy(tail_z + j * classes, to + j * job.out_stride);
                 } else {
-                    store_columns<T>(to, job.out_stride, classes(), e_i);
+                    spread_group<OneHot, M>(e + at, s + at, slopes + at, groups[i], to, job.out_stride);
                 }
                 for (int j = 0; any_lost && j < W && j < rows; ++j) {
-                    if (lost(groups[i], j) && targets.weight(own + j) != 0) {
-                        copy(again + j * classes(), to + j * job.out_stride);
+                    if (lost(groups[i], j) && targets.weight(place + j) != 0) {
+                        copy(again + j * classes, to + j * job.out_stride);
                     }
                 }
             }
@@ -522,7 +694,7 @@ struct FewDenseRows {
             if (targets.weight(r) != 0) continue;
             losses[r] = 0;
             statistics.skip(r);
-            for (int k = 0; out && k < classes(); ++k) out[r * job.out_stride + k] = 0;
+            for (int k = 0; out && k < classes; ++k) out[r * job.out_stride + k] = 0;
         }
         return true;
     }
@@ -558,19 +730,26 @@ struct FewDenseRows {
     }
 
     void copy(const T* from, T* to) const {
-        for (int k = 0; k < classes(); ++k) to[k] = from[k];
+        for (int k = 0; k < own.classes(); ++k) to[k] = from[k];
     }
 
     // False, and the report says where, if a soft target is not valid. `padding` holds 3 * lanes * classes numbers.
     template <class Exact>
     bool block(const Rows<T>& logits, int64_t begin, int64_t count, T* losses, T* padding, Report& report,
                Exact exact) const {
+        const auto run = [&](auto one_hot, auto mass) {
+            return rows<decltype(one_hot)::value, decltype(mass)::value>(logits, begin, count, losses, padding, report, exact);
+        };
+        const std::false_type no{};
         if constexpr (Loss::logs) {
-            if (job.targets.form == Form::indices && job.smoothing == 0) {
-                return rows<true>(logits, begin, count, losses, padding, report, exact);
-            }
+            const bool one_hot = job.targets.form == Form::indices && job.smoothing == 0;
+            if (one_hot) return run(std::true_type{}, std::integral_constant<MassOf, MassOf::target>{});
         }
-        return rows<false>(logits, begin, count, losses, padding, report, exact);
+        if constexpr (Loss::by_sums) {
+            if (masses.spread != 0) return run(no, std::integral_constant<MassOf, MassOf::smoothed>{});
+            if (weight) return run(no, std::integral_constant<MassOf, MassOf::weighted>{});
+        }
+        return run(no, std::integral_constant<MassOf, MassOf::target>{});
     }
 };
 

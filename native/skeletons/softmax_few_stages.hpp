@@ -1,21 +1,14 @@
 // The stages of the softmax skeleton for few classes (softmax_few.hpp) that do not depend on the loss.
 #pragma once
 
-#include "simd/convert.hpp"
-#include "simd/widen.hpp"
+#include "skeletons/softmax_few_lines.hpp"
 #include "skeletons/softmax_loss.hpp"
-#include "skeletons/softmax_transform.hpp"
+#include "skeletons/softmax_statistics.hpp"
 
 #if KULLBACK_HAS_SHUFFLES
 
 namespace kullback {
 namespace KULLBACK_LEVEL {
-
-constexpr int few_classes = 256;  // beyond, a row alone fills the lanes well enough
-
-// The number of a class, a lane per row.
-template <class T>
-using ClassNumbers = typename traits<Vector<T>>::integer;
 
 template <class T>
 KULLBACK_INLINE ClassNumbers<T> classes_in_lanes(const int32_t* y) {
@@ -68,11 +61,27 @@ inline void prefetch_classes(const IndexVector& v, int64_t begin, int64_t rows) 
     });
 }
 
-// How many groups before their use rows are asked for.
+// What the stages ask memory for on a group's way: what its gradient will overwrite, and what a later group is made of.
 template <class T>
-KULLBACK_INLINE int groups_ahead(int classes) {
-    constexpr int bytes = 2048;
-    return 1 + bytes / (lanes<T> * classes * int(sizeof(T)));
+struct Ahead {
+    Rows<T> result, logits, targets;
+};
+
+// For a group with these logits, targets and gradient, of which the last two may be null. Where lines are rows the later
+// group is `count` further on, in the place of this one when the stages come round again.
+template <class T, Layout L, int C>
+KULLBACK_INLINE Ahead<T> look_ahead(const Lines<T, L, C>& lines, int count, Rows<T> z, Rows<T> t, Rows<T> g) {
+    const int classes = lines.classes();
+    const auto later = [&](const Rows<T>& rows, int groups) KULLBACK_LAMBDA {
+        const Rows<T> wanted{rows.row(groups * lanes<T>), rows.stride};
+        if (L == Layout::rows || rows.stride == classes) return wanted;
+        prefetch_rows<T>(wanted.data, wanted.stride, classes);
+        return z;
+    };
+    constexpr int bytes = 2048;  // that columns are ahead, with the group's own
+    if (L == Layout::columns) count = 1 + bytes / (lanes<T> * classes * int(sizeof(T)));
+    const Rows<T> logits = later(z, count);
+    return {g.data ? later(g, 0) : logits, logits, t.data ? later(t, count) : logits};
 }
 
 // How many vectors are kept between the stages below: 8 KiB of logits at most, so that they stay in the nearest cache.
@@ -89,11 +98,12 @@ struct Group {
     V misses;    // sum of exp over the classes that are no target
     V squares;   // sum of exp^2 over them, if the loss has a use for it
     V d_y, e_y;  // the target's logit relative to the largest, and its exp
-    V weight, weighted, weight_sum, shift;
+    V weight, weighted, shift;
     V factor, unlifted_factor;  // of lifted exp and of exp itself, in the gradient
     V on_square;                // of the square of lifted exp
     V on_weight, at_class;
     V log_sum_exp, prediction;  // if the job wants them
+    Ahead<T> ahead;
 };
 
 // What a group knows of the second class of its rows, where they are mixtures of two.
@@ -104,18 +114,6 @@ struct SecondClass {
     V share;                              // of the first class
     V d_y, e_y, weight, shift, at_class;  // as in Group
 };
-
-// Calls body(k) for k in [begin, end), unrolled altogether where the number of classes C is known.
-template <int C, class Body>
-KULLBACK_INLINE void each_class(int begin, int end, Body body) {
-    if constexpr (C > 0) {
-#pragma GCC unroll 16
-        for (int k = begin; k < end; ++k) body(k);
-    } else {
-#pragma GCC unroll 4
-        for (int k = begin; k < end; ++k) body(k);
-    }
-}
 
 // Calls run with the number of classes as a type, where that is worth a kernel of its own, or with 0.
 template <class Run>
@@ -136,21 +134,60 @@ auto with_known_classes_of(int64_t classes, Run run) {
     return run(std::integral_constant<int, 0>{});
 }
 
+// Calls run with that number and the layout for it.
+template <class T, class Run>
+auto with_layout(int64_t classes, Run run) {
+    if (layout_of(classes) == Layout::rows) {
+        return run(std::integral_constant<int, 0>{}, std::integral_constant<Layout, Layout::rows>{});
+    }
+    return with_known_classes(classes, [&](auto known) {
+        return run(known, std::integral_constant<Layout, Layout::columns>{});
+    });
+}
+template <class T, class Loss, class Run>
+auto with_layout_of(int64_t classes, Run run) {
+    if constexpr (Loss::linear) return with_layout<T>(classes, run);
+    const std::integral_constant<int, 0> any{};
+    if (layout_of(classes) == Layout::rows) return run(any, std::integral_constant<Layout, Layout::rows>{});
+    return run(any, std::integral_constant<Layout, Layout::columns>{});
+}
+
 // The class with each row's largest logit, or -1: see softmax_statistics.hpp. Classes are numbered in T, which holds so
 // few of them.
-template <class T>
-KULLBACK_INLINE Vector<T> largest_classes(const Vector<T>* columns, int classes) {
+template <class T, Layout L, int C>
+KULLBACK_INLINE Vector<T> largest_classes(const Lines<T, L, C>& lines, const Rows<T>& rows, const Vector<T>* columns) {
     using V = Vector<T>;
-    V top = columns[0], at = V{}, number = V{}, odd = V{};
-    each_class<0>(0, classes, [&](int k) KULLBACK_LAMBDA {
-        const V x = columns[k];
-        const Mask<V> higher = x > top;
-        at = select<V>(higher, number, at);
-        top = select<V>(higher, x, top);
-        odd += select<V>(x < infinity<T>, V{}, splat<V>(T(1)));
-        number += splat<V>(T(1));
-    });
-    return select<V>(odd == T(0), at, splat<V>(T(-1)));
+    if constexpr (L == Layout::rows) {
+        V classes = V{};
+        for (int j = 0; j < lines.count; ++j) lane(classes, j) = T(largest_class<T>(rows.row(j), lines.classes()));
+        return classes;
+    } else {
+        V top = columns[0], at = V{}, number = V{}, odd = V{};
+        each_class<0>(0, lines.classes(), [&](int k) KULLBACK_LAMBDA {
+            const V x = columns[k];
+            const Mask<V> higher = x > top;
+            at = select<V>(higher, number, at);
+            top = select<V>(higher, x, top);
+            odd += select<V>(x < infinity<T>, V{}, splat<V>(T(1)));
+            number += splat<V>(T(1));
+        });
+        return select<V>(odd == T(0), at, splat<V>(T(-1)));
+    }
+}
+
+// Transforms rows of logits into lines, or columns in place; with a cap its slopes go to `slopes`.
+template <class T, Layout L, int C>
+KULLBACK_INLINE void transform_lines(const Lines<T, L, C>& lines, const Transform<T>& transform, const Rows<T>& rows,
+                                     Vector<T>* to, Vector<T>* slopes) {
+    if constexpr (L == Layout::rows) {
+        for (int j = 0; j < lines.count; ++j) {
+            const int at = j * lines.length();
+            transform.row(rows.row(j), 0, lines.classes(), reinterpret_cast<T*>(to + at),
+                          reinterpret_cast<T*>(slopes + at), nullptr);
+        }
+    } else {
+        transform.columns(to, lines.classes(), slopes);
+    }
 }
 
 // How much a kernel for one or two classes per row must know: nothing but logits, whose rows follow each other directly;
@@ -177,70 +214,89 @@ struct FewRows {
     SecondClass<T>* seconds;  // or null
 };
 
-// The largest logit in each lane, or 0 if that is -inf.
-template <class T, int C>
-KULLBACK_INLINE Vector<T> center_of(const Vector<T>* e, int dynamic_classes) {
-    using V = Vector<T>;
-    const int classes = C > 0 ? C : dynamic_classes;
-    V top = e[0];
-    each_class<C>(1, classes, [&](int k) KULLBACK_LAMBDA { top = larger<V>(e[k], top); });
-    top = larger<V>(splat<V>(-infinity<T>), top);
-    return select<V>(top > -infinity<T>, top, V{});
-}
-
-// One group of stage 1, in place; `second` only with Two.
-template <class T, int C, Extent E, bool Squares, bool Two>
-KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class, T factor, Vector<T>* e,
-                               Group<T>& group, SecondClass<T>* second) {
+// One group of stage 1; `second` only with Two. Logits are in `rows`, or in the place of exp.
+template <class T, Layout L, int C, Extent E, bool Squares, bool Two>
+KULLBACK_INLINE void sum_group(Lines<T, L, C> lines, const T* weight, ClassNumbers<T> first_class, T factor, Rows<T> rows,
+                               Vector<T>* exps, Group<T>& group, SecondClass<T>* second) {
     constexpr T unlift = Constants<T>::unlift;
     using V = Vector<T>;
-    const int classes = C > 0 ? C : dynamic_classes;
-    const V center = group.center;
-    const auto target = group.target, other = Two ? second->target : target;
-    auto class_here = first_class;
-    V misses = V{}, squares = V{}, d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), weighted = V{}, weight_sum = V{};
-    V d_z = V{}, e_z = V{}, w_z = w_y;
-    for (int begin = 0; begin < classes; begin += 16) {
-        // sums of sums: rounding grows with 16 + C/16 terms and not with C
-        const int end = begin + 16 < classes ? begin + 16 : classes;
-        V misses_here = V{}, squares_here = V{}, weighted_here = V{};
-        each_class<C>(begin, end, [&](int k) KULLBACK_LAMBDA {
-            const V above = e[k] - center, d = E == Extent::plain ? above : above * factor;
-            const V exp_d = exp_lifted<V>(d);
-            e[k] = exp_d;
-            const Mask<V> is_target = target == class_here;
-            class_here += 1;
-            V miss = keep<V>(!is_target, exp_d);
-            if constexpr (Two) {
-                const Mask<V> is_other = other == class_here - 1;
-                miss = keep<V>(!is_other, miss);
-                d_z = select<V>(is_other, d, d_z);
-                e_z = select<V>(is_other, exp_d, e_z);
-            }
-            misses_here += miss;
-            if constexpr (Squares) squares_here += miss * miss;
-            d_y = select<V>(is_target, d, d_y);
-            e_y = select<V>(is_target, exp_d, e_y);
-            if constexpr (E == Extent::spread) {
-                const V w = splat<V>(weight ? weight[k] : T(1));
-                w_y = select<V>(is_target, w, w_y);
-                if constexpr (Two) w_z = select<V>(other == class_here - 1, w, w_z);
-                weighted_here += keep<V>(w != T(0), w * d);
-                weight_sum += w;
-            }
-        });
-        misses += misses_here;
-        squares += squares_here;
-        weighted += weighted_here;
+    constexpr int count = Lines<T, L, C>::count;
+    constexpr bool plain = E == Extent::plain;
+    V misses[count], squares[count], weighted[count];
+    const Ahead<T> ahead = group.ahead;
+    V d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), d_z = V{}, e_z = V{}, w_z = w_y;
+    if constexpr (L == Layout::rows) {  // exp may take the logits' place
+        const auto relative = [&](const auto& classes) KULLBACK_LAMBDA {
+            const V d = lines.at_classes(classes, [&](int j, int y) KULLBACK_LAMBDA { return rows.row(j)[y]; }) - group.center;
+            return plain ? d : d * factor;
+        };
+        const auto weight_of = [&](int, int y) KULLBACK_LAMBDA { return weight ? weight[y] : T(1); };
+        d_y = relative(group.target);
+        if constexpr (Two) d_z = relative(second->target);
+        if constexpr (E == Extent::spread) w_y = lines.at_classes(group.target, weight_of);
+        if constexpr (E == Extent::spread && Two) w_z = lines.at_classes(second->target, weight_of);
     }
-    group.misses = misses * unlift;
-    if constexpr (Squares) group.squares = squares * (unlift * unlift);
+    for (int j = 0; j < count; ++j) {
+        const V center = lines.of_line(group.center, j);
+        const auto target = lines.of_line(group.target, j), other = Two ? lines.of_line(second->target, j) : target;
+        V* e = exps + j * lines.length();
+        auto classes_here = first_class;
+        V misses_of_row = V{}, squares_of_row = V{}, weighted_of_row = V{};
+        lines.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+            V misses_here = V{}, squares_here = V{}, weighted_here = V{};
+            lines.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
+                const V above = lines.read(rows, j, e, k, at, part, -infinity<T>) - center, d = plain ? above : above * factor;
+                const V exp_d = inside_row(exp_lifted<V>(d), part);
+                e[at] = exp_d;
+                lines.ask_for(ahead.result, j, at);
+                lines.template ask_for<lines.early>(ahead.logits, j, at);
+                const Mask<V> is_target = target == classes_here;
+                V miss = keep<V>(!is_target, exp_d);
+                if constexpr (Two) {
+                    const Mask<V> is_other = other == classes_here;
+                    miss = keep<V>(!is_other, miss);
+                    if constexpr (L == Layout::columns) {
+                        d_z = select<V>(is_other, d, d_z);
+                        e_z = select<V>(is_other, exp_d, e_z);
+                    }
+                }
+                misses_here += miss;
+                if constexpr (Squares) squares_here += miss * miss;
+                if constexpr (L == Layout::columns) {
+                    d_y = select<V>(is_target, d, d_y);
+                    e_y = select<V>(is_target, exp_d, e_y);
+                }
+                if constexpr (E == Extent::spread) {
+                    const V w = weight ? lines.of_classes(weight, k, part) : splat<V>(T(1));
+                    if constexpr (L == Layout::columns) {
+                        w_y = select<V>(is_target, w, w_y);
+                        if constexpr (Two) w_z = select<V>(other == classes_here, w, w_z);
+                    }
+                    weighted_here += keep<V>(w != T(0), inside_row(w * d, part));
+                }
+                classes_here += lines.step;
+            });
+            misses_of_row += misses_here;
+            squares_of_row += squares_here;
+            weighted_of_row += weighted_here;
+        });
+        misses[j] = misses_of_row;
+        squares[j] = squares_of_row;
+        weighted[j] = weighted_of_row;
+    }
+    if constexpr (L == Layout::rows) {
+        e_y = lines.at_classes(group.target, [&](int j, int y) KULLBACK_LAMBDA { return lines.in_line(exps, j, y); });
+        if constexpr (Two) {
+            e_z = lines.at_classes(second->target, [&](int j, int y) KULLBACK_LAMBDA { return lines.in_line(exps, j, y); });
+        }
+    }
+    group.misses = lines.sum(misses) * unlift;
+    if constexpr (Squares) group.squares = lines.sum(squares) * (unlift * unlift);
     group.d_y = d_y;
     group.e_y = e_y * unlift;
     if constexpr (E == Extent::spread) {
         group.weight = w_y;
-        group.weighted = weighted;
-        group.weight_sum = weight_sum;
+        group.weighted = lines.sum(weighted);
     }
     if constexpr (Two) {
         second->d_y = d_z;
@@ -249,30 +305,57 @@ KULLBACK_INLINE void sum_group(const T* weight, int dynamic_classes, ClassNumber
     }
 }
 
-// One group of stage 3, perhaps in place.
-template <class T, int C, Extent E, bool Squares, bool Two>
-KULLBACK_INLINE void spread_group(const T* weight, int dynamic_classes, ClassNumbers<T> first_class,
-                                  const Group<T>& group, const SecondClass<T>* second, bool tiny, Vector<T>* e,
-                                  Vector<T>* to) {
+// One group of stage 3, perhaps in place; rows are written where lines are rows.
+template <class T, Layout L, int C, Extent E, bool Squares, bool Two>
+KULLBACK_INLINE void spread_group(Lines<T, L, C> lines, const T* weight, ClassNumbers<T> first_class, const Group<T>& group,
+                                  const SecondClass<T>* second, bool tiny, const Vector<T>* slopes, Vector<T>* exps,
+                                  Vector<T>* to, T* rows, int64_t stride) {
     using V = Vector<T>;
-    constexpr T unlift = Constants<T>::unlift;
-    const int classes = C > 0 ? C : dynamic_classes;
-    constexpr T lift = 1 / unlift;
-    V factor = group.factor, square = Squares ? group.on_square : V{};
+    constexpr T unlift = Constants<T>::unlift, lift = 1 / unlift;
+    const Rows<T> logits = group.ahead.logits;
+    V all_factors = group.factor, all_squares = Squares ? group.on_square : V{};
     if (tiny) {
-        factor = group.unlifted_factor;
-        square = square * (lift * lift);
-        for (int k = 0; k < classes; ++k) e[k] = e[k] * unlift;
+        all_factors = group.unlifted_factor;
+        all_squares = all_squares * (lift * lift);
+        for (int k = 0; k < lines.vectors(); ++k) exps[k] = exps[k] * unlift;
     }
-    const auto target = group.target;
-    auto class_here = first_class;
-    each_class<C>(0, classes, [&](int k) KULLBACK_LAMBDA {
-        V g = Squares ? e[k] * (e[k] * square + factor) : e[k] * factor;
-        if constexpr (E == Extent::spread) g += group.on_weight * (weight ? weight[k] : T(1));
-        if constexpr (Two) g = select<V>(second->target == class_here, second->at_class, g);
-        to[k] = select<V>(target == class_here, group.at_class, g);
-        class_here += 1;
-    });
+    for (int j = 0; j < lines.count; ++j) {
+        const V factor = lines.of_line(all_factors, j), square = lines.of_line(all_squares, j);
+        const V on_weight = E == Extent::spread ? lines.of_line(group.on_weight, j) : V{};
+        const V* e = exps + j * lines.length();
+        const V* slope = slopes ? slopes + j * lines.length() : nullptr;
+        T* row = rows + j * stride;
+        const auto target = group.target;
+        auto classes_here = first_class;
+        lines.each([&](int k, int at, auto part) KULLBACK_LAMBDA {
+            if constexpr (L == Layout::rows) lines.ask_for(logits, j, at);
+            V g = Squares ? e[at] * (e[at] * square + factor) : e[at] * factor;
+            if constexpr (E == Extent::spread) g += weight ? on_weight * lines.of_classes(weight, k, part) : on_weight;
+            if constexpr (L == Layout::columns) {
+                if constexpr (Two) g = select<V>(second->target == classes_here, second->at_class, g);
+                g = select<V>(target == classes_here, group.at_class, g);
+                classes_here += lines.step;
+            }
+            if constexpr (E != Extent::plain) {
+                if (slope) g *= slope[at];
+            }
+            if constexpr (L == Layout::rows) {
+                store<V>(row + k, part, g);
+            } else {
+                to[at] = g;
+            }
+        });
+        if constexpr (L == Layout::rows) {
+            const auto put = [&](int64_t y, T g) KULLBACK_LAMBDA {
+                if constexpr (E != Extent::plain) {
+                    if (slope) g *= get(slope[y / lines.W], y % lines.W);
+                }
+                row[y] = g;
+            };
+            if constexpr (Two) put(second->target[j], get(second->at_class, j));
+            put(target[j], get(group.at_class, j));
+        }
+    }
 }
 
 template <class T>
@@ -281,46 +364,54 @@ KULLBACK_INLINE void weigh_targets(const FewRows<T>& rows, const int32_t* y, Vec
     if (rows.shift) shift = look_up<T>(rows.shift, y);
 }
 
-// 0, which the compiler must not know: it would make the number of every class anew in every group.
-template <class T, int C>
-KULLBACK_INLINE ClassNumbers<T> first_class(const FewRows<T>& rows) {
-    return ClassNumbers<T>{} + typename Constants<T>::Int(C > 0 ? rows.classes - C : 0);
+// Those of a line's first vector, more by 0, which the compiler must not know: it would make the number of every class anew
+// in every group.
+template <class T, Layout L, int C>
+KULLBACK_INLINE ClassNumbers<T> first_classes(const Lines<T, L, C>& lines, const FewRows<T>& rows) {
+    return lines.first_classes() + typename Constants<T>::Int(C > 0 ? rows.classes - C : 0);
 }
 
-template <class T, int C, Extent E, bool Squares, bool Two>
+template <class T, Layout L, int C, Extent E, bool Squares, bool Two>
 KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
     using V = Vector<T>;
     constexpr int W = lanes<T>;
-    const int classes = C > 0 ? C : rows.classes;
+    const Lines<T, L, C> lines{rows.classes};
+    const int classes = lines.classes();
     constexpr bool plain = E == Extent::plain;
     const int64_t stride = plain ? classes : rows.stride, g_stride = plain ? classes : rows.g_stride;
-    const ClassNumbers<T> first = first_class<T, C>(rows);
-    const int ahead = groups_ahead<T>(classes);
+    const ClassNumbers<T> first = first_classes(lines, rows);
+    // what exp is taken of, where lines are rows
+    const auto scores = [&](int i) KULLBACK_LAMBDA {
+        if (plain || !rows.transform) return Rows<T>{rows.z + i * W * stride, stride};
+        return Rows<T>{reinterpret_cast<const T*>(rows.columns + i * lines.vectors()), lines.length() * W};
+    };
     const auto prepare = [&](int i) KULLBACK_LAMBDA {
-        V* e = rows.columns + i * classes;
+        const T* z = rows.z + i * W * stride;
+        V* e = rows.columns + i * lines.vectors();
         Group<T>& group = rows.groups[i];
         SecondClass<T>* second = Two ? rows.seconds + i : nullptr;
         const int32_t* y = rows.y + i * W;
-        // rows to come, and the lines that stage 3 will overwrite, come from memory while exp keeps the processor busy
-        prefetch_rows<T>(rows.z + (i + ahead) * W * stride, stride, classes);
-        if (rows.g) prefetch_rows<T>(rows.g + i * W * g_stride, g_stride, classes);
-        load_columns<T>(rows.z + i * W * stride, stride, classes, e);
+        const Rows<T> logits{z, stride};
+        group.ahead = look_ahead(lines, rows.count, logits, Rows<T>{},
+                                 Rows<T>{rows.g ? rows.g + i * W * g_stride : nullptr, g_stride});
+        if constexpr (L == Layout::columns) load_columns<T>(z, stride, classes, e);
         group.target = classes_in_lanes<T>(y);
         if constexpr (Two) second->target = classes_in_lanes<T>(rows.second + i * W);
         if constexpr (!plain) {
-            if (rows.predict) group.prediction = largest_classes<T>(e, classes);
-            if (rows.transform) rows.transform->columns(e, classes, rows.slopes + i * classes);
+            if (rows.predict) group.prediction = largest_classes(lines, logits, e);
+            if (rows.transform) transform_lines(lines, *rows.transform, logits, e, rows.slopes + i * lines.vectors());
         }
         if constexpr (E == Extent::scaled) {
             // the weights of other classes do not matter
             weigh_targets(rows, y, group.weight, group.shift);
             if constexpr (Two) weigh_targets(rows, rows.second + i * W, second->weight, second->shift);
         }
-        group.center = center_of<T, C>(e, classes);
+        group.center = center_of(lines, scores(i), e);
     };
     const auto sum = [&](int i) KULLBACK_LAMBDA {
-        sum_group<T, C, E, Squares, Two>(rows.weight, classes, first, rows.factor, rows.columns + i * classes,
-                                         rows.groups[i], Two ? rows.seconds + i : nullptr);
+        V* e = rows.columns + i * lines.vectors();
+        sum_group<T, L, C, E, Squares, Two>(lines, rows.weight, first, rows.factor, scores(i), e, rows.groups[i],
+                                            Two ? rows.seconds + i : nullptr);
     };
     // the next group's columns and the largest of them are on their way while this one's exp are computed
     prepare(0);
@@ -330,25 +421,23 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
     }
 }
 
-template <class T, int C, Extent E, bool Squares, bool Two>
+template <class T, Layout L, int C, Extent E, bool Squares, bool Two>
 KULLBACK_INLINE void spread_groups(FewRows<T> rows, bool tiny) {
     using V = Vector<T>;
-    const int classes = C > 0 ? C : rows.classes;
+    const Lines<T, L, C> lines{rows.classes};
+    const int classes = lines.classes();
     const int64_t g_stride = E == Extent::plain ? classes : rows.g_stride;
-    const ClassNumbers<T> first = first_class<T, C>(rows);
+    const ClassNumbers<T> first = first_classes(lines, rows);
+    const bool capped = E != Extent::plain && rows.transform && rows.transform->capped;
     for (int i = 0; i < rows.count; ++i) {
-        V* e = rows.columns + i * classes;
+        V* e = rows.columns + i * lines.vectors();
         V in_registers[C > 0 ? C : 1];
         V* gradient = C > 0 ? in_registers : e;
-        spread_group<T, C, E, Squares, Two>(rows.weight, classes, first, rows.groups[i],
-                                            Two ? rows.seconds + i : nullptr, tiny, e, gradient);
-        if constexpr (E != Extent::plain) {
-            if (rows.transform && rows.transform->capped) {
-                const V* slope = rows.slopes + i * classes;
-                for (int k = 0; k < classes; ++k) gradient[k] *= slope[k];
-            }
-        }
-        store_columns<T>(rows.g + i * lanes<T> * g_stride, g_stride, classes, gradient);
+        T* g = rows.g + i * lanes<T> * g_stride;
+        spread_group<T, L, C, E, Squares, Two>(lines, rows.weight, first, rows.groups[i], Two ? rows.seconds + i : nullptr,
+                                               tiny, capped ? rows.slopes + i * lines.vectors() : nullptr, e, gradient, g,
+                                               g_stride);
+        if constexpr (L == Layout::columns) store_columns<T>(g, g_stride, classes, gradient);
     }
 }
 

@@ -13,7 +13,8 @@ namespace KULLBACK_LEVEL {
 // A group of rows, one to a lane: columns of logits become columns of probabilities or of their logarithms. `kept` has
 // room for as many columns.
 template <class T>
-KULLBACK_INLINE void group_probabilities(Vector<T>* columns, Vector<T>* kept, int classes, T factor, bool logarithm) {
+KULLBACK_INLINE void group_probabilities(Vector<T>* columns, Vector<T>* kept, int classes, T factor, bool logarithm,
+                                         const Ahead<T>& ahead) {
     using V = Vector<T>;
     V top = columns[0];
     for (int k = 1; k < classes; ++k) top = larger<V>(columns[k], top);  // passes over NaN, which the sum shows
@@ -29,6 +30,8 @@ KULLBACK_INLINE void group_probabilities(Vector<T>* columns, Vector<T>* kept, in
             here += select<V>(is_top, V{}, e);
             ties += keep<V>(is_top, splat<V>(T(1)));
             columns[k] = logarithm ? d : e;
+            Lines<T, Layout::columns>::ask_for(ahead.result, 0, k);
+            Lines<T, Layout::columns>::ask_for(ahead.logits, 0, k);
         }
         kept[begin / 16] = here;
     }
@@ -53,7 +56,9 @@ void few_probabilities(const Job& job, const Rows<T>& logits, int64_t begin, int
     Vector<T> columns[few_classes], kept[few_classes / 16];
     const auto group = [&](const T* z, int64_t stride, T* to, int64_t to_stride) {
         load_columns<T>(z, stride, classes, columns);
-        group_probabilities<T>(columns, kept, classes, factor, job.logarithm);
+        const Lines<T, Layout::columns> lines{classes};
+        const Ahead<T> ahead = look_ahead(lines, 1, Rows<T>{z, stride}, Rows<T>{}, Rows<T>{to, to_stride});
+        group_probabilities<T>(columns, kept, classes, factor, job.logarithm, ahead);
         store_columns<T>(to, to_stride, classes, columns);
     };
     int64_t r = 0;

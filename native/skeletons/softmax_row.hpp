@@ -33,6 +33,13 @@ KULLBACK_INLINE V inside_row(V value, Part part) {
     if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 64) {
         return V(_mm512_maskz_mov_pd(__mmask8(part.lanes()), __m512d(value)));
     }
+#elif KULLBACK_HAS_VECTORS && defined(__AVX2__)
+    if constexpr (std::is_same_v<V, VectorF> && sizeof(V) == 32) {
+        return V(_mm256_and_ps(__m256(value), _mm256_castsi256_ps(part.lanes<int32_t>())));
+    }
+    if constexpr (std::is_same_v<V, VectorD> && sizeof(V) == 32) {
+        return V(_mm256_and_pd(__m256d(value), _mm256_castsi256_pd(part.lanes<int64_t>())));
+    }
 #endif
     for (int i = part.count; i < traits<V>::width; ++i) lane(value, i) = 0;
     return value;

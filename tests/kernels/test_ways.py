@@ -16,7 +16,7 @@ from kullback.losses import (
 from kullback.targets import ClassMixture, ClassRows
 
 # a lane per row, with and without a kernel of its own; a row by itself, in one piece and in several
-CLASSES = [2, 10, 37, 300, 3000]
+CLASSES = [2, 10, 37, 100, 300, 3000]
 DTYPES = [np.float32, np.float64]
 BY_CLASS = {
     "focal": lambda c: Focal(),
