@@ -3,7 +3,7 @@
 Float32 and two threads for all, in one process. Turns and medians are those of losses.py. Losses over labels and hinges
 are in labels_and_margins.py. Writes ``results/catalogue.json``.
 
-    python benchmarks/catalogue.py [--rounds 5] [--threads 2] [--no-store]
+    python benchmarks/catalogue.py [--rounds 15] [--threads 2] [--no-store]
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def softmax(n: int, c: int, rounds: int) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-store", action="store_true", help="print only")
     options = parser.parse_args()
