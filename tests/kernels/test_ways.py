@@ -15,7 +15,8 @@ from kullback.losses import (
 )
 from kullback.targets import ClassMixture, ClassRows
 
-# a lane per row, with and without a kernel of its own; a row by itself, in one piece and in several
+# a lane per row, with and without a kernel of its own; several rows, a lane per class; a row by itself, in one
+# piece and in several
 CLASSES = [2, 10, 37, 100, 300, 3000]
 DTYPES = [np.float32, np.float64]
 BY_CLASS = {
