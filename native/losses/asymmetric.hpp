@@ -34,24 +34,24 @@ struct ClippedSide {
         const LogParts<V> parts = log_parts<V>(at_most_one);
         V rest = parts.k * -T(0.693147180559945309);
         if constexpr (!Power::whole) rest = rest - lost<V>(at_most_one, wrong);
-        const V f = select<V>(held, e, parts.f);
-        const V half = turned<V>(held, f * quick_inverse<V>(T(-2) - f));
+        // both by one division: f / (-2 - f) and, for labels that do not hold, wrong right / y
+        const V f = select<V>(held, e, parts.f), under = T(-2) - f, inverse = quick_inverse<V>(under * y);
+        const V half = turned<V>(held, f * (inverse * y)), spread = wrong * right;
         const V cost = twice_atanh<V>(half) + select<V>(held, positive_part<V>(x), rest);
-        return clipped<V>(held, larger<V>(V{}, select<V>(held, wrong, wrong - T(clip))), cost, right, wrong,
-                          select<V>(held, one, right * quick_inverse<V>(y)));
+        return clipped<V>(held, larger<V>(V{}, select<V>(held, wrong, wrong - T(clip))), cost, spread,
+                          select<V>(held, wrong, spread * (inverse * under)));
     }
 
-    // base^gamma cost and its slope, where base is what the clip leaves of `wrong`: d base = -wrong right and
-    // d cost = -wrong share.
+    // base^gamma cost and its slope, where base is what the clip leaves of `wrong`: d base = -spread and d cost = -fall.
     template <class V, class Held>
-    KULLBACK_INLINE LabelTerm<V> clipped(Held held, V base, V cost, V right, V wrong, V share) const {
+    KULLBACK_INLINE LabelTerm<V> clipped(Held held, V base, V cost, V spread, V fall) const {
         using T = Scalar<V>;
         Raised<V> raised = power.template raise<V>(held, base);
         // 0^0 is 1, but where the clip takes all away; and NaN^0 is NaN here
         if (power.powers.off == 0) raised.power = select<V>(base <= T(0), V{}, base * T(0) + raised.power);
-        // the right one is 0 where the cost is infinite
-        const V level = rounded<V>(raised.power * (wrong * share));
-        return {raised.power * cost, raised.slope * (wrong * right) * bounded<V>(cost) + level, V{}};
+        const V level = rounded<V>(raised.power * fall);
+        // the spread is 0 where the cost is infinite
+        return {raised.power * cost, raised.slope * spread * bounded<V>(cost) + level, V{}};
     }
 
     template <bool curved, class V>
@@ -71,8 +71,8 @@ struct ClippedSide {
             cost = pick(held, odds.cost, -log_to_two<V>(at_most_one, lost<V>(at_most_one, odds.wrong)));
         }
         if constexpr (!Power::by_log && !curved) {
-            const V base = larger<V>(V{}, difference), share = pick(held, one, odds.right / y);
-            return clipped<V>(held, base, cost, odds.right, odds.wrong, share);
+            const V base = larger<V>(V{}, difference), spread = odds.wrong * odds.right;
+            return clipped<V>(held, base, cost, spread, pick(held, odds.wrong, spread / y));
         } else {
             const V x = select<V>(outside, one, difference);
             const V inverse = T(1) / pick(held, one, x * y);

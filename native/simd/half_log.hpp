@@ -47,7 +47,7 @@ KULLBACK_INLINE V twice_atanh(V s) {
     const V z = s * s;
     V q;
     if constexpr (sizeof(Scalar<V>) == 4) {
-        q = (z * 0x1.12f598p-2f + 0x1.21249ap-2f) * (z * z) + (z * 0x1.99ad6cp-2f + 0x1.55554cp-1f);
+        q = ((z * 0x1.12f598p-2f + 0x1.21249ap-2f) * z + 0x1.99ad6cp-2f) * z + 0x1.55554cp-1f;
     } else {
         const V z2 = z * z, z4 = z2 * z2;
         const V a = z * 0x1.4b0a26c5f2aefp-3 + 0x1.687a6e7c95176p-4;

@@ -190,10 +190,12 @@ struct SigmoidRows {
         if (job.targets.has_ignore) return all_hard<true>(at.count());
         if (!bytes || here.labels != tile.labels || m.column_stride != 1 || job.targets.row_weight)
             return all_hard<false>(at.count());
+        const bool gapless = m.row_stride == at.columns;
+        const int64_t runs = gapless ? 1 : at.rows, length = gapless ? at.count() : at.columns;
         unsigned char any = 0;
-        for (int64_t r = 0; r < at.rows; ++r) {
+        for (int64_t r = 0; r < runs; ++r) {
             const auto* t = static_cast<const unsigned char*>(m.data) + (at.row + r) * m.row_stride + at.column;
-            for (int64_t k = 0; k < at.columns; ++k) any |= t[k];
+            for (int64_t k = 0; k < length; ++k) any |= t[k];
         }
         return any <= 1;
     }
@@ -401,6 +403,7 @@ inline int64_t known_labels(const Job& job, int64_t i, bool only_whether) {
         if (double(ignored) != double(job.targets.ignore_index)) {
             known = job.classes;  // no number of this type is ignored
         } else if (only_whether) {
+            prefetch(t + 32 * labels.row_stride);  // one label of a row is all that most need, so rows are done fast
             for (int64_t k = 0; k < job.classes && !known; ++k) known = t[k * labels.column_stride] != ignored;
         } else if (labels.column_stride == 1) {
             int32_t count = 0;  // compilers vectorise this

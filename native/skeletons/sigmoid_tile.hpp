@@ -1,11 +1,12 @@
 // One tile of independent labels: a few rows, or a piece of a long one, that stay in the nearest cache and are swept as one
 // run of numbers.
 //
-// With registers enough, all that becomes of a number is done in one round of one loop. With fewer, a tile is swept for
-// exponentials, for logarithms and for the rest, so that each loop keeps to the registers there are. Either way the next
-// tile's lines are asked for bit by bit: a processor has only so many on their way at a time. A round works on two vectors,
-// where they fit the registers: they share the loop's own steps, and what one waits for does not hold up the other. There
-// is no other form of a loop: a tile's last numbers, too few for that, are worked on where there is room for whole vectors.
+// A tile is swept for exponentials, for logarithms and for the rest. Each loop keeps to the registers there are, and is
+// short: while one vector's steps wait for each other a processor goes on with the next ones, but no further than some
+// hundred steps ahead. The next tile's lines are asked for bit by bit: a processor has only so many on their way at a time.
+// A round works on two vectors, where they fit the registers: they share the loop's own steps, and what one waits for does
+// not hold up the other. There is no other form of a loop: a tile's last numbers, too few for that, are worked on where
+// there is room for whole vectors.
 // So what a number becomes does not depend on where it lies. Where two products are added, one of them is `rounded`, or it
 // would be the compiler's choice, made for each vector of a round by itself, which of them is fused with the sum.
 //
@@ -154,10 +155,6 @@ KULLBACK_INLINE void look_ahead(const char* next, int64_t j, int64_t bytes = siz
     prefetch_lines<traits<V>::width / step>(next + j * bytes, step * bytes);
 }
 
-// Whether there are registers enough for all of a round.
-template <class T>
-constexpr bool at_once = sizeof(Vector<T>) == 64;
-
 // exp(-|z|) to `values` and, if a loss takes it, log(1 + e) to `logs`.
 template <class T>
 void sweep_exponentials(const LabelRun<T>& given, bool logs) {
@@ -182,23 +179,16 @@ void sweep_labels(const LabelRun<T>& given, const void* given_side) {
     // is found by a logarithm and exp, that is the lesser evil
     using V = std::conditional_t<!curved && (Hard || Side::long_way), Two<T>, Vector<T>>;
     constexpr bool logs = Side::log_used != LabelLog::none && !own_log;
-    if constexpr (!at_once<T>) sweep_exponentials(given, logs);
+    sweep_exponentials(given, logs);
     const LabelRun<T> run = given;
     const Side side = *static_cast<const Side*>(given_side);
     const T factor = run.weight * run.scale;
     sweep_along<V>(run, [&](int64_t j, const Stretch<T>& at) KULLBACK_LAMBDA {
         const V z = load<V>(at.logits + j);
-        V e, log{};
+        const V e = load<V>(run.values + j);
+        V log{};
+        if constexpr (logs) log = load<V>(run.logs + j);
         look_ahead<V>(run.next_out, j);
-        if constexpr (at_once<T>) {
-            look_ahead<V>(run.next_logits, j);
-            look_ahead<V>(run.next_labels, j, run.label_bytes);
-            e = exp_in_few_steps<V>(negative_size<V>(z));
-            if constexpr (logs) log = log1p_in_few_steps<V>(e);
-        } else {
-            e = load<V>(run.values + j);
-            if constexpr (logs) log = load<V>(run.logs + j);
-        }
         V t = load<V>(at.labels + j);
         V weight_on{}, weight_off{}, value, result;
         if constexpr (!Even) {
