@@ -71,6 +71,28 @@ struct LongMiss {
     }
 };
 
+// What a class of that mass, in a row whose masses sum to `all`, adds to the row's value, and how it pulls; `finite`: no
+// logarithm counts as infinite.
+template <class V>
+struct PulledClass {
+    V value, pull;
+};
+template <bool finite, class Loss, class V, class All>
+KULLBACK_INLINE PulledClass<V> pull_class(const Loss& loss, V mass, All all, const Chance<V>& chance, const Shift<V>& shift) {
+    using T = Scalar<V>;
+    const Cost<V> on = loss.on(chance, shift);
+    V value = mass * on.value;
+    if constexpr (!finite) value = keep<V>(mass != T(0), value);
+    V pull = -mass * on.pull;
+    if constexpr (Loss::looks_at_all) {
+        const V off_mass = all - mass;
+        const Cost<V> off = loss.off(chance);
+        value += finite ? off_mass * off.value : keep<V>(chance.p != T(0), off_mass * off.value);
+        pull += off_mass * chance.p * off.pull;
+    }
+    return {value, pull};
+}
+
 template <class T, class Loss>
 struct DenseRows {
     using V = Vector<T>;
@@ -306,32 +328,23 @@ struct DenseRows {
         const T left_out = top >= 0 ? T(0) : T(1);  // no d is 1
         auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
             const V d = (load<V>(z + k, part, -infinity<T>) - center) * factor;
-            V on_mass = mass_at(k, part);
+            V mass = mass_at(k, part);
             if constexpr (!Loss::looks_at_all) {
                 const V target = load<V>(t + k, part, T(0));
                 lowest = smaller<V>(target, lowest);
                 targets.add(target);
             }
-            if constexpr (Loss::apart) on_mass = select<V>(d == left_out, V{}, on_mass);
+            if constexpr (Loss::apart) mass = select<V>(d == left_out, V{}, mass);
             Chance<V> chance{p, T(1) - p, d - log_sum};
             chance.unlikely = Loss::apart;
             chance.scattered = true;
             chance.finite = finite;
             Shift<V> own{};
             if constexpr (Loss::shifted) own = {load<V>(shifts + k, part, T(0)), load<V>(kept_shifts + k, part, T(0))};
-            const Cost<V> on = cost.on(chance, own);
-            V value = on_mass * on.value;
-            if constexpr (!finite) value = keep<V>(on_mass != T(0), value);
-            V pull = -on_mass * on.pull;
-            if constexpr (Loss::looks_at_all) {
-                const V off_mass = all - on_mass;
-                const Cost<V> off = cost.off(chance);
-                value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
-                pull += off_mass * p * off.pull;
-            }
-            values.add(inside_row(value, part));
-            pulls.add(inside_row(pull, part));
-            if (to) store<V>(to + k, part, pull);
+            const PulledClass<V> here = pull_class<finite>(cost, mass, all, chance, own);
+            values.add(inside_row(here.value, part));
+            pulls.add(inside_row(here.pull, part));
+            if (to) store<V>(to + k, part, here.pull);
         };
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
             values.settle();
@@ -377,17 +390,17 @@ struct DenseRows {
             pulled = -mass;
             kept.exp[y] = 0;
         }
-        const T w = T(mass);
-        T* const to = waiting;
         LongSum<V> pulls;
         LongMiss<V> logs;
-        auto visit = [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+        // cheaper to find again for the gradient than to keep
+        const auto odds = [](V p, V miss) KULLBACK_LAMBDA {
+            return all_tiny<V>(p, true) ? odds_of_tiny<V>(p) : p * quick_inverse<V>(miss);
+        };
+        auto visit = [&](int64_t, auto part, V p) KULLBACK_LAMBDA {
             // the product of all 1 - p, for one logarithm of many; taken from 1, it loses no digits
             const V miss = T(1) - p;
-            const V pull = all_tiny<V>(p, true) ? odds_of_tiny<V>(p) * w : p * quick_inverse<V>(miss) * w;
             logs.add(p, miss);
-            pulls.add(inside_row(pull, part));
-            if (to) store<V>(to + k, part, pull);
+            pulls.add(inside_row(odds(p, miss), part));
         };
         along_kept(row, kept, classes, job.inverse_temperature, row.inverse, visit, [&]() KULLBACK_LAMBDA {
             logs.settle();
@@ -395,14 +408,17 @@ struct DenseRows {
         });
         const double all_logs = logs.total();
         value += mass * log1p_nonnegative<double>(all_logs / (1 - all_logs));
-        double all_pulls = pulled + pulls.total();
+        double all_pulls = pulled + mass * pulls.total();
         add_z_loss(mass, row, value, all_pulls);
         if (g) {
-            write(row, kept, g, scale, all_pulls, a, top);
-            if (y != top) {
-                const T own = T(scale * (pulled - p_y * (all_pulls + (top < 0 ? 0 : a * row.sum / row.others))));
-                put_one(g, kept, y, own);
-            }
+            const double others = with_top(row, all_pulls, a, top);
+            const T weight = T(scale * mass), share = T(-scale * others);
+            along_kept(row, kept, classes, job.inverse_temperature, row.inverse,
+                       [&](int64_t k, auto part, V p) KULLBACK_LAMBDA {
+                put(g, kept, k, part, odds(p, T(1) - p) * weight + p * share);
+            });
+            if (top >= 0) put_one(g, kept, top, T(scale * (a - row.inverse * all_pulls)));
+            if (y != top) put_one(g, kept, y, T(scale * (pulled - p_y * others)));
         }
         return value;
     }
@@ -414,10 +430,15 @@ struct DenseRows {
         all_pulls -= 2 * job.z_loss * mass * lse;
     }
 
-    // g = b - p sum(b); a class `top` (or -1) that stands apart pulls the others with a / (1 - p).
+    // The sum of all pulls on others, of which a class `top` (or -1) that stands apart has a / (1 - p).
+    double with_top(const RowSum<T>& row, double pulls, double a, int64_t top) const {
+        return top < 0 || row.others == 0 ? pulls : pulls + a / (row.others * row.inverse);
+    }
+
+    // g = b - p sum(b).
     void write(const RowSum<T>& row, Kept<T> kept, T* g, double scale, double pulls, double a, int64_t top) const {
         const T f = T(scale);
-        const double all = top < 0 || row.others == 0 ? pulls : pulls + a / (row.others * row.inverse);
+        const double all = with_top(row, pulls, a, top);
         along_kept(row, kept, classes, job.inverse_temperature, -scale * all * row.inverse,
                    [&](int64_t k, auto part, V e) KULLBACK_LAMBDA {
             put(g, kept, k, part, load<V>(waiting + k, part, T(0)) * f + e);

@@ -71,11 +71,6 @@ struct FewDenseRows {
         }
     }
 
-    // Lines that hold rows.
-    KULLBACK_INLINE Rows<T> rows_in(const V* vectors) const {
-        return {reinterpret_cast<const T*>(vectors), own.length() * W};
-    }
-
     // The targets of a group: t, rows of soft targets, or (if that is null) the group's classes written out.
     KULLBACK_INLINE void load_targets(const Rows<T>& t, V* s, G& x) const {
         x.masses = t;
@@ -92,7 +87,7 @@ struct FewDenseRows {
                 classes_here += own.step;
             });
         }
-        x.masses = rows_in(s);
+        x.masses = own.rows_in(s);
     }
 
     // Masses of classes with that target.
@@ -104,27 +99,27 @@ struct FewDenseRows {
         return target;
     }
 
+    // mass_of() along a line, 0 in lanes outside its row.
+    template <MassOf M>
+    KULLBACK_INLINE auto mass_along(const V* s, const G& x, int line) const {
+        const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, line) : V{};
+        return [this, s, line, everywhere, targets = x.masses](int k, int at, auto part) KULLBACK_LAMBDA {
+            return inside_row(mass_of<M>(own.read(targets, line, s, k, at, part, T(0)), everywhere, k, part), part);
+        };
+    }
+
     // For losses that go class by class: masses in the place of targets.
     KULLBACK_INLINE void weigh_targets(V* s, G& x) const {
         if (masses.spread == 0 && !weight) return;
-        V sums[lines];
-        for (int j = 0; j < lines; ++j) {
-            const V everywhere = own.of_line(x.everywhere, j);
-            V sum = V{};
-            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
-                V here = V{};
-                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
-                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
-                    const V mass = inside_row(mass_of<MassOf::smoothed>(target, everywhere, k, part), part);
-                    s[j * own.length() + at] = mass;
-                    here += mass;
-                });
-                sum += here;
-            });
-            sums[j] = sum;
-        }
-        x.mass = own.sum(sums);
-        x.masses = rows_in(s);
+        x.mass = own.sum_of([&](int j) KULLBACK_LAMBDA {
+            return [&, mass_at = mass_along<MassOf::smoothed>(s, x, j), to = s + j * own.length()](
+                       int k, int at, auto part) KULLBACK_LAMBDA {
+                const V mass = mass_at(k, at, part);
+                to[at] = mass;
+                return mass;
+            };
+        });
+        x.masses = own.rows_in(s);
     }
 
     // A later group's logits and targets. With many classes the stage that keeps the processor busiest asks first: the one
@@ -193,7 +188,7 @@ struct FewDenseRows {
                     const V w = M != MassOf::target && weight ? own.of_classes(weight, k, part) : splat<V>(T(1));
                     const V share = M == MassOf::target ? target : target * w;
                     if constexpr (M != MassOf::target) weighted_here += share;
-                    if (scores) {  // perhaps 0 times -inf: see add_scores()
+                    if (scores) {  // perhaps 0 times -inf: see sum_of_scores()
                         with_d_here += share * relative;
                         if constexpr (smoothed) d_here += w * relative;
                     }
@@ -259,38 +254,29 @@ struct FewDenseRows {
         x.finite = !any_lane<V>(keep<V>(lowest == splat<V>(-infinity<T>), splat<V>(T(1))));
     }
 
-    // Readies a group's logits, z: transformed, or as they are.
-    KULLBACK_INLINE void load_scores(const Rows<T>& logits, V* e, V* slopes, G& x) const {
+    // What exp is taken of: a group's logits, transformed (then they are in e, as columns are in any case) or as they are.
+    // Where `prediction` is not null, it gets the classes of the largest logits.
+    KULLBACK_INLINE Rows<T> load_scores(const Rows<T>& logits, V* e, V* slopes, V* prediction) const {
         if constexpr (!by_row) load_columns<T>(logits.data, logits.stride, own.classes(), e);
-        if (job.prediction) x.prediction = largest_classes(own, logits, e);
-        x.scores = logits;
-        if (!transform.any()) return;
+        if (prediction) *prediction = largest_classes(own, logits, e);
+        if (!transform.any()) return logits;
         transform_lines(own, transform, logits, e, slopes);
-        x.scores = rows_in(e);
+        return own.rows_in(e);
     }
 
     // The sum of masses times d once more, where 0 times -inf made it NaN: that is nothing.
     template <MassOf M>
-    void add_scores(const Rows<T>& logits, const V* s, G& x) const {
-        V e[few_classes], slopes[few_classes], sums[lines];
-        load_scores(logits, e, slopes, x);
-        for (int j = 0; j < lines; ++j) {
-            const V center = own.of_line(x.center, j);
-            const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, j) : V{};
-            V sum = V{};
-            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
-                V here = V{};
-                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
-                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
-                    const V mass = inside_row(mass_of<M>(target, everywhere, k, part), part);
-                    const V d = (own.read(x.scores, j, e, k, at, part, T(0)) - center) * factor;
-                    here += keep<V>(mass != T(0), mass * d);
-                });
-                sum += here;
-            });
-            sums[j] = sum;
-        }
-        x.with_d = own.sum(sums);
+    V sum_of_scores(const Rows<T>& logits, const V* s, const G& x) const {
+        V e[few_classes], slopes[few_classes];
+        const Rows<T> scores = load_scores(logits, e, slopes, nullptr);
+        return own.sum_of([&](int j) KULLBACK_LAMBDA {
+            return [&, j, center = own.of_line(x.center, j), mass_at = mass_along<M>(s, x, j)](
+                       int k, int at, auto part) KULLBACK_LAMBDA {
+                const V mass = mass_at(k, at, part);
+                const V d = (own.read(scores, j, e, k, at, part, T(0)) - center) * factor;
+                return keep<V>(mass != T(0), mass * d);
+            };
+        });
     }
 
     // Stage 2: what follows from the sums.
@@ -379,19 +365,10 @@ struct FewDenseRows {
                     chance.finite = finite;
                     Shift<V> shift{V{}, V{}};
                     if constexpr (Loss::shifted) shift = {own.of_classes(shifts, k, part), own.of_classes(kept, k, part)};
-                    const Cost<V> on = cost.on(chance, shift);
-                    V value = mass * on.value;
-                    if constexpr (!finite) value = keep<V>(mass != T(0), value);
-                    V pull = -mass * on.pull;
-                    if constexpr (Loss::looks_at_all) {
-                        const V off_mass = all - mass;
-                        const Cost<V> off = cost.off(chance);
-                        value += finite ? off_mass * off.value : keep<V>(p != T(0), off_mass * off.value);
-                        pull += off_mass * p * off.pull;
-                    }
-                    values_here += inside_row(value, part);
-                    pulls_here += inside_row(pull, part);
-                    to[at] = pull;
+                    const PulledClass<V> here = pull_class<finite>(cost, mass, all, chance, shift);
+                    values_here += inside_row(here.value, part);
+                    pulls_here += inside_row(here.pull, part);
+                    to[at] = here.pull;
                 });
                 values += values_here;
                 pulls += pulls_here;
@@ -434,23 +411,12 @@ struct FewDenseRows {
     KULLBACK_INLINE V entropy_term(const V* s, const G& x) const {
         const Mask<V> some = x.mass > Constants<T>::least_normal;
         const V inverses = keep<V>(some, T(1) / select<V>(some, x.mass, splat<V>(T(1))));
-        V sums[lines];
-        for (int j = 0; j < lines; ++j) {
-            const V inverse = own.of_line(inverses, j);
-            const V everywhere = M == MassOf::smoothed ? own.of_line(x.everywhere, j) : V{};
-            V sum = V{};
-            own.by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
-                V here = V{};
-                own.each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA {
-                    const V target = own.read(x.masses, j, s, k, at, part, T(0));
-                    const V mass = inside_row(mass_of<M>(target, everywhere, k, part), part);
-                    here += part_of_entropy<V>(mass, inverse);
-                });
-                sum += here;
-            });
-            sums[j] = sum;
-        }
-        return own.sum(sums);
+        return own.sum_of([&](int j) KULLBACK_LAMBDA {
+            return [inverse = own.of_line(inverses, j), mass_at = mass_along<M>(s, x, j)](
+                       int k, int at, auto part) KULLBACK_LAMBDA {
+                return part_of_entropy<V>(mass_at(k, at, part), inverse);
+            };
+        });
     }
 
     // The same as pull_group where every row is of one class and the loss one of logarithms of p and of all 1 - p.
@@ -623,7 +589,7 @@ struct FewDenseRows {
                 } else {
                     load_targets(of_t, s + i * vectors, x);
                 }
-                load_scores(of_z, e_i, slopes + i * vectors, x);
+                x.scores = load_scores(of_z, e_i, slopes + i * vectors, job.prediction ? &x.prediction : nullptr);
                 x.center = center_of(own, x.scores, e_i);
             };
             const auto sum = [&](int i) KULLBACK_LAMBDA {
@@ -632,7 +598,7 @@ struct FewDenseRows {
                 if constexpr (!OneHot && !Loss::by_sums) weigh_targets(s + i * vectors, x);
                 if constexpr (Loss::by_sums && !OneHot) {
                     if (any_lane<V>(select<V>(x.with_d == x.with_d, V{}, splat<V>(T(1))))) {
-                        add_scores<M>({z + i * W * z_stride, z_stride}, s + i * vectors, x);
+                        x.with_d = sum_of_scores<M>({z + i * W * z_stride, z_stride}, s + i * vectors, x);
                     }
                 }
             };

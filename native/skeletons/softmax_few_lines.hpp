@@ -79,6 +79,10 @@ struct Lines {
         for (int begin = 0; begin < classes(); begin += many) body(begin, begin + many < classes() ? begin + many : classes());
     }
 
+    // Lines that hold rows.
+    KULLBACK_INLINE Rows<T> rows_in(const V* vectors) const {
+        return {reinterpret_cast<const T*>(vectors), length() * W};
+    }
     // What a line has of something known of every row.
     template <class Vec>
     KULLBACK_INLINE static Vec of_line(const Vec& of_rows, int line) {
@@ -130,6 +134,22 @@ struct Lines {
     }
     KULLBACK_INLINE static V sum(V* of_lines) {
         return fold(of_lines, [](V a, V b) KULLBACK_LAMBDA { return a + b; });
+    }
+    // A lane per row of the sum of what term_of(line) makes of k, at and part, as in each().
+    template <class TermOf>
+    KULLBACK_INLINE V sum_of(TermOf term_of) const {
+        V sums[count];
+        for (int j = 0; j < count; ++j) {
+            const auto term = term_of(j);
+            V sum = V{};
+            by_sixteen([&](int begin, int end) KULLBACK_LAMBDA {
+                V here = V{};
+                each(begin, end, [&](int k, int at, auto part) KULLBACK_LAMBDA { here += term(k, at, part); });
+                sum += here;
+            });
+            sums[j] = sum;
+        }
+        return Lines::sum(sums);
     }
 
   private:

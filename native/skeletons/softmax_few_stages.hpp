@@ -224,17 +224,14 @@ KULLBACK_INLINE void sum_group(Lines<T, L, C> lines, const T* weight, ClassNumbe
     constexpr bool plain = E == Extent::plain;
     V misses[count], squares[count], weighted[count];
     const Ahead<T> ahead = group.ahead;
-    V d_y = V{}, e_y = V{}, w_y = splat<V>(T(1)), d_z = V{}, e_z = V{}, w_z = w_y;
+    V d_y = V{}, e_y = V{}, d_z = V{}, e_z = V{};
     if constexpr (L == Layout::rows) {  // exp may take the logits' place
         const auto relative = [&](const auto& classes) KULLBACK_LAMBDA {
             const V d = lines.at_classes(classes, [&](int j, int y) KULLBACK_LAMBDA { return rows.row(j)[y]; }) - group.center;
             return plain ? d : d * factor;
         };
-        const auto weight_of = [&](int, int y) KULLBACK_LAMBDA { return weight ? weight[y] : T(1); };
         d_y = relative(group.target);
         if constexpr (Two) d_z = relative(second->target);
-        if constexpr (E == Extent::spread) w_y = lines.at_classes(group.target, weight_of);
-        if constexpr (E == Extent::spread && Two) w_z = lines.at_classes(second->target, weight_of);
     }
     for (int j = 0; j < count; ++j) {
         const V center = lines.of_line(group.center, j);
@@ -268,10 +265,6 @@ KULLBACK_INLINE void sum_group(Lines<T, L, C> lines, const T* weight, ClassNumbe
                 }
                 if constexpr (E == Extent::spread) {
                     const V w = weight ? lines.of_classes(weight, k, part) : splat<V>(T(1));
-                    if constexpr (L == Layout::columns) {
-                        w_y = select<V>(is_target, w, w_y);
-                        if constexpr (Two) w_z = select<V>(other == classes_here, w, w_z);
-                    }
                     weighted_here += keep<V>(w != T(0), inside_row(w * d, part));
                 }
                 classes_here += lines.step;
@@ -294,14 +287,10 @@ KULLBACK_INLINE void sum_group(Lines<T, L, C> lines, const T* weight, ClassNumbe
     if constexpr (Squares) group.squares = lines.sum(squares) * (unlift * unlift);
     group.d_y = d_y;
     group.e_y = e_y * unlift;
-    if constexpr (E == Extent::spread) {
-        group.weight = w_y;
-        group.weighted = lines.sum(weighted);
-    }
+    if constexpr (E == Extent::spread) group.weighted = lines.sum(weighted);
     if constexpr (Two) {
         second->d_y = d_z;
         second->e_y = e_z * unlift;
-        if constexpr (E == Extent::spread) second->weight = w_z;
     }
 }
 
@@ -383,7 +372,7 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
     // what exp is taken of, where lines are rows
     const auto scores = [&](int i) KULLBACK_LAMBDA {
         if (plain || !rows.transform) return Rows<T>{rows.z + i * W * stride, stride};
-        return Rows<T>{reinterpret_cast<const T*>(rows.columns + i * lines.vectors()), lines.length() * W};
+        return lines.rows_in(rows.columns + i * lines.vectors());
     };
     const auto prepare = [&](int i) KULLBACK_LAMBDA {
         const T* z = rows.z + i * W * stride;
@@ -400,9 +389,6 @@ KULLBACK_INLINE void sum_groups(FewRows<T> rows) {
         if constexpr (!plain) {
             if (rows.predict) group.prediction = largest_classes(lines, logits, e);
             if (rows.transform) transform_lines(lines, *rows.transform, logits, e, rows.slopes + i * lines.vectors());
-        }
-        if constexpr (E == Extent::scaled) {
-            // the weights of other classes do not matter
             weigh_targets(rows, y, group.weight, group.shift);
             if constexpr (Two) weigh_targets(rows, rows.second + i * W, second->weight, second->shift);
         }
