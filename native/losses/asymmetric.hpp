@@ -10,7 +10,6 @@ namespace KULLBACK_LEVEL {
 template <class Power>
 struct ClippedSide {
     static constexpr LabelLog log_used = Power::by_log ? LabelLog::one_plus_e : LabelLog::own;
-    static constexpr bool long_way = Power::by_log;
     Power power;
     double clip;
 

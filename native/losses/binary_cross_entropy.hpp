@@ -9,7 +9,6 @@ namespace KULLBACK_LEVEL {
 struct BinaryCrossEntropy {
     static constexpr const char* name = "binary_cross_entropy";
     static constexpr LabelLog log_used = LabelLog::one_plus_e;
-    static constexpr bool long_way = false;
 
     template <class Body>
     static void with(const Job&, Body body) {

@@ -9,7 +9,6 @@ namespace KULLBACK_LEVEL {
 struct LabelEntropy {
     static constexpr const char* name = "label_entropy";
     static constexpr LabelLog log_used = LabelLog::one_plus_e;
-    static constexpr bool long_way = false;
 
     template <class Body>
     static void with(const Job&, Body body) {

@@ -9,7 +9,6 @@ namespace KULLBACK_LEVEL {
 struct SigmoidBrier {
     static constexpr const char* name = "sigmoid_brier";
     static constexpr LabelLog log_used = LabelLog::none;
-    static constexpr bool long_way = false;
 
     template <class Body>
     static void with(const Job&, Body body) {

@@ -9,7 +9,6 @@ namespace KULLBACK_LEVEL {
 template <class Power>
 struct FocalSide {
     static constexpr LabelLog log_used = LabelLog::one_plus_e;
-    static constexpr bool long_way = Power::by_log;
     Power power;
 
     template <bool curved, class V, class Held>

@@ -4,11 +4,10 @@
 // A tile is swept for exponentials, for logarithms and for the rest. Each loop keeps to the registers there are, and is
 // short: while one vector's steps wait for each other a processor goes on with the next ones, but no further than some
 // hundred steps ahead. The next tile's lines are asked for bit by bit: a processor has only so many on their way at a time.
-// A round works on two vectors, where they fit the registers: they share the loop's own steps, and what one waits for does
-// not hold up the other. There is no other form of a loop: a tile's last numbers, too few for that, are worked on where
-// there is room for whole vectors.
-// So what a number becomes does not depend on where it lies. Where two products are added, one of them is `rounded`, or it
-// would be the compiler's choice, made for each vector of a round by itself, which of them is fused with the sum.
+// A round works on two vectors, which share the loop's own steps. There is no other form of a loop: a tile's last numbers,
+// too few for that, are worked on where there is room for whole vectors. So what a number becomes does not depend on where
+// it lies. Where two products are added, one of them is `rounded`, or it would be the compiler's choice, made for each
+// vector of a round by itself, which of them is fused with the sum.
 //
 // A label is either soft, and pulled by two masses, or hard, 0 or 1. A hard label turns its logit around if it does not
 // hold, and then the loss is needed on one side only; that halves the work of the losses that are not cross-entropy.
@@ -16,9 +15,8 @@
 // A loss is a struct with a `name` and with(job, body), which calls body(side) for one of its variants. A side offers
 // at<curved>(held, odds): value, minus the derivative and, if curved, the second derivative in the log-odds of being
 // right. `held` is Present, Absent or, for hard labels, a mask of the lanes whose label holds. Costs are finite where no
-// mass asks for them, so that no mass times an infinite cost is nothing. `long_way` says whether a logarithm and exp are
-// taken on the way. A side whose cost has a logarithm of its own offers hard(held, x, e, right, wrong) for hard labels,
-// but in curved sweeps.
+// mass asks for them, so that no mass times an infinite cost is nothing. A side whose cost has a logarithm of its own
+// offers hard(held, x, e, right, wrong) for hard labels, but in curved sweeps.
 #pragma once
 
 #include "common/api.hpp"
@@ -175,10 +173,8 @@ template <class T, LabelOutput Output, bool Hard, bool Ignoring, bool Even, clas
 void sweep_labels(const LabelRun<T>& given, const void* given_side) {
     constexpr bool curved = Output == LabelOutput::diagonal;
     constexpr bool own_log = Side::log_used == LabelLog::own && Hard && !curved;
-    // soft labels and curvatures have more numbers on their hands than there are registers for two vectors; where a power
-    // is found by a logarithm and exp, that is the lesser evil
-    using V = std::conditional_t<!curved && (Hard || Side::long_way), Two<T>, Vector<T>>;
     constexpr bool logs = Side::log_used != LabelLog::none && !own_log;
+    using V = Two<T>;
     sweep_exponentials(given, logs);
     const LabelRun<T> run = given;
     const Side side = *static_cast<const Side*>(given_side);
